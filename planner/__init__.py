@@ -1,0 +1,1 @@
+"""From a plan to its price, and the best plan."""

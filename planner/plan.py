@@ -1,0 +1,174 @@
+"""A plan says how the ranks of a cluster share one training step; a grid is many plans as columns.
+
+`Plan` and `PlanGrid` share field names, so that a formula written for one serves the other.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+AXES = ("tp", "cp", "ep", "dp", "pp")
+"""Parallel axes. Ranks are numbered tp first, then cp, dp, pp (Megatron-Core order); ep runs inside dp."""
+
+
+class Recompute(IntEnum):
+    """What the backward pass computes again instead of keeping."""
+
+    NONE = 0
+    SELECTIVE = 1
+    """The attention core (scores, softmax, context)."""
+    FULL = 2
+    """Every layer from its input."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Recompute":
+        """The member named `text`; raises ValueError listing the names."""
+        try:
+            return cls[text.upper()]
+        except KeyError:
+            names = ", ".join(member.name.lower() for member in cls)
+            raise ValueError(f"recompute: {text!r} is not one of {names}") from None
+
+
+ScheduleName = Literal["gpipe", "1f1b", "interleaved"]
+SCHEDULE_NAMES: tuple[ScheduleName, ...] = ("gpipe", "1f1b", "interleaved")
+"""Schedules, in the order of their codes in `PlanGrid.schedule`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One split of one training step. The number of ranks is dp * tp * pp * cp."""
+
+    dp: int = 1
+    tp: int = 1
+    pp: int = 1
+    cp: int = 1
+    ep: int = 1
+    """Expert-parallel degree; its groups lie inside dp * cp and add no ranks."""
+    vp: int = 1
+    """Virtual stages (model chunks) per rank; more than 1 needs the interleaved schedule."""
+    micro_batch: int = 1
+    """Sequences per microbatch on one data-parallel rank."""
+    schedule: ScheduleName = "1f1b"
+    recompute: Recompute = Recompute.NONE
+    sequence_parallel: bool = False
+    """Megatron sequence parallelism on the tp axis."""
+    zero_stage: int = 0
+    """0: replicated optimizer; 1: optimizer states sharded over dp (and cp)."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks the plan occupies."""
+        return self.dp * self.tp * self.pp * self.cp
+
+    def num_microbatches(self, global_batch: int) -> int:
+        """Microbatches each data-parallel rank runs per step (floor; legality asks for no remainder)."""
+        return global_batch // (self.dp * self.micro_batch)
+
+    def __str__(self) -> str:
+        parts = [f"{axis}{getattr(self, axis)}" for axis in ("dp", "tp", "pp", "cp", "ep", "vp")
+                 if getattr(self, axis) > 1]  # fmt: skip
+        parts.append(f"mb{self.micro_batch}")
+        if self.pp > 1:
+            parts.append(self.schedule)
+        if self.sequence_parallel:
+            parts.append("sp")
+        if self.zero_stage:
+            parts.append(f"zero{self.zero_stage}")
+        if self.recompute:
+            parts.append(f"recompute={self.recompute.name.lower()}")
+        return " ".join(parts)
+
+
+PLAN_FIELDS = tuple(field.name for field in fields(Plan))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGrid:
+    """Many plans as equally long integer columns; `schedule` holds indices into SCHEDULE_NAMES."""
+
+    dp: Ints
+    tp: Ints
+    pp: Ints
+    cp: Ints
+    ep: Ints
+    vp: Ints
+    micro_batch: Ints
+    schedule: Ints
+    recompute: Ints
+    sequence_parallel: Ints
+    zero_stage: Ints
+
+    @classmethod
+    def of(cls, plans: Iterable[Plan]) -> "PlanGrid":
+        """The grid of `plans`, in their order."""
+        rows = [[_code(name, getattr(plan, name)) for name in PLAN_FIELDS] for plan in plans]
+        table = np.array(rows, dtype=np.int64).reshape(len(rows), len(PLAN_FIELDS))
+        return cls(**dict(zip(PLAN_FIELDS, np.ascontiguousarray(table.T), strict=True)))
+
+    @classmethod
+    def product(cls, **choices: Sequence[Any]) -> "PlanGrid":
+        """The Cartesian product of the given choices by field; a field left out keeps `Plan`'s default."""
+        default = Plan()
+        columns = [
+            np.array([_code(name, value) for value in choices.get(name, (getattr(default, name),))])
+            for name in PLAN_FIELDS
+        ]
+        unknown = set(choices) - set(PLAN_FIELDS)
+        assert not unknown, f"no such plan fields: {sorted(unknown)}"
+        mesh = np.meshgrid(*columns, indexing="ij", copy=False)
+        return cls(**{name: np.ravel(column).astype(np.int64)
+                      for name, column in zip(PLAN_FIELDS, mesh, strict=True)})  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.dp)
+
+    def take(self, rows: NDArray[Any]) -> "PlanGrid":
+        """The rows selected by an index or a mask."""
+        return PlanGrid(**{name: getattr(self, name)[rows] for name in PLAN_FIELDS})
+
+    def plan(self, row: int) -> Plan:
+        """One row as a `Plan`."""
+        values = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
+        return replace(
+            Plan(),
+            **values
+            | {
+                "schedule": SCHEDULE_NAMES[values["schedule"]],
+                "recompute": Recompute(values["recompute"]),
+                "sequence_parallel": bool(values["sequence_parallel"]),
+            },
+        )
+
+    def __iter__(self) -> Iterator[Plan]:
+        return (self.plan(row) for row in range(len(self)))
+
+    @property
+    def num_ranks(self) -> Ints:
+        """Ranks each plan occupies."""
+        return self.dp * self.tp * self.pp * self.cp
+
+    def num_microbatches(self, global_batch: int) -> Ints:
+        """Microbatches each data-parallel rank runs per step (floor)."""
+        return global_batch // (self.dp * self.micro_batch)
+
+
+def _code(name: str, value: Any) -> int:
+    return SCHEDULE_NAMES.index(value) if name == "schedule" else int(value)
+
+
+def axis_stride(plan: Plan | PlanGrid, axis: str) -> Any:
+    """Distance in ranks between neighbours along `axis`: tp, then cp, then dp (ep inside), then pp."""
+    strides = {
+        "tp": np.ones_like(plan.tp),
+        "cp": plan.tp * 1,
+        "ep": plan.tp * 1,
+        "dp": plan.tp * plan.cp,
+        "pp": plan.tp * plan.cp * plan.dp,
+    }
+    return strides[axis]

@@ -1,0 +1,1 @@
+"""What a split makes each rank do: operations, schedules, step programs."""

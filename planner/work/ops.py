@@ -1,0 +1,126 @@
+"""The operations a rank runs: compute kernels and messages. Fields are floats or arrays that broadcast.
+
+An operation says how much there is to do; `planner.cost.kernels` and `planner.cost.collectives` say how long
+it takes.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from profiles.units import DTYPE_BYTES
+
+Numbers = Any
+"""A float or a float64 array of one value a plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """`batch` products C[m, n] = A[m, k] B[k, n], run in one launch."""
+
+    m: Numbers
+    n: Numbers
+    k: Numbers
+    batch: Numbers = 1.0
+    dtype: str = "bf16"
+    num_launches: Numbers = 1.0
+
+    @property
+    def flops(self) -> Numbers:
+        """2 m n k a product."""
+        return 2.0 * self.batch * self.m * self.n * self.k
+
+    @property
+    def num_bytes(self) -> Numbers:
+        """Each matrix moved once."""
+        elements = self.m * self.k + self.k * self.n + self.m * self.n
+        return DTYPE_BYTES[self.dtype] * self.batch * elements
+
+    def backward(self) -> tuple["Gemm", "Gemm"]:
+        """The data gradient dA = dC B' and the weight gradient dB = A' dC."""
+        return replace(self, n=self.k, k=self.n), replace(self, m=self.k, k=self.m)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Fused softmax attention over `batch` sequences of `heads` heads on this rank."""
+
+    batch: Numbers
+    heads: Numbers
+    kv_heads: Numbers
+    query_length: Numbers
+    key_length: Numbers
+    head_dim: Numbers
+    value_dim: Numbers
+    causal: bool = True
+    kernel: str = "flash-2"
+    dtype: str = "bf16"
+    passes: float = 1.0
+    """Times the forward FLOPs: 1 forward; 2.5 backward (five products for two, with the scores again)."""
+    num_launches: Numbers = 1.0
+
+    @property
+    def flops(self) -> Numbers:
+        """QK' and PV, half of them under a causal mask."""
+        pairs = self.query_length * self.key_length * (0.5 if self.causal else 1.0)
+        return 2.0 * self.passes * self.batch * self.heads * pairs * (self.head_dim + self.value_dim)
+
+    @property
+    def num_bytes(self) -> Numbers:
+        """Queries, keys, values and outputs moved once a pass."""
+        queries = self.query_length * self.heads * (self.head_dim + self.value_dim)
+        keys = self.key_length * self.kv_heads * (self.head_dim + self.value_dim)
+        return DTYPE_BYTES[self.dtype] * self.passes * self.batch * (queries + keys)
+
+    def backward(self) -> tuple["Attention", ...]:
+        """One fused backward kernel of 2.5 times the forward FLOPs (Dao 2022, arXiv:2205.14135)."""
+        return (replace(self, passes=2.5 * self.passes),)
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """Memory-bound kernels: norms, activations, dropout, residual adds, softmax in memory, optimizer updates."""
+
+    num_bytes: Numbers
+    backward_bytes: Numbers = 0.0
+    num_launches: Numbers = 1.0
+    backward_launches: Numbers = 1.0
+    flops: float = 0.0
+
+    def backward(self) -> tuple["Elementwise", ...]:
+        """The traffic of the backward pass."""
+        return (replace(self, num_bytes=self.backward_bytes, num_launches=self.backward_launches),)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A kernel known only by its FLOPs and bytes (a layer of a plain layer list)."""
+
+    flops: Numbers
+    num_bytes: Numbers
+    dtype: str = "bf16"
+    num_launches: Numbers = 1.0
+
+    def backward(self) -> tuple["Listed", ...]:
+        """Twice the work: data and weight gradients."""
+        return (replace(self, flops=2.0 * self.flops, num_bytes=2.0 * self.num_bytes, num_launches=2.0),)
+
+
+Kernel = Gemm | Attention | Elementwise | Listed
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One collective or transfer on a parallel axis, in nccl-tests sizes.
+
+    `num_bytes`: all_reduce the buffer; all_gather the gathered output; reduce_scatter the full input;
+    all_to_all the send buffer of a rank; send_recv the transfer.
+    """
+
+    axis: str
+    collective: str
+    num_bytes: Numbers
+    exposed_fraction: float = 1.0
+    """Share of it that a stack leaves uncovered by compute."""
+
+
+Op = Kernel | Message

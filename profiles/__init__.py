@@ -1,0 +1,1 @@
+"""What is true before any plan: accelerators, clusters, models, workloads, software, calibrations."""

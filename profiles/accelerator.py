@@ -1,0 +1,39 @@
+"""One accelerator: what the datasheet says it can do."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from profiles.record import Count, Positive, Sourced
+
+Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
+
+
+class Accelerator(Sourced):
+    """Dense datasheet peaks of one device (never the 2:4-sparse figures).
+
+    TOML keys use vendor units: `peak_tflops` (a table by dtype), `memory_gb`, `memory_gb_per_second`,
+    `cache_mb`.
+    """
+
+    vendor: str
+    kind: Literal["gpu", "tpu", "npu", "cpu", "fpga"]
+    peak_flops_per_second: dict[Dtype, Positive] = Field(min_length=1)
+    memory_bytes: Positive
+    memory_bytes_per_second: Positive
+    cache_bytes: Positive | None = None
+    num_cores: Count | None = None
+    power_watts: Positive | None = None
+    aliases: tuple[str, ...] = ()
+
+    def flops_per_second(self, dtype: str) -> float:
+        """Peak FLOP/s at `dtype`; a 16-bit format falls back to the other one.
+
+        Raises ValueError naming the dtypes the device has when there is none to use.
+        """
+        twins = {"bf16": "fp16", "fp16": "bf16", "tf32": "fp32"}
+        for candidate in (dtype, twins.get(dtype)):
+            if candidate in self.peak_flops_per_second:
+                return self.peak_flops_per_second[candidate]  # type: ignore[index]
+        known = ", ".join(sorted(self.peak_flops_per_second))
+        raise ValueError(f"accelerator {self.name}: no peak for precision {dtype!r}; it has {known}")

@@ -1,0 +1,100 @@
+"""Fitted curves of kernels and links, each with the machine, the date, the sample size and its held-out error.
+
+A curve stores fractions of the datasheet figure, so that it carries over to a device of the same family;
+fixed costs are absolute seconds. The formulas that use the curves are in `planner.cost.kernels` and
+`planner.cost.collectives`.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from profiles.record import NonNegative, Positive, Record, Sourced
+
+
+class Fit(Record):
+    """Where a fitted curve came from, and how wrong it was on points it had not seen."""
+
+    machine: str
+    date: str
+    num_points: int = Field(ge=0)
+    held_out_median_error_fraction: NonNegative | None = None
+    held_out_p90_error_fraction: NonNegative | None = None
+    source: str = Field(min_length=1)
+
+
+class GemmCurve(Record):
+    """t = (c**p + m**p)**(1/p) + launch + inner * min(k, 4096) / 1024; c, m at the given fractions of peak."""
+
+    compute_efficiency_fraction: Positive
+    memory_efficiency_fraction: Positive
+    launch_seconds: NonNegative
+    inner_seconds: NonNegative = 0.0
+    exponent: Positive = 2.5
+    fit: Fit
+
+
+class AttentionCurve(Record):
+    """Fused attention: t = F / (e * peak) * (1 + half_length / s) + Q / (e_m * bandwidth) + launch."""
+
+    compute_efficiency_fraction: Positive
+    memory_efficiency_fraction: Positive
+    launch_seconds: NonNegative
+    half_length: NonNegative = 0.0
+    fit: Fit
+
+
+class ElementwiseCurve(Record):
+    """Memory-bound kernels: t = bytes / (e * bandwidth) + launch."""
+
+    memory_efficiency_fraction: Positive
+    launch_seconds: NonNegative
+    fit: Fit
+
+
+class KernelCurves(Sourced):
+    """Curves of one accelerator (or of the pool that stands in for devices nobody measured)."""
+
+    accelerators: tuple[str, ...] = ()
+    """Names of the accelerators measured; empty for the pool."""
+    gemm: dict[str, GemmCurve] = Field(min_length=1)
+    """By dtype."""
+    attention: dict[str, AttentionCurve] = Field(min_length=1)
+    """By kernel family: "flash-1", "flash-2", "flash-3"."""
+    elementwise: ElementwiseCurve
+
+
+CollectiveOp = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
+
+
+class CollectiveCurve(Record):
+    """t = (latency**p + (wire bytes / (fraction * link rate))**p)**(1/p), tabulated by group size.
+
+    `bus_fraction` is the nccl-tests bus bandwidth over the tier's one-direction bytes per second per device.
+    """
+
+    num_ranks: tuple[int, ...] = Field(min_length=1)
+    latency_seconds: tuple[NonNegative, ...]
+    bus_fraction: tuple[Positive, ...]
+    exponent: tuple[Positive, ...]
+    fit: Fit
+
+    @model_validator(mode="after")
+    def _same_lengths(self) -> "CollectiveCurve":
+        lengths = {
+            len(self.num_ranks), len(self.latency_seconds), len(self.bus_fraction), len(self.exponent)
+        }  # fmt: skip
+        if len(lengths) != 1:
+            raise ValueError("num_ranks, latency_seconds, bus_fraction and exponent must have equal lengths")
+        if list(self.num_ranks) != sorted(set(self.num_ranks)):
+            raise ValueError(f"num_ranks must increase strictly, got {self.num_ranks}")
+        return self
+
+
+class LinkCurves(Sourced):
+    """Curves of one kind of link, by collective."""
+
+    links: tuple[str, ...] = ()
+    """Names of the links measured (`Tier.link`); empty for the pool of a class."""
+    link_class: Literal["scale_up", "pcie", "network", "host"]
+    collectives: dict[CollectiveOp, CollectiveCurve] = Field(min_length=1)

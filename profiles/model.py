@@ -1,0 +1,130 @@
+"""What is computed: the shape of a transformer, or a plain list of layers.
+
+A shape says what the layers are; what a split makes of them is `planner.work.layers`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from profiles.record import Count, NonNegative, Positive, Record, Sourced
+
+
+class MixtureOfExperts(Record):
+    """The feed-forward part of the sparse layers."""
+
+    num_experts: Count
+    top_k: Count
+    expert_ffn_size: Count
+    num_shared_experts: int = Field(default=0, ge=0)
+    shared_ffn_size: int = Field(default=0, ge=0)
+    """Width of all shared experts together; 0 means num_shared_experts * expert_ffn_size."""
+    num_first_dense_layers: int = Field(default=0, ge=0)
+    layer_step: Count = 1
+    """Every `layer_step`-th layer after the first dense ones is sparse (the last of each group of that many)."""
+
+    @model_validator(mode="after")
+    def _top_k_fits(self) -> "MixtureOfExperts":
+        if self.top_k > self.num_experts:
+            raise ValueError(f"top_k must be at most num_experts ({self.num_experts}), got {self.top_k}")
+        return self
+
+    @property
+    def shared_width(self) -> int:
+        """Width of all shared experts together."""
+        return self.shared_ffn_size or self.num_shared_experts * self.expert_ffn_size
+
+
+class LatentAttention(Record):
+    """Multi-head latent attention (DeepSeek-V2/V3)."""
+
+    q_lora_rank: int = Field(default=0, ge=0)
+    """0: queries are projected directly."""
+    kv_lora_rank: Count
+    qk_nope_head_dim: Count
+    qk_rope_head_dim: Count
+    v_head_dim: Count
+
+
+class TransformerShape(Sourced):
+    """A decoder-only, encoder-only or encoder-decoder transformer."""
+
+    kind: Literal["transformer"] = "transformer"
+    family: str
+    num_layers: Count
+    """Decoder layers; for an encoder-only model its layers."""
+    hidden_size: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    ffn_size: Count
+    """Width of the dense feed-forward part."""
+    vocabulary_size: Count
+    max_sequence_length: Count
+    gated_ffn: bool = False
+    """Three matrices (gate, up, down) instead of two."""
+    tied_embeddings: bool = False
+    num_learned_positions: int = Field(default=0, ge=0)
+    qkv_bias: bool = False
+    linear_bias: bool = False
+    """Biases on every linear layer."""
+    norm: Literal["layer_norm", "rms_norm"] = "rms_norm"
+    norms_per_layer: Count = 2
+    qk_norm: bool = False
+    causal: bool = True
+    sliding_window: Count | None = None
+    num_encoder_layers: int = Field(default=0, ge=0)
+    """Encoder layers in front of the decoder; decoder layers then also attend to the encoder's output."""
+    moe: MixtureOfExperts | None = None
+    mla: LatentAttention | None = None
+    num_extra_parameters: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Parameters outside the layers described here (poolers, relative position tables)."""
+    published_parameters: Positive | None = None
+    published_active_parameters: Positive | None = None
+
+    @model_validator(mode="after")
+    def _heads_group(self) -> "TransformerShape":
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_kv_heads must divide num_heads ({self.num_heads}), got {self.num_kv_heads}")
+        return self
+
+    @property
+    def is_sparse_layer(self) -> tuple[bool, ...]:
+        """For each decoder layer, whether its feed-forward part is a mixture of experts."""
+        if self.moe is None:
+            return (False,) * self.num_layers
+        first, step = self.moe.num_first_dense_layers, self.moe.layer_step
+        return tuple(
+            layer >= first and (layer - first) % step == step - 1 for layer in range(self.num_layers)
+        )
+
+
+class ListedLayer(Record):
+    """One layer of a model given as a list; figures are for one sample, in the forward direction."""
+
+    name: str = Field(min_length=1)
+    parameters: NonNegative
+    forward_flops: NonNegative
+    forward_bytes: NonNegative
+    """Memory traffic of the forward pass: inputs, outputs and weights."""
+    saved_activation_bytes: NonNegative
+    """Bytes kept for the backward pass."""
+    output_bytes: NonNegative
+    """Bytes handed to the next layer."""
+
+
+class LayerList(Sourced):
+    """A model as a plain list of layers (a CNN, a GAN): data and pipeline splits only."""
+
+    kind: Literal["layers"] = "layers"
+    family: str = "layers"
+    layers: tuple[ListedLayer, ...] = Field(min_length=1)
+    published_parameters: Positive | None = None
+
+    @property
+    def num_layers(self) -> int:
+        """Layers in the list."""
+        return len(self.layers)
+
+
+ModelShape = Annotated[TransformerShape | LayerList, Field(discriminator="kind")]

@@ -1,0 +1,44 @@
+"""What a framework does differently from another on the same hardware: every difference is a named field."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from profiles.record import Count, Fraction, NonNegative, Positive, Sourced
+
+
+class SoftwareStack(Sourced):
+    """A training framework of some release, as far as it changes step time or memory."""
+
+    attention_kernel: Literal["unfused", "flash-1", "flash-2", "flash-3"] = "flash-2"
+    """"unfused": two batched GEMMs with softmax and dropout in memory between them."""
+    fused_elementwise: bool = True
+    """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
+    host_seconds_per_launch: NonNegative = 0.0
+    """Host time per kernel launch; a floor under device time, not an addend. 0 for captured graphs."""
+    vocabulary_multiple: Count = 128
+    """The vocabulary is padded to a multiple of this times tp."""
+    tp_exposed_fraction: Fraction = 1.0
+    """Share of tensor-parallel communication that no compute hides."""
+    dp_overlap: bool = True
+    """Gradient reduction runs beside the backward pass (and parameter gathers beside the forward pass)."""
+    pp_overlap: bool = True
+    """Sends and receives between stages run beside compute."""
+    p2p_scatter_gather: bool = True
+    """Each tensor-parallel rank sends its own 1/tp slice between stages."""
+    gradient_bytes: Positive = 4.0
+    """Bytes per element of the gradient that is accumulated and reduced."""
+    loss_bytes_per_logit: Positive = 8.0
+    """Memory held per logit at the loss (2: fused cross-entropy in place; 14: eager PyTorch)."""
+    loss_traffic_bytes_per_logit: Positive = 40.0
+    """Memory traffic per logit of the forward and backward pass of the loss."""
+    optimizer_traffic_bytes_per_parameter: Positive = 38.0
+    """Memory traffic of the optimizer step per parameter it updates."""
+    weight_gradient_workspace: bool = False
+    """Transformer Engine keeps one dummy weight gradient per distinct weight shape."""
+    reserved_over_allocated: float = Field(default=1.05, ge=1.0, allow_inf_nan=False)
+    """Allocator memory reserved over memory allocated (fragmentation)."""
+    context_bytes: NonNegative = 0.0
+    """Device memory outside the allocator: driver context, kernels, communicators."""
+    dropout: bool = False
+    """Dropout masks are computed and kept."""

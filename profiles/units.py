@@ -1,0 +1,57 @@
+"""SI constants: the only file of the project that may hold 1e9 or 2**30.
+
+Inside the project every quantity is an SI float with its unit in its name; vendor units live in TOML keys
+and are converted once, here, by `from_vendor_units`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+KILO, MEGA, GIGA, TERA = 1e3, 1e6, 1e9, 1e12
+KIB, MIB, GIB = 2.0**10, 2.0**20, 2.0**30
+MILLI, MICRO, NANO = 1e-3, 1e-6, 1e-9
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+DTYPE_BYTES: Mapping[str, float] = {
+    "fp64": 8.0, "fp32": 4.0, "tf32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5,
+}  # fmt: skip
+"""Storage bytes of one element."""
+
+_VENDOR_SUFFIXES: tuple[tuple[str, str, float], ...] = (
+    ("_tflops", "_flops_per_second", TERA),
+    ("_gb_per_second", "_bytes_per_second", GIGA),
+    ("_gb", "_bytes", GIGA),
+    ("_gib", "_bytes", GIB),
+    ("_mb", "_bytes", MEGA),
+    ("_mib", "_bytes", MIB),
+    ("_us", "_seconds", MICRO),
+    ("_ms", "_seconds", MILLI),
+)
+
+
+def from_vendor_units(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with vendor-unit keys (`memory_gb`, `peak_tflops`, `latency_us`) renamed and scaled to SI.
+
+    A value may be a number or a mapping of numbers (peak FLOP/s by dtype). Other keys pass through untouched,
+    as do values of another type: the record that receives them names the field in its own error.
+    """
+    return dict(_convert(key, value) for key, value in values.items())
+
+
+def _convert(key: str, value: Any) -> tuple[str, Any]:
+    for suffix, si_suffix, factor in _VENDOR_SUFFIXES:
+        if key.endswith(suffix):
+            return key[: -len(suffix)] + si_suffix, _scale(value, factor)
+    return key, value
+
+
+def _scale(value: Any, factor: float) -> Any:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value * factor
+    if isinstance(value, Mapping):
+        return {key: _scale(item, factor) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scale(item, factor) for item in value]
+    return value

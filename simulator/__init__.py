@@ -1,0 +1,1 @@
+"""The same step program on a clock."""

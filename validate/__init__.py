@@ -1,0 +1,1 @@
+"""The same step program for real, under torch.distributed."""
