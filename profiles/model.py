@@ -21,7 +21,7 @@ class MixtureOfExperts(Record):
     """Width of all shared experts together; 0 means num_shared_experts * expert_ffn_size."""
     num_first_dense_layers: int = Field(default=0, ge=0)
     layer_step: Count = 1
-    """Every `layer_step`-th layer after the first dense ones is sparse (the last of each group of that many)."""
+    """Every `layer_step`-th layer after the first dense ones is sparse (the last of each such group)."""
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> "MixtureOfExperts":
@@ -66,13 +66,19 @@ class TransformerShape(Sourced):
     tied_embeddings: bool = False
     num_learned_positions: int = Field(default=0, ge=0)
     qkv_bias: bool = False
+    """Biases on the query, key and value projections."""
     linear_bias: bool = False
-    """Biases on every linear layer."""
+    """Biases on every other linear layer: attention output, feed-forward parts, experts, routers."""
     norm: Literal["layer_norm", "rms_norm"] = "rms_norm"
     norms_per_layer: Count = 2
+    """On the residual stream; one where attention and feed-forward part read the same normalised input."""
     qk_norm: bool = False
+    """Queries and keys are normalised, head by head."""
     causal: bool = True
     sliding_window: Count | None = None
+    """Keys a query sees; None: all of them."""
+    full_attention_step: int = Field(default=0, ge=0)
+    """Every `full_attention_step`-th layer sees the whole sequence in spite of the window; 0: none does."""
     num_encoder_layers: int = Field(default=0, ge=0)
     """Encoder layers in front of the decoder; decoder layers then also attend to the encoder's output."""
     moe: MixtureOfExperts | None = None
@@ -81,11 +87,28 @@ class TransformerShape(Sourced):
     """Parameters outside the layers described here (poolers, relative position tables)."""
     published_parameters: Positive | None = None
     published_active_parameters: Positive | None = None
+    aliases: tuple[str, ...] = ()
+    """Other names of the same model, such as its Hugging Face repository."""
 
     @model_validator(mode="after")
     def _heads_group(self) -> "TransformerShape":
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_kv_heads must divide num_heads ({self.num_heads}), got {self.num_kv_heads}")
+            raise ValueError(
+                f"num_kv_heads must divide num_heads ({self.num_heads}), got {self.num_kv_heads}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _latent_attention_fits(self) -> "TransformerShape":
+        if self.mla is None:
+            return self
+        if self.head_dim != self.mla.qk_nope_head_dim + self.mla.qk_rope_head_dim:
+            raise ValueError(
+                "head_dim must be qk_nope_head_dim + qk_rope_head_dim "
+                f"({self.mla.qk_nope_head_dim} + {self.mla.qk_rope_head_dim}), got {self.head_dim}"
+            )
+        if self.qkv_bias or self.qk_norm:
+            raise ValueError("qkv_bias and qk_norm must be false with latent attention (mla), got true")
         return self
 
     @property
@@ -97,6 +120,13 @@ class TransformerShape(Sourced):
         return tuple(
             layer >= first and (layer - first) % step == step - 1 for layer in range(self.num_layers)
         )
+
+    @property
+    def num_full_attention_layers(self) -> int:
+        """Decoder layers whose queries see the whole sequence."""
+        if self.sliding_window is None:
+            return self.num_layers
+        return self.num_layers // self.full_attention_step if self.full_attention_step else 0
 
 
 class ListedLayer(Record):
@@ -120,6 +150,7 @@ class LayerList(Sourced):
     family: str = "layers"
     layers: tuple[ListedLayer, ...] = Field(min_length=1)
     published_parameters: Positive | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def num_layers(self) -> int:
