@@ -1,5 +1,8 @@
 """What a framework does differently from another on the same hardware: every difference is a named field."""
 
+import tomllib
+from functools import cache
+from importlib.resources import files
 from typing import Literal
 
 from pydantic import Field
@@ -28,17 +31,38 @@ class SoftwareStack(Sourced):
     """Each tensor-parallel rank sends its own 1/tp slice between stages."""
     gradient_bytes: Positive = 4.0
     """Bytes per element of the gradient that is accumulated and reduced."""
+    gradient_copy_bytes: NonNegative = 0.0
+    """Bytes per element of a second gradient beside it (low precision, before an fp32 accumulation)."""
+    optimizer_gradient_bytes: NonNegative = 0.0
+    """Bytes per element of a gradient copy kept, and sharded, with the optimizer states."""
     loss_bytes_per_logit: Positive = 8.0
     """Memory held per logit at the loss (2: fused cross-entropy in place; 14: eager PyTorch)."""
     loss_traffic_bytes_per_logit: Positive = 40.0
     """Memory traffic per logit of the forward and backward pass of the loss."""
     optimizer_traffic_bytes_per_parameter: Positive = 38.0
     """Memory traffic of the optimizer step per parameter it updates."""
+    accumulation_traffic_bytes_per_parameter: NonNegative = 6.0
+    """Memory traffic of adding a microbatch's weight gradient to the accumulated one."""
     weight_gradient_workspace: bool = False
     """Transformer Engine keeps one dummy weight gradient per distinct weight shape."""
+    library_workspace_bytes: NonNegative = 0.0
+    """Allocator memory of libraries and small buffers, whatever the plan (cuBLAS, rotary tables, the batch)."""
     reserved_over_allocated: float = Field(default=1.05, ge=1.0, allow_inf_nan=False)
     """Allocator memory reserved over memory allocated (fragmentation)."""
     context_bytes: NonNegative = 0.0
-    """Device memory outside the allocator: driver context, kernels, communicators."""
+    """Device memory outside the allocator on every rank: driver context and loaded kernels."""
+    communicator_bytes: NonNegative = 0.0
+    """Device memory outside the allocator per parallel axis in use: the buffers of its communicator."""
     dropout: bool = False
     """Dropout masks are computed and kept."""
+
+
+DEFAULT_STACK = "megatron-core"
+"""Stack assumed when the user names none: the most used one that supports every split planned here."""
+
+
+@cache
+def default_stack() -> SoftwareStack:
+    """The shipped record of `DEFAULT_STACK`."""
+    record = files("profiles") / "data" / "software" / f"{DEFAULT_STACK}.toml"
+    return SoftwareStack(**tomllib.loads(record.read_text(encoding="utf-8")))
