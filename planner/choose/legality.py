@@ -1,0 +1,206 @@
+"""Every rule of a legal plan, once: a mask over a grid, and a sentence for one plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
+from planner.work.layers import num_blocks
+from profiles.cluster import Cluster
+from profiles.model import LayerList, TransformerShape
+from profiles.workload import TrainingJob
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`holds` answers for every plan of a grid; `sentence` says what is wrong with one plan and what would be right."""
+
+    name: str
+    holds: Callable[[PlanGrid, TrainingJob, Cluster], Any]
+    sentence: Callable[[Plan, TrainingJob, Cluster], str]
+
+
+def _transformer(job: TrainingJob) -> TransformerShape | None:
+    return job.model if isinstance(job.model, TransformerShape) else None
+
+
+def _divides(number: Any, degree: Any) -> Any:
+    return np.equal(np.mod(number, degree), 0)
+
+
+def _shape_rule(
+    name: str, degree: str, sizes: Callable[[TransformerShape], tuple[tuple[str, int], ...]]
+) -> Rule:
+    """`degree` must divide each of the model's `sizes`."""
+
+    def holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+        model = _transformer(job)
+        columns = getattr(plans, degree)
+        checks = [_divides(size, columns) for _, size in sizes(model)] if model else []
+        return np.logical_and.reduce([np.ones(len(plans), dtype=bool), *checks])
+
+    def sentence(plan: Plan, job: TrainingJob, cluster: Cluster) -> str:
+        model = _transformer(job)
+        value = getattr(plan, degree)
+        wrong = [f"{field}={size}" for field, size in (sizes(model) if model else ()) if size % value]
+        return f"{degree}={value} does not divide {' or '.join(wrong)} of {job.model.name}; choose a divisor"
+
+    return Rule(name, holds, sentence)
+
+
+def _tp_sizes(model: TransformerShape) -> tuple[tuple[str, int], ...]:
+    moe = (("moe.expert_ffn_size", model.moe.expert_ffn_size),) if model.moe else ()
+    return (
+        ("num_heads", model.num_heads),
+        ("hidden_size", model.hidden_size),
+        ("ffn_size", model.ffn_size),
+        *moe,
+    )
+
+
+def _kv_heads_hold(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    model = _transformer(job)
+    kv_heads = model.num_kv_heads if model else 1
+    return _divides(kv_heads, plans.tp) | _divides(plans.tp, kv_heads)
+
+
+def _experts(job: TrainingJob) -> int:
+    model = _transformer(job)
+    return model.moe.num_experts if model and model.moe else 1
+
+
+def _transformer_only(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    plain = (plans.tp == 1) & (plans.cp == 1) & (plans.ep == 1) & (plans.sequence_parallel == 0)
+    return plain | (not isinstance(job.model, LayerList))
+
+
+INTERLEAVED = SCHEDULE_NAMES.index("interleaved")
+ONE_F_ONE_B = SCHEDULE_NAMES.index("1f1b")
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "degrees fill the cluster",
+        lambda p, job, cluster: p.num_ranks == cluster.num_devices,
+        lambda p, job, cluster: (
+            f"dp*tp*pp*cp = {p.dp}*{p.tp}*{p.pp}*{p.cp} = {p.num_ranks}, but the cluster has "
+            f"{cluster.num_devices} devices; the product must equal it"
+        ),
+    ),
+    Rule(
+        "tp, cp, ep and sp split transformers only",
+        _transformer_only,
+        lambda p, job, cluster: (
+            f"{job.model.name} is a plain list of layers: tp, cp and ep must be 1 and "
+            f"sequence_parallel off, got tp={p.tp} cp={p.cp} ep={p.ep}"
+        ),
+    ),
+    Rule(
+        "microbatches fill the batch",
+        lambda p, job, cluster: _divides(job.global_batch, p.dp * p.micro_batch),
+        lambda p, job, cluster: (
+            f"global_batch={job.global_batch} is not a multiple of dp*micro_batch = "
+            f"{p.dp}*{p.micro_batch} = {p.dp * p.micro_batch}"
+        ),
+    ),
+    _shape_rule("tp divides heads and widths", "tp", _tp_sizes),
+    Rule(
+        "tp and kv heads divide one another",
+        _kv_heads_hold,
+        lambda p, job, cluster: (
+            f"tp={p.tp} neither divides nor is a multiple of the key-value heads of "
+            f"{job.model.name}; choose one that does"
+        ),
+    ),
+    Rule(
+        "layers divide into stages",
+        lambda p, job, cluster: _divides(num_blocks(job.model), p.pp * p.vp),
+        lambda p, job, cluster: (
+            f"pp*vp = {p.pp}*{p.vp} = {p.pp * p.vp} does not divide the {num_blocks(job.model)} "
+            f"layers of {job.model.name}; choose a divisor"
+        ),
+    ),
+    Rule(
+        "virtual stages are interleaved",
+        lambda p, job, cluster: (p.vp > 1) == (p.schedule == INTERLEAVED),
+        lambda p, job, cluster: (
+            f"vp={p.vp} with schedule={p.schedule}: virtual stages need the interleaved schedule, "
+            "and that schedule needs vp of at least 2"
+        ),
+    ),
+    Rule(
+        "one stage has one schedule",
+        lambda p, job, cluster: (p.pp > 1) | (p.schedule == ONE_F_ONE_B),
+        lambda p, job, cluster: (
+            f"schedule={p.schedule} with pp=1: a single stage has nothing to schedule; "
+            "use 1f1b, or pp of at least 2"
+        ),
+    ),
+    Rule(
+        "interleaving takes microbatches in groups of pp",
+        lambda p, job, cluster: (
+            (p.schedule != INTERLEAVED) | _divides(p.num_microbatches(job.global_batch), p.pp)
+        ),
+        lambda p, job, cluster: (
+            f"schedule=interleaved needs a multiple of pp={p.pp} microbatches, got "
+            f"{p.num_microbatches(job.global_batch)}"
+        ),
+    ),
+    Rule(
+        "sequence parallelism has a tp axis",
+        lambda p, job, cluster: (
+            (p.sequence_parallel == 0) | ((p.tp > 1) & _divides(job.sequence_length, p.tp * p.cp))
+        ),
+        lambda p, job, cluster: (
+            f"sequence_parallel needs tp of at least 2 and a sequence_length that is a multiple of "
+            f"tp*cp, got tp={p.tp} cp={p.cp} and sequence_length={job.sequence_length}"
+        ),
+    ),
+    Rule(
+        "cp divides the sequence in balanced halves",
+        lambda p, job, cluster: (p.cp == 1) | _divides(job.sequence_length, 2 * p.cp),
+        lambda p, job, cluster: (
+            f"cp={p.cp} needs sequence_length={job.sequence_length} to be a multiple of {2 * p.cp} "
+            "(each rank takes an early and a late piece of a causal sequence)"
+        ),
+    ),
+    Rule(
+        "ep spreads experts inside dp*cp",
+        lambda p, job, cluster: _divides(_experts(job), p.ep) & _divides(p.dp * p.cp, p.ep),
+        lambda p, job, cluster: (
+            f"ep={p.ep} must divide both the {_experts(job)} experts of {job.model.name} and "
+            f"dp*cp={p.dp * p.cp}"
+        ),
+    ),
+    Rule(
+        "sharded optimizers have replicas to shard over",
+        lambda p, job, cluster: ((p.zero_stage == 0) | (p.dp * p.cp > 1)) & (p.zero_stage <= 1),
+        lambda p, job, cluster: (
+            f"zero_stage={p.zero_stage} with dp*cp={p.dp * p.cp}: stages 0 and 1 are modelled, "
+            "and stage 1 needs dp*cp of at least 2"
+        ),
+    ),
+)
+
+
+def legal(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> tuple[Mask, dict[str, int]]:
+    """(mask of legal plans, plans rejected by rule), each plan counted under the first rule it breaks."""
+    mask = np.ones(len(plans), dtype=bool)
+    rejected: dict[str, int] = {}
+    for rule in RULES:
+        holds = rule.holds(plans, job, cluster)
+        broken = int(np.count_nonzero(mask & ~holds))
+        if broken:
+            rejected[rule.name] = broken
+        mask &= holds
+    return mask, rejected
+
+
+def check_plan(plan: Plan, job: TrainingJob, cluster: Cluster) -> list[str]:
+    """What is wrong with one plan, one sentence a rule; empty if it is legal."""
+    grid = PlanGrid.of([plan])
+    return [rule.sentence(plan, job, cluster) for rule in RULES if not np.all(rule.holds(grid, job, cluster))]

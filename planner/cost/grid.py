@@ -1,0 +1,37 @@
+"""Work that depends on a few columns of a grid is done once for each of their combinations, then gathered."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.plan import PlanGrid
+
+
+def combinations(grid: PlanGrid, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(rows, inverse): one row of the grid for each combination of `columns`, and each plan's combination.
+
+    `grid.take(rows)` holds the combinations; `values[inverse]` carries a result back to all plans. Counting
+    in place of sorting makes it linear in the number of plans.
+    """
+    codes = np.zeros(len(grid), dtype=np.int64)
+    for column in columns:
+        values = getattr(grid, column)
+        codes = _compact(codes * (int(values.max(initial=0)) + 1) + values)
+    rows = np.empty(int(codes.max(initial=-1)) + 1, dtype=np.int64)
+    rows[codes[::-1]] = np.arange(len(grid))[::-1]
+    return rows, codes
+
+
+def _compact(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Renumber codes as 0, 1, ... without gaps."""
+    if int(codes.max(initial=0)) > 16 * len(codes) + 4096:
+        return np.asarray(np.unique(codes, return_inverse=True)[1], dtype=np.int64)
+    present = np.zeros(int(codes.max(initial=0)) + 1, dtype=bool)
+    present[codes] = True
+    return (np.cumsum(present) - 1)[codes]
+
+
+def gather(values: Any, inverse: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Carry the results of combinations, shape (..., combinations), back to all plans."""
+    return np.take(np.asarray(values, dtype=float), inverse, axis=-1)

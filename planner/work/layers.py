@@ -1,0 +1,151 @@
+"""The layers of a model under a split: which there are, what each rank holds of them, and what it runs.
+
+A layer is a list of `Step`s: an operation of the forward pass with the operations of its backward pass. All
+figures are for one microbatch on one rank and broadcast over the columns of a `PlanGrid`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from planner.plan import Plan, PlanGrid, Recompute
+from planner.work import blocks
+from planner.work.blocks import Shard, Step
+from planner.work.ops import Elementwise, Listed
+from planner.work.program import Work
+from profiles.model import LayerList, ModelShape, TransformerShape
+from profiles.software import SoftwareStack
+from profiles.workload import TrainingJob
+
+EMBEDDING, ENCODER, DENSE, MOE, HEAD = "embedding", "encoder", "dense", "moe", "head"
+
+
+@lru_cache
+def sequence(model: ModelShape) -> tuple[str, ...]:
+    """Kinds of the layers in forward order, e.g. ("embedding", "dense", ..., "head").
+
+    The layers of a plain list are each of their own kind: "layer-0", "layer-1", ...
+    """
+    if isinstance(model, LayerList):
+        return tuple(f"layer-{index}" for index in range(model.num_layers))
+    decoder = tuple(MOE if sparse else DENSE for sparse in model.is_sparse_layer)
+    return (EMBEDDING, *(ENCODER,) * model.num_encoder_layers, *decoder, HEAD)
+
+
+@lru_cache
+def num_blocks(model: ModelShape) -> int:
+    """Layers that are dealt out to pipeline stages (the embedding and the head come on top)."""
+    return sum(kind not in (EMBEDDING, HEAD) for kind in sequence(model))
+
+
+@lru_cache(maxsize=512)
+def stage_counts(model: ModelShape, num_chunks: int) -> tuple[dict[str, int], ...]:
+    """Layers of each kind in each of `num_chunks` model chunks: equal shares of blocks, remainders first.
+
+    The embedding goes with the first chunk and the head with the last.
+    """
+    kinds = sequence(model)
+    counts: list[dict[str, int]] = [{} for _ in range(num_chunks)]
+    body = [kind for kind in kinds if kind not in (EMBEDDING, HEAD)]
+    for chunk, share in enumerate(np.array_split(np.arange(len(body)), num_chunks)):
+        for index in share:
+            counts[chunk][body[index]] = counts[chunk].get(body[index], 0) + 1
+    for kind, chunk in ((EMBEDDING, 0), (HEAD, -1)):
+        if kind in kinds:
+            counts[chunk][kind] = 1
+    return tuple(counts)
+
+
+def layer_parameters(model: ModelShape, kind: str, split: Plan | PlanGrid) -> tuple[Any, Any]:
+    """(parameters replicated over dp, expert parameters sharded over ep first) one rank holds of a layer."""
+    if isinstance(model, LayerList):
+        return model.layers[int(kind.removeprefix("layer-"))].parameters + 0.0 * split.tp, 0.0 * split.tp
+    return blocks.parameters(model, kind, split)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWork:
+    """The two directions of one layer for one microbatch on one rank."""
+
+    forward: Work
+    backward: Work
+
+
+def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> LayerWork:
+    """What a rank runs for one layer; recomputation precedes the backward pass as `split.recompute` says."""
+    steps = _steps(job, kind, split, stack)
+    forward = tuple((step.op, step.count) for step in steps)
+    full = np.equal(split.recompute, Recompute.FULL) & (kind not in (EMBEDDING, HEAD))
+    core = full | np.equal(split.recompute, Recompute.SELECTIVE)
+    recomputed = tuple((step.op, step.count * (core if step.is_core else full)) for step in steps)
+    backward = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
+    dense, expert = layer_parameters(job.model, kind, split)
+    accumulation = Elementwise(stack.accumulation_traffic_bytes_per_parameter * (dense + expert))
+    return LayerWork(Work(forward), Work((*backward, (accumulation, 1.0)), recomputed))
+
+
+def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> list[Step]:
+    model = job.model
+    if isinstance(model, LayerList):
+        layer = model.layers[int(kind.removeprefix("layer-"))]
+        samples = split.micro_batch * 1.0
+        return [
+            Step.of(
+                Listed(samples * layer.forward_flops, samples * layer.forward_bytes, blocks.gemm_dtype(job))
+            )
+        ]
+    assert isinstance(model, TransformerShape)
+    shard = Shard.of(job, split, stack)
+    if kind == EMBEDDING:
+        return blocks.embedding(model, shard)
+    if kind == HEAD:
+        return blocks.head(model, shard, stack)
+    attention = blocks.latent_attention if model.mla else blocks.attention
+    steps = attention(model, shard, causal=model.causal and kind != ENCODER)
+    if model.num_encoder_layers and kind != ENCODER:
+        steps += blocks.attention(model, shard, causal=False)
+    feed_forward = blocks.mixture_of_experts if kind == MOE else blocks.feed_forward
+    return steps + feed_forward(model, shard)
+
+
+def boundary_bytes(job: TrainingJob, split: Plan | PlanGrid, stack: SoftwareStack) -> Any:
+    """Bytes a rank sends to the next stage for one microbatch, one direction."""
+    if isinstance(job.model, LayerList):
+        return split.micro_batch * max(layer.output_bytes for layer in job.model.layers)
+    shard = Shard.of(job, split, stack)
+    slices = split.tp if stack.p2p_scatter_gather else np.where(split.sequence_parallel, split.tp, 1)
+    streams = 2.0 if job.model.num_encoder_layers else 1.0
+    return streams * shard.width * shard.tokens * job.model.hidden_size / slices
+
+
+@lru_cache(maxsize=512)
+def _flops_once(job: TrainingJob) -> float:
+    """Model FLOPs of one sequence, forward and backward, without recomputation."""
+    plan, total = Plan(), 0.0
+    kinds = sequence(job.model)
+    for kind in set(kinds):
+        work = layer_work(job, kind, plan, _REFERENCE_STACK)
+        flops = sum(
+            op.flops * count for op, count in (*work.forward.ops, *work.backward.ops) if hasattr(op, "flops")
+        )
+        total += float(flops) * kinds.count(kind)
+    return total
+
+
+def model_flops(job: TrainingJob) -> float:
+    """Model FLOPs of the step: every product of the forward and backward pass once, recomputation left out.
+
+    Attention counts all pairs, without the causal half, as Megatron-LM reports it
+    [Narayanan 2021, arXiv:2104.04473, eq. 3].
+    """
+    return _flops_once(job) * job.global_batch
+
+
+_REFERENCE_STACK = SoftwareStack(
+    name="reference",
+    source="a frame of reference for counting FLOPs, not a measurement",
+    attention_kernel="unfused",
+    vocabulary_multiple=1,
+)

@@ -1,0 +1,91 @@
+"""A plan of a job, lowered to its step program."""
+
+from typing import Any
+
+import numpy as np
+
+from planner.plan import Plan, PlanGrid
+from planner.work.layers import boundary_bytes, layer_parameters, layer_work, stage_counts
+from planner.work.ops import Elementwise, Message
+from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
+from profiles.software import SoftwareStack
+from profiles.units import DTYPE_BYTES
+from profiles.workload import TrainingJob
+
+
+def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
+    """The actions of every pipeline rank under `plan`, with the work behind each.
+
+    Raises ValueError when the batch leaves no microbatch for a rank.
+    """
+    num_microbatches = plan.num_microbatches(job.global_batch)
+    if num_microbatches < 1:
+        raise ValueError(
+            f"global_batch: {job.global_batch} is too small for dp={plan.dp} x micro_batch={plan.micro_batch}; "
+            "at least one microbatch per rank is needed"
+        )
+    chunks = stage_counts(job.model, plan.pp * plan.vp)
+    work: dict[tuple[Kind, int], Work] = {}
+    for chunk, counts in enumerate(chunks):
+        layers = [(layer_work(job, kind, plan, stack), count) for kind, count in counts.items()]
+        work[Kind.FORWARD, chunk] = Work(_repeat([(layer.forward.ops, count) for layer, count in layers]))
+        work[Kind.BACKWARD, chunk] = Work(
+            _repeat([(layer.backward.ops, count) for layer, count in layers]),
+            _repeat([(layer.backward.recomputed, count) for layer, count in layers]),
+        )
+        parameters = [layer_parameters(job.model, kind, plan) for kind in counts]
+        dense = sum(float(part[0]) * count for part, count in zip(parameters, counts.values(), strict=True))
+        expert = sum(float(part[1]) * count for part, count in zip(parameters, counts.values(), strict=True))
+        for kind, done in data_parallel_work(dense, expert, plan, job, stack).items():
+            work[kind, chunk] = done
+    transfer = Work(((Message("pp", "send_recv", float(boundary_bytes(job, plan, stack))), 1.0),))
+    for chunk in range(len(chunks) - 1):
+        work[Kind.SEND_FORWARD, chunk] = transfer
+        work[Kind.SEND_BACKWARD, chunk + 1] = transfer
+    return StepProgram(
+        plan=plan,
+        num_microbatches=num_microbatches,
+        ranks=build_actions(plan, num_microbatches),
+        work=work,
+        num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),
+    )
+
+
+def num_buckets(num_layers: int) -> int:
+    """Buckets the gradients of `num_layers` layers are reduced in: one a layer."""
+    return max(1, num_layers)
+
+
+def _repeat(groups: list[tuple[Counted, int]]) -> Counted:
+    """Concatenate the operations of layers, dropping those that this plan runs no times."""
+    return tuple(
+        (op, float(count * repeats)) for ops, repeats in groups for op, count in ops if np.any(count)
+    )
+
+
+def data_parallel_work(
+    dense: Any, expert: Any, plan: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack
+) -> dict[Kind, Work]:
+    """Gradient reduction, optimizer step and parameter gather of `dense` and `expert` parameters on one rank.
+
+    A sharded optimizer reduces by reduce-scatter, updates its share and gathers the parameters; a replicated
+    one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5].
+    """
+    sharded = np.greater_equal(plan.zero_stage, 1) * 1.0
+    width = DTYPE_BYTES["fp32" if job.precision == "fp32" else "bf16"]
+    reductions: list[tuple[Message, Any]] = []
+    gathers: list[tuple[Message, Any]] = []
+    updated: Any = 0.0
+    for axis, held, ranks in (("dp", dense, plan.dp * plan.cp), ("edp", expert, plan.dp * plan.cp / plan.ep)):
+        present = np.greater(held, 0.0) * 1.0
+        gradients = stack.gradient_bytes * held
+        reductions.append((Message(axis, "all_reduce", gradients), present * (1.0 - sharded)))
+        reductions.append((Message(axis, "reduce_scatter", gradients), present * sharded))
+        gathers.append((Message(axis, "all_gather", width * held), present * sharded))
+        updated = updated + held / np.where(sharded > 0.0, ranks, 1.0)
+    update = Elementwise(stack.optimizer_traffic_bytes_per_parameter * updated)
+    return {
+        Kind.REDUCE_GRADIENTS: Work(tuple(reductions)),
+        Kind.OPTIMIZER: Work(((update, 1.0),)),
+        Kind.GATHER_PARAMETERS: Work(tuple(gathers)),
+    }
