@@ -33,9 +33,7 @@ def _divides(number: Any, degree: Any) -> Any:
     return np.equal(np.mod(number, degree), 0)
 
 
-def _shape_rule(
-    name: str, degree: str, sizes: Callable[[TransformerShape], tuple[tuple[str, int], ...]]
-) -> Rule:
+def _shape_rule(name: str, degree: str, sizes: Callable[[TransformerShape], tuple[tuple[str, int], ...]]) -> Rule:
     """`degree` must divide each of the model's `sizes`."""
 
     def holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
@@ -136,15 +134,12 @@ RULES: tuple[Rule, ...] = (
         "one stage has one schedule",
         lambda p, job, cluster: (p.pp > 1) | (p.schedule == ONE_F_ONE_B),
         lambda p, job, cluster: (
-            f"schedule={p.schedule} with pp=1: a single stage has nothing to schedule; "
-            "use 1f1b, or pp of at least 2"
+            f"schedule={p.schedule} with pp=1: a single stage has nothing to schedule; use 1f1b, or pp of at least 2"
         ),
     ),
     Rule(
         "interleaving takes microbatches in groups of pp",
-        lambda p, job, cluster: (
-            (p.schedule != INTERLEAVED) | _divides(p.num_microbatches(job.global_batch), p.pp)
-        ),
+        lambda p, job, cluster: (p.schedule != INTERLEAVED) | _divides(p.num_microbatches(job.global_batch), p.pp),
         lambda p, job, cluster: (
             f"schedule=interleaved needs a multiple of pp={p.pp} microbatches, got "
             f"{p.num_microbatches(job.global_batch)}"
@@ -152,9 +147,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "sequence parallelism has a tp axis",
-        lambda p, job, cluster: (
-            (p.sequence_parallel == 0) | ((p.tp > 1) & _divides(job.sequence_length, p.tp * p.cp))
-        ),
+        lambda p, job, cluster: (p.sequence_parallel == 0) | ((p.tp > 1) & _divides(job.sequence_length, p.tp * p.cp)),
         lambda p, job, cluster: (
             f"sequence_parallel needs tp of at least 2 and a sequence_length that is a multiple of "
             f"tp*cp, got tp={p.tp} cp={p.cp} and sequence_length={job.sequence_length}"
@@ -172,8 +165,7 @@ RULES: tuple[Rule, ...] = (
         "ep spreads experts inside dp*cp",
         lambda p, job, cluster: _divides(_experts(job), p.ep) & _divides(p.dp * p.cp, p.ep),
         lambda p, job, cluster: (
-            f"ep={p.ep} must divide both the {_experts(job)} experts of {job.model.name} and "
-            f"dp*cp={p.dp * p.cp}"
+            f"ep={p.ep} must divide both the {_experts(job)} experts of {job.model.name} and dp*cp={p.dp * p.cp}"
         ),
     ),
     Rule(

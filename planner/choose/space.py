@@ -53,18 +53,14 @@ def plan_space(
     blocks = [
         _options(split, job, fixed, max_micro_batch)
         for split in splits(job, cluster)
-        if all(
-            fixed.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in ("tp", "pp", "cp", "dp")
-        )
+        if all(fixed.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in ("tp", "pp", "cp", "dp"))
     ]
     if not blocks:
         return PlanGrid.of([])
     columns = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in PLAN_FIELDS}
     grid = PlanGrid(**columns)
     interleaved = SCHEDULE_NAMES.index("interleaved")
-    consistent = ((grid.vp > 1) == (grid.schedule == interleaved)) | (
-        len(set(fixed) & {"vp", "schedule"}) > 0
-    )
+    consistent = ((grid.vp > 1) == (grid.schedule == interleaved)) | (len(set(fixed) & {"vp", "schedule"}) > 0)
     return grid.take(np.flatnonzero(consistent))
 
 

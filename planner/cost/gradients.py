@@ -36,7 +36,9 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
     rows, inverse = combinations(grid, ("tp", "cp", "ep", "dp", "pp", "vp", "zero_stage"))
     distinct = grid.take(rows)
-    counts = [stage_counts(job.model, int(pp * vp))[:: int(pp)] for pp, vp in zip(distinct.pp, distinct.vp)]
+    counts = [
+        stage_counts(job.model, int(pp * vp))[:: int(pp)] for pp, vp in zip(distinct.pp, distinct.vp, strict=True)
+    ]
     dense, expert = np.zeros(len(rows)), np.zeros(len(rows))
     for kind in dict.fromkeys(sequence(job.model)):
         held = np.array([sum(chunk.get(kind, 0) for chunk in chunks) for chunks in counts], dtype=float)
@@ -52,9 +54,7 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         return total
 
     optimizer = load(work[Kind.OPTIMIZER], distinct, cluster, stack)[0]
-    buckets = np.array(
-        [num_buckets(sum(sum(chunk.values()) for chunk in chunks)) for chunks in counts], dtype=float
-    )
+    buckets = np.array([num_buckets(sum(sum(chunk.values()) for chunk in chunks)) for chunks in counts], dtype=float)
     columns = (seconds(Kind.REDUCE_GRADIENTS), seconds(Kind.GATHER_PARAMETERS), optimizer, buckets)
     return GradientTimes(*gather(np.stack(columns), inverse))
 

@@ -97,9 +97,7 @@ def price_program(
     program: StepProgram, cluster: Cluster, stack: SoftwareStack
 ) -> dict[tuple[Kind, int], "ActionPrice"]:
     """The price of every (kind, chunk) of a lowered program."""
-    return {
-        key: _action_price(key[0], work, program.plan, cluster, stack) for key, work in program.work.items()
-    }
+    return {key: _action_price(key[0], work, program.plan, cluster, stack) for key, work in program.work.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +123,8 @@ def _action_price(kind: Kind, work: Work, plan: Plan, cluster: Cluster, stack: S
     if kind not in _COMPUTE_PART:
         axis = "pp" if kind in (Kind.SEND_FORWARD, Kind.SEND_BACKWARD) else "dp"
         messages = [(op, count) for op, count in work.ops if isinstance(op, Message)]
-        return ActionPrice(
-            ((axis, float(sum(count * priced_message(op, plan, cluster) for op, count in messages))),)
-        )
+        return ActionPrice(((axis, float(sum(count * priced_message(op, plan, cluster) for op, count in messages))),))
     rows = load(work, plan, cluster, stack)[:, None]
     seconds = (*rows[:5, 0], host_excess_seconds(rows)[0])
     names = (_COMPUTE_PART[kind], "recompute", "tp", "cp", "ep", "host")
-    return ActionPrice(
-        tuple((name, float(value)) for name, value in zip(names, seconds, strict=True) if value > 0.0)
-    )
+    return ActionPrice(tuple((name, float(value)) for name, value in zip(names, seconds, strict=True) if value > 0.0))

@@ -76,9 +76,7 @@ class Shard:
         """Tokens outside the tensor-parallel parts: sharded over tp under sequence parallelism."""
         return self.tokens / np.where(self.sequence_parallel > 0, self.tp, 1.0)
 
-    def linear(
-        self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0
-    ) -> Step:
+    def linear(self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0) -> Step:
         """A linear layer of `inputs` x `outputs` features over the rank's tokens."""
         return Step.of(Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype))
 
@@ -122,9 +120,7 @@ def _attention_parameters(model: TransformerShape, tp: Numbers) -> Numbers:
         mla = model.mla
         query_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
         rank = mla.q_lora_rank
-        queries = (
-            hidden * rank + rank + rank * heads * query_dim / tp if rank else hidden * heads * query_dim / tp
-        )
+        queries = hidden * rank + rank + rank * heads * query_dim / tp if rank else hidden * heads * query_dim / tp
         latent = hidden * (mla.kv_lora_rank + mla.qk_rope_head_dim) + mla.kv_lora_rank
         up = mla.kv_lora_rank * heads * (mla.qk_nope_head_dim + mla.v_head_dim) / tp
         return queries + latent + up + heads * mla.v_head_dim * hidden / tp
@@ -170,11 +166,7 @@ def _tp(collective: str, num_bytes: Numbers, shard: Shard) -> Message:
 def _norm(shard: Shard, hidden: float) -> Step:
     """Read and write forward; read input and gradient, write gradient backward."""
     elements = shard.outside_tokens * hidden
-    return (
-        shard.traffic(elements, 2.0, 3.0)
-        if shard.stack.fused_elementwise
-        else shard.traffic(elements, 4.0, 6.0)
-    )
+    return shard.traffic(elements, 2.0, 3.0) if shard.stack.fused_elementwise else shard.traffic(elements, 4.0, 6.0)
 
 
 def _residual(shard: Shard, hidden: float) -> Step:
@@ -276,9 +268,7 @@ def _exchange_keys(shard: Shard, features: Numbers) -> Step:
     return Step(gather, (gather, Message("cp", "reduce_scatter", num_bytes)), 1.0 * (shard.cp > 1))
 
 
-def _ffn(
-    model: TransformerShape, shard: Shard, ffn: Numbers, tokens: Numbers, batch: Numbers = 1.0
-) -> list[Step]:
+def _ffn(model: TransformerShape, shard: Shard, ffn: Numbers, tokens: Numbers, batch: Numbers = 1.0) -> list[Step]:
     """Up (and gate) projection, activation, down projection over `batch` groups of `tokens`."""
     gates = 2.0 if model.gated_ffn else 1.0
     fused = shard.stack.fused_elementwise

@@ -91,11 +91,7 @@ def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareS
     if isinstance(model, LayerList):
         layer = model.layers[int(kind.removeprefix("layer-"))]
         samples = split.micro_batch * 1.0
-        return [
-            Step.of(
-                Listed(samples * layer.forward_flops, samples * layer.forward_bytes, blocks.gemm_dtype(job))
-            )
-        ]
+        return [Step.of(Listed(samples * layer.forward_flops, samples * layer.forward_bytes, blocks.gemm_dtype(job)))]
     assert isinstance(model, TransformerShape)
     shard = Shard.of(job, split, stack)
     if kind == EMBEDDING:
@@ -127,9 +123,7 @@ def _flops_once(job: TrainingJob) -> float:
     kinds = sequence(job.model)
     for kind in set(kinds):
         work = layer_work(job, kind, plan, _REFERENCE_STACK)
-        flops = sum(
-            op.flops * count for op, count in (*work.forward.ops, *work.backward.ops) if hasattr(op, "flops")
-        )
+        flops = sum(op.flops * count for op, count in (*work.forward.ops, *work.backward.ops) if hasattr(op, "flops"))
         total += float(flops) * kinds.count(kind)
     return total
 

@@ -58,9 +58,7 @@ def num_buckets(num_layers: int) -> int:
 
 def _repeat(groups: list[tuple[Counted, int]]) -> Counted:
     """Concatenate the operations of layers, dropping those that this plan runs no times."""
-    return tuple(
-        (op, float(count * repeats)) for ops, repeats in groups for op, count in ops if np.any(count)
-    )
+    return tuple((op, float(count * repeats)) for ops, repeats in groups for op, count in ops if np.any(count))
 
 
 def data_parallel_work(
