@@ -1,10 +1,11 @@
-"""Fitted curves of kernels and links, each with the machine, the date, the sample size and its held-out error.
+"""Fitted curves of kernels and links, each with machine, date, sample size and held-out error.
 
 A curve stores fractions of the datasheet figure, so that it carries over to a device of the same family;
 fixed costs are absolute seconds. The formulas that use the curves are in `planner.cost.kernels` and
 `planner.cost.collectives`.
 """
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -24,23 +25,32 @@ class Fit(Record):
 
 
 class GemmCurve(Record):
-    """t = (c**p + m**p)**(1/p) + launch + inner * min(k, 4096) / 1024; c, m at the given fractions of peak."""
+    """t = (c**p + m**p)**(1/p) + launch + inner * min(k, 4096) / 1024; c, m at the given shares of peak."""
 
     compute_efficiency_fraction: Positive
     memory_efficiency_fraction: Positive
     launch_seconds: NonNegative
     inner_seconds: NonNegative = 0.0
     exponent: Positive = 2.5
+    misaligned_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    """Compute time multiplies by this where n or k is no multiple of 8 (16-byte loads no longer fit)."""
     fit: Fit
 
 
 class AttentionCurve(Record):
-    """Fused attention: t = F / (e * peak) * (1 + half_length / s) + Q / (e_m * bandwidth) + launch."""
+    """Fused attention: t = F / (e * peak) * (1 + half_length / s) * (1 + half_dim / d) + Q / (e_m * B) + t0.
+
+    s is the key length, d the head dimension; e is what long sequences of infinitely wide heads would
+    approach.
+    """
 
     compute_efficiency_fraction: Positive
     memory_efficiency_fraction: Positive
     launch_seconds: NonNegative
     half_length: NonNegative = 0.0
+    half_dim: NonNegative = 0.0
+    backward_ratio: Positive = 1.0
+    """FLOP/s of the backward kernel over those of the forward kernel."""
     fit: Fit
 
 
@@ -63,6 +73,18 @@ class KernelCurves(Sourced):
     """By kernel family: "flash-1", "flash-2", "flash-3"."""
     elementwise: ElementwiseCurve
 
+    def gemm_curve(self, dtype: str) -> GemmCurve:
+        """The curve of `dtype`, or of the nearest format measured, whose fractions carry over best."""
+        return self.gemm[_nearest(dtype, self.gemm, ("bf16", "fp16", "fp8", "tf32", "fp32"))]
+
+    def attention_curve(self, kernel: str) -> AttentionCurve:
+        """The curve of the kernel family `kernel`, or of the nearest generation measured."""
+        return self.attention[_nearest(kernel, self.attention, ("flash-2", "flash-3", "flash-1"))]
+
+
+def _nearest(wanted: str, known: Collection[str], order: tuple[str, ...]) -> str:
+    return next(name for name in (wanted, *order, *known) if name in known)
+
 
 CollectiveOp = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
 
@@ -77,6 +99,8 @@ class CollectiveCurve(Record):
     latency_seconds: tuple[NonNegative, ...]
     bus_fraction: tuple[Positive, ...]
     exponent: tuple[Positive, ...]
+    in_network_reduction: bool = False
+    """Measured with reductions in the switches (NVLink SHARP)."""
     fit: Fit
 
     @model_validator(mode="after")
@@ -98,3 +122,8 @@ class LinkCurves(Sourced):
     """Names of the links measured (`Tier.link`); empty for the pool of a class."""
     link_class: Literal["scale_up", "pcie", "network", "host"]
     collectives: dict[CollectiveOp, CollectiveCurve] = Field(min_length=1)
+
+    def curve(self, collective: str) -> CollectiveCurve:
+        """The curve of `collective`, or of the one measured that moves its bytes most alike."""
+        order = ("all_gather", "reduce_scatter", "all_to_all", "all_reduce", "send_recv")
+        return self.collectives[_nearest(collective, self.collectives, order)]  # type: ignore[index]

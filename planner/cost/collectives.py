@@ -1,0 +1,190 @@
+"""Seconds of collectives and transfers over nested tiers of links, with the fitted curves of each link kind.
+
+A collective is one function here, registered by its name: the bytes that a device moves over the links of one
+tier. Sizes follow nccl-tests (see `planner.work.ops.Message`). Everything broadcasts over arrays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.kernels import smooth_max
+from profiles.calibration import CollectiveCurve
+from profiles.cluster import Cluster, Tier
+
+Numbers = Any
+"""A float or an array."""
+Floats = NDArray[np.float64]
+
+WireBytes = Callable[[Numbers, Numbers, Numbers], Numbers]
+"""(num_bytes, size, inner) -> bytes a device sends over a tier.
+
+The group has `size` members, of which `inner` sit together below each port of that tier.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One pattern of communication."""
+
+    name: str
+    wire_bytes: WireBytes
+    visits_every_tier: bool
+    """Whether a message passes every tier its group spans, so that latencies add; else the slowest counts."""
+    rounds: float
+    """Times the data goes around (or up and down a tree over) the group."""
+    reduces_and_spreads: bool
+    """Whether switches that reduce can do it: each device sends its bytes up once and gets them back once."""
+
+
+COLLECTIVES: dict[str, Collective] = {}
+"""The registry, by name."""
+
+
+def collective(
+    name: str,
+    *,
+    visits_every_tier: bool = True,
+    rounds: float = 1.0,
+    reduces_and_spreads: bool = False,
+) -> Callable[[WireBytes], WireBytes]:
+    """Register the decorated function as the wire bytes of the collective `name`."""
+
+    def register(wire_bytes: WireBytes) -> WireBytes:
+        assert name not in COLLECTIVES, f"collective {name} is registered twice"
+        COLLECTIVES[name] = Collective(name, wire_bytes, visits_every_tier, rounds, reduces_and_spreads)
+        return wire_bytes
+
+    return register
+
+
+@collective("all_reduce", rounds=2.0, reduces_and_spreads=True)
+def _all_reduce(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
+    """2 (n - 1) / n * S / inner [Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002, eq. 1].
+
+    Bytes cross into a node once, spread over the ports of its `inner` members: one ring for each.
+    """
+    return 2.0 * (size - 1.0) / size * num_bytes / inner
+
+
+@collective("all_gather")
+@collective("reduce_scatter")
+def _half_all_reduce(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
+    """(n - 1) / n * S / inner: half an all-reduce [Patarasuk and Yuan 2009]."""
+    return (size - 1.0) / size * num_bytes / inner
+
+
+@collective("all_to_all")
+def _all_to_all(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
+    """(n - inner) / n * S: of a device's n equal parts, those for members beyond its port.
+
+    [Thakur 2005, doi:10.1177/1094342005051521, section 4.2]
+    """
+    return (size - inner) / size * num_bytes
+
+
+@collective("send_recv", visits_every_tier=False)
+def _send_recv(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
+    """S, over every tier that separates some pair of neighbours."""
+    return num_bytes * np.ones_like(size * inner, dtype=np.float64)
+
+
+def group_sizes(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
+    """How many sub-groups each tier joins, of a group of `size` ranks at distance `stride`.
+
+    The shape is (num_tiers, ...). Members within tier t are clip(devices_t / stride, 1, size), and its entry
+    is their ratio to the members within the tier inside, so that the product over tiers is `size`. A stride
+    that does not divide a tier gives the mean over ranks.
+    """
+    return _ratios(_members(size, stride, cluster))
+
+
+def message_seconds(
+    collective: str, num_bytes: Numbers, size: Numbers, stride: Numbers, cluster: Cluster
+) -> Floats:
+    """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
+
+    Each tier t that the group spans has a latency L_t and a wire time W_t; alone it takes T_t = (L**p +
+    W**p)**(1/p). Tiers work as one pipeline: t = max_t(T_t - L_t) + sum_t L_t, so the slowest tier's transfer
+    hides the others' and latencies add (of a single transfer, only the largest counts). The split by tier
+    follows [Cho 2019, BlueConnect, section 3]. 0 for a group of one.
+    """
+    pattern = COLLECTIVES[collective]
+    num_bytes, size, stride = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.float64) for value in (num_bytes, size, stride))
+    )
+    members = _members(size, stride, cluster)
+    transfer, latency = np.zeros(size.shape), np.zeros(size.shape)
+    inner = np.ones(size.shape)
+    for tier, joined, within in zip(cluster.tiers, _ratios(members), members, strict=True):
+        spans = joined > 1.0
+        if spans.any():
+            wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
+            tier_latency, tier_transfer = _tier_seconds(pattern, wire_bytes, joined, tier)
+            tier_latency = np.where(spans, tier_latency, 0.0)
+            add = np.add if pattern.visits_every_tier else np.maximum
+            latency = add(latency, tier_latency)
+            transfer = np.maximum(transfer, np.where(spans, tier_transfer, 0.0))
+        inner = within
+    return transfer + latency
+
+
+def _members(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
+    """Members of a group inside each tier, inner first; shape (num_tiers, ...)."""
+    size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
+    devices = np.array([tier.num_devices for tier in cluster.tiers], dtype=np.float64)
+    within = np.clip(devices.reshape(-1, *([1] * size.ndim)) / stride, 1.0, size)
+    within[-1] = size
+    return within
+
+
+def _ratios(members: Floats) -> Floats:
+    inside = np.concatenate([np.ones_like(members[:1]), members[:-1]])
+    return members / inside
+
+
+def _tier_seconds(
+    pattern: Collective, wire_bytes: Floats, joined: Floats, tier: Tier
+) -> tuple[Floats, Floats]:
+    """Latency, and what the transfer adds to it, of `wire_bytes` a device over one tier."""
+    curve = tier.curves.curve(pattern.name)
+    exponent = _by_ranks(curve, curve.exponent, joined)
+    rate = _bus_fraction(pattern, curve, joined, tier) * tier.usable_bytes_per_second
+    steps = pattern.rounds * np.ceil(np.log2(joined))
+    latency = _latency(curve, joined) + steps * tier.latency_seconds
+    return latency, smooth_max(latency, wire_bytes / rate, exponent) - latency
+
+
+def _bus_fraction(pattern: Collective, curve: CollectiveCurve, joined: Floats, tier: Tier) -> Floats:
+    """Share of a device's link rate that the wire bytes of `pattern` reach between `joined` members.
+
+    A full mesh has one link a pair, so that `joined` members use (joined - 1) of (devices - 1). A curve that
+    was measured with reduction in the switches serves a tier without it at the rate of an all-gather, a plain
+    ring; the other way round, a device sends S bytes instead of the ring's 2 (n - 1) / n * S [Graham 2016,
+    SHArP, doi:10.1109/COMHPC.2016.006].
+    """
+    fraction = _by_ranks(curve, curve.bus_fraction, joined)
+    if pattern.reduces_and_spreads and tier.in_network_reduction and not curve.in_network_reduction:
+        fraction = fraction * np.maximum(2.0 * (joined - 1.0) / joined, 1.0)
+    if pattern.reduces_and_spreads and curve.in_network_reduction and not tier.in_network_reduction:
+        ring = tier.curves.curve("all_gather")
+        fraction = np.minimum(fraction, _by_ranks(ring, ring.bus_fraction, joined))
+    if tier.topology == "full-mesh":
+        partners = joined - 1.0 if pattern.visits_every_tier else 1.0
+        fraction = fraction * np.minimum(partners / max(tier.num_devices - 1.0, 1.0), 1.0)
+    return fraction
+
+
+def _by_ranks(curve: CollectiveCurve, values: tuple[float, ...], joined: Floats) -> Floats:
+    """A column of the curve's table at `joined` ranks: linear in their log2, constant beyond its ends."""
+    return np.interp(np.log2(joined), np.log2(curve.num_ranks), values)
+
+
+def _latency(curve: CollectiveCurve, joined: Floats) -> Floats:
+    """Latency by group size: interpolated in log2 of the ranks, continued along the last slope in ranks."""
+    ranks, seconds = curve.num_ranks, curve.latency_seconds
+    slope = max((seconds[-1] - seconds[-2]) / (ranks[-1] - ranks[-2]), 0.0) if len(ranks) > 1 else 0.0
+    return _by_ranks(curve, seconds, joined) + slope * np.maximum(joined - ranks[-1], 0.0)

@@ -1,0 +1,98 @@
+"""Seconds of compute kernels: smooth rooflines with the fitted curves of the cluster's accelerator.
+
+Every function broadcasts over the fields of its operation. Launch constants are device time; what the host
+needs to launch is priced where the stack is known.
+"""
+
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from planner.work.ops import Attention, Elementwise, Gemm, Kernel, Listed
+from profiles.cluster import Cluster
+
+Seconds = Any
+"""A float, or an array of one value a plan."""
+
+_ALIGNMENT = 8
+"""Elements of a 16-bit format in one 16-byte load, which fast kernels need of the contiguous dimensions."""
+_SPLIT_INNER = 4096.0
+_INNER_UNIT = 1024.0
+"""Libraries split inner dimensions beyond `_SPLIT_INNER`; `inner_seconds` counts per `_INNER_UNIT`."""
+
+
+@singledispatch
+def kernel_seconds(op: Kernel, cluster: Cluster) -> Seconds:
+    """Device seconds of one run of `op` on one accelerator of `cluster`; its fields broadcast.
+
+    Raises ValueError when the accelerator has no peak for the operation's dtype.
+    """
+    raise AssertionError(f"no price for {type(op).__name__}")
+
+
+@kernel_seconds.register
+def gemm_seconds(op: Gemm, cluster: Cluster) -> Seconds:
+    """t = (c**p + m**p)**(1/p) + launches * t0 + t_k * min(k, 4096) / 1024, of all `batch` products together.
+
+    c = F / (e_c * peak), times the misalignment factor where n or k is no multiple of 8; m = bytes / (e_m *
+    bandwidth). The smooth maximum of a roofline [Williams 2009, doi:10.1145/1498765.1498785] with a launch
+    constant and the latency of the serial loop over k; one-tile wave quantisation fits worse than none.
+    """
+    curve = cluster.kernels.gemm_curve(op.dtype)
+    aligned = (np.mod(op.n, _ALIGNMENT) == 0) & (np.mod(op.k, _ALIGNMENT) == 0)
+    slowdown = np.where(aligned, 1.0, curve.misaligned_factor)
+    peak = curve.compute_efficiency_fraction * cluster.accelerator.flops_per_second(op.dtype)
+    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    roofline = smooth_max(slowdown * op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
+    inner = curve.inner_seconds * np.minimum(op.k, _SPLIT_INNER) / _INNER_UNIT
+    return roofline + op.num_launches * curve.launch_seconds + inner
+
+
+@kernel_seconds.register
+def attention_seconds(op: Attention, cluster: Cluster) -> Seconds:
+    """t = F / (e * peak) * (1 + s_half / s) * (1 + d_half / d) + bytes / (e_m * bandwidth) + launches * t0.
+
+    s is the key length and d the mean of the head and value dimensions. The terms add because softmax and
+    loads overlap little with the matrix products [Dao 2023, arXiv:2307.08691, section 3]; a smooth maximum
+    fits worse. Backward passes (`passes` above 1) run at `backward_ratio` of the forward FLOP/s.
+    """
+    curve = cluster.kernels.attention_curve(op.kernel)
+    peak = curve.compute_efficiency_fraction * cluster.accelerator.flops_per_second(op.dtype)
+    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    ramp = (1.0 + curve.half_length / op.key_length) * (
+        1.0 + 2.0 * curve.half_dim / (op.head_dim + op.value_dim)
+    )
+    rate = peak * np.where(np.greater(op.passes, 1.0), curve.backward_ratio, 1.0)
+    return op.flops / rate * ramp + op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
+
+
+@kernel_seconds.register
+def elementwise_seconds(op: Elementwise, cluster: Cluster) -> Seconds:
+    """t = bytes / (e * bandwidth) + launches * t0: the memory side of a roofline [Williams 2009]."""
+    curve = cluster.kernels.elementwise
+    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    return op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
+
+
+@kernel_seconds.register
+def listed_seconds(op: Listed, cluster: Cluster) -> Seconds:
+    """t = (c**p + m**p)**(1/p) + launches * t0, a smooth roofline [Williams 2009] at GEMM efficiencies.
+
+    Only FLOPs and bytes of a listed layer are known; convolutions and GEMMs share the matrix units.
+    """
+    curve = cluster.kernels.gemm_curve(op.dtype)
+    peak = curve.compute_efficiency_fraction * cluster.accelerator.flops_per_second(op.dtype)
+    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    roofline = smooth_max(op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
+    return roofline + op.num_launches * curve.launch_seconds
+
+
+def smooth_max(first: Seconds, second: Seconds, exponent: Any) -> Seconds:
+    """(first**p + second**p)**(1/p), written so that neither power under- nor overflows.
+
+    For p -> infinity it is the maximum, for p = 1 the sum; below 1 it exceeds the sum where both are alike.
+    """
+    larger = np.maximum(first, second)
+    ratio = np.minimum(first, second) / np.maximum(larger, np.finfo(float).tiny)
+    return larger * (1.0 + ratio**exponent) ** (1.0 / exponent)
