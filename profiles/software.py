@@ -46,7 +46,7 @@ class SoftwareStack(Sourced):
     weight_gradient_workspace: bool = False
     """Transformer Engine keeps one dummy weight gradient per distinct weight shape."""
     library_workspace_bytes: NonNegative = 0.0
-    """Allocator memory of libraries and small buffers, whatever the plan (cuBLAS, rotary tables, the batch)."""
+    """Allocator memory of libraries and small buffers, whatever the plan (cuBLAS, rotary tables, batch)."""
     reserved_over_allocated: float = Field(default=1.05, ge=1.0, allow_inf_nan=False)
     """Allocator memory reserved over memory allocated (fragmentation)."""
     context_bytes: NonNegative = 0.0
