@@ -105,7 +105,8 @@ def parameters(model: TransformerShape, kind: str, split: Plan | PlanGrid) -> tu
     attention = _attention_parameters(model, tp)
     if model.num_encoder_layers and kind != "encoder":
         attention = 2.0 * attention + norm_size
-    shared = attention + model.norms_per_layer * norm_size
+    extra = model.num_extra_parameters / (model.num_layers + model.num_encoder_layers) / tp
+    shared = attention + model.norms_per_layer * norm_size + extra
     if kind == "moe":
         assert model.moe is not None
         moe = model.moe

@@ -1,0 +1,67 @@
+"""Why one plan beats another: the parts that differ, in words."""
+
+from planner.breakdown import Breakdown
+from planner.cost.estimate import Estimate
+from planner.plan import Plan
+from profiles.cluster import Cluster
+from profiles.units import GIB, MILLI
+
+PART_WORDS = {
+    "forward": "forward compute",
+    "backward": "backward compute",
+    "recompute": "recomputation",
+    "optimizer": "optimizer step",
+    "tp": "tensor-parallel communication",
+    "cp": "context-parallel communication",
+    "ep": "expert-parallel communication",
+    "pp": "transfers between stages",
+    "dp": "gradient reduction and parameter gather",
+    "host": "kernel launches",
+    "idle": "pipeline bubble",
+}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `12.3 s`, `45 ms`."""
+    return f"{seconds:.3g} s" if abs(seconds) >= 1.0 else f"{seconds / MILLI:.3g} ms"
+
+
+def differences(first: Breakdown, second: Breakdown) -> list[tuple[str, float]]:
+    """(part, seconds of `first` over `second`), largest gain or loss first."""
+    other = second.parts()
+    gaps = [(part, seconds - other[part]) for part, seconds in first.parts().items()]
+    return sorted(gaps, key=lambda gap: -abs(gap[1]))
+
+
+def why_lost(loser: Breakdown, winner: Breakdown) -> str:
+    """One sentence: how much slower, and which parts of the breakdown grew (and which shrank, if that is news)."""
+    slower = loser.step_seconds - winner.step_seconds
+    gaps = differences(loser, winner)
+    grew = [gap for gap in gaps if gap[1] > 0.1 * abs(slower) and gap[1] > 1e-3 * winner.step_seconds]
+    if slower <= 5e-4 * winner.step_seconds or not grew:
+        return "as fast within 0.05 %; the simpler plan is preferred"
+    words = ", ".join(f"+{duration(seconds)} {PART_WORDS[part]}" for part, seconds in grew[:2])
+    saved = [gap for gap in gaps if gap[1] < -0.25 * slower][:1]
+    but = "".join(f", though {duration(-seconds)} less {PART_WORDS[part]}" for part, seconds in saved)
+    return f"{100.0 * slower / winner.step_seconds:.1f} % slower: {words}{but}"
+
+
+def why_too_big(estimate: Estimate, cluster: Cluster) -> str:
+    """One sentence: how many bytes over the device's memory, and what takes the most."""
+    over = estimate.memory.peak_bytes - cluster.accelerator.memory_bytes
+    part, num_bytes = max(estimate.memory.parts().items(), key=lambda item: item[1])
+    return (
+        f"{over / GIB:.1f} GiB over the {cluster.accelerator.memory_bytes / GIB:.1f} GiB of "
+        f"{cluster.accelerator.name}; {part} alone takes {num_bytes / GIB:.1f} GiB"
+    )
+
+
+def waterfall(breakdown: Breakdown) -> list[tuple[str, float, float]]:
+    """(words, seconds, share of the step) of the parts that take any time, in order."""
+    step = breakdown.step_seconds
+    return [(PART_WORDS[part], seconds, seconds / step) for part, seconds in breakdown.parts().items() if seconds > 0]
+
+
+def describe(plan: Plan) -> str:
+    """A plan in a few words, for tables."""
+    return str(plan)

@@ -1,0 +1,110 @@
+"""Closed forms of one training step: a plan, or a grid of a million, to its breakdown and memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from planner.breakdown import Breakdown
+from planner.cost.gradients import exposed_seconds, gradient_times
+from planner.cost.grid import combinations, gather
+from planner.cost.memory import MemoryBreakdown, memory
+from planner.cost.phase import priced_message
+from planner.cost.pipeline import exposed_p2p_seconds, makespan_seconds
+from planner.cost.stages import StageTimes, stage_times
+from planner.plan import Plan, PlanGrid
+from planner.work.layers import boundary_bytes
+from planner.work.ops import Message
+from profiles.cluster import Cluster
+from profiles.software import SoftwareStack
+from profiles.workload import TrainingJob
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a plan (or each plan of a grid) costs; arrays have one value a plan."""
+
+    plan: Plan | PlanGrid
+    breakdown: Breakdown
+    memory: MemoryBreakdown
+
+    @property
+    def step_seconds(self) -> Any:
+        """Seconds of one optimizer step."""
+        return self.breakdown.step_seconds
+
+    def row(self, index: int) -> "Estimate":
+        """One plan of a grid's estimate."""
+        assert isinstance(self.plan, PlanGrid)
+        return Estimate(self.plan.plan(index), self.breakdown.row(index), self.memory.row(index))
+
+
+def estimate(plans: Plan | PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Estimate:
+    """Step time and memory of `plans`, by part. Plans are taken as legal (`planner.choose.legality` checks)."""
+    grid = plans if isinstance(plans, PlanGrid) else PlanGrid.of([plans])
+    answer = Estimate(grid, step_breakdown(grid, job, cluster, stack), memory(grid, job, cluster, stack))
+    return answer if isinstance(plans, PlanGrid) else answer.row(0)
+
+
+def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
+    """Where the step's time goes on the slowest rank of each plan.
+
+    The step is the makespan of the schedule, plus what transfers between stages delay it, plus what the first
+    rank cannot hide of its gradient reduction and parameter gather, plus its optimizer update
+    [Narayanan 2021, arXiv:2104.04473, section 2.2]; idle is what the slowest rank's own work leaves of it.
+    """
+    stages = stage_times(grid, job, cluster, stack)
+    num_microbatches = grid.num_microbatches(job.global_batch) * 1.0
+    makespan = makespan_seconds(
+        grid.schedule,
+        forward_sum=stages.forward_sum,
+        backward_sum=stages.backward_sum,
+        forward_max=stages.forward_max,
+        backward_max=stages.backward_max,
+        total_max=stages.total_max,
+        num_microbatches=num_microbatches,
+        num_stages=grid.pp * 1.0,
+        vp=grid.vp * 1.0,
+    )
+    transfers = _exposed_transfers(grid, job, cluster, stack, num_microbatches)
+    gradients = gradient_times(grid, job, cluster, stack)
+    reduce = exposed_seconds(gradients.reduce, stages.first_backward, gradients.num_buckets, stack.dp_overlap)
+    collect = exposed_seconds(gradients.gather, stages.first_forward, gradients.num_buckets, stack.dp_overlap)
+    busy = num_microbatches * stages.total_max
+    return Breakdown(
+        forward_seconds=num_microbatches * stages.parts["forward"],
+        backward_seconds=num_microbatches * stages.parts["backward"],
+        recompute_seconds=num_microbatches * stages.parts["recompute"],
+        optimizer_seconds=gradients.optimizer,
+        tp_seconds=num_microbatches * stages.parts["tp"],
+        cp_seconds=num_microbatches * stages.parts["cp"],
+        ep_seconds=num_microbatches * stages.parts["ep"],
+        pp_seconds=transfers,
+        dp_seconds=reduce + collect,
+        host_seconds=num_microbatches * stages.parts["host"],
+        idle_seconds=np.maximum(makespan - busy, 0.0),
+    )
+
+
+def _exposed_transfers(
+    grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, num_microbatches: Any
+) -> Any:
+    rows, inverse = combinations(grid, ("tp", "cp", "dp", "micro_batch", "sequence_parallel"))
+    distinct = grid.take(rows)
+    neighbours = PlanGrid(**{
+        name: getattr(distinct, name) if name != "pp" else np.full(len(rows), 2)
+        for name in PlanGrid.__dataclass_fields__
+    })  # fmt: skip
+    message = Message("pp", "send_recv", boundary_bytes(job, distinct, stack))
+    seconds = gather(priced_message(message, neighbours, cluster), inverse)
+    return exposed_p2p_seconds(
+        grid.schedule,
+        transfer_seconds=np.where(grid.pp > 1, seconds, 0.0),
+        num_stages=grid.pp * 1.0,
+        vp=grid.vp * 1.0,
+        num_microbatches=num_microbatches,
+        overlaps=stack.pp_overlap,
+    )
+
+
+__all__ = ["Estimate", "StageTimes", "estimate", "step_breakdown"]
