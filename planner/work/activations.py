@@ -206,3 +206,32 @@ def _experts(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
         *(_inner(model, shard, shared, "shared expert") if moe.shared_width else ()),
         *_mask(shard, model, "feed-forward dropout mask"),
     )
+
+
+def transient_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> Numbers:
+    """Bytes alive only while one layer of `kind` runs its backward pass, besides its kept and recomputed ones.
+
+    The widest of: the gradient before the activation with those of the layer's input (gathered under tp);
+    the gradients of unfused scores; about four copies of each token on its way through the experts (dispatch
+    and combine, both ways). Read off allocator peaks (MooreThreads/SimuMax@4dcaae513b docs/b200).
+    """
+    model = job.model
+    if isinstance(model, LayerList):
+        return 2.0 * split.micro_batch * model.layers[int(kind.removeprefix("layer-"))].output_bytes
+    shard = Shard.of(job, split, stack)
+    if kind == "embedding":
+        return 0.0 * shard.tokens
+    hidden = shard.width * shard.tokens * model.hidden_size
+    if kind == "head":
+        gathered = np.logical_and(shard.tp > 1.0, shard.sequence_parallel > 0.0)
+        return hidden * np.where(gathered, 2.0 + 1.0 / shard.tp, 1.0)
+    gates = 2.0 if model.gated_ffn else 1.0
+    if kind == "moe":
+        assert model.moe is not None
+        copies = shard.tokens * model.moe.top_k
+        width = gates * model.moe.expert_ffn_size / shard.tp + 4.0 * model.hidden_size
+        return shard.width * copies * width
+    inner = gates * shard.width * shard.tokens * model.ffn_size / shard.tp
+    whole = hidden * np.where(shard.tp > 1.0, 1.0 / shard.tp + 1.0, 1.0)
+    scores = 2.0 * shard.width * shard.tokens * model.num_heads / shard.tp * shard.key_length
+    return np.maximum(inner + whole, scores if stack.attention_kernel == "unfused" else 0.0)
