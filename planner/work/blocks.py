@@ -100,9 +100,11 @@ def parameters(model: TransformerShape, kind: str, split: Plan | PlanGrid) -> tu
     if kind == "embedding":
         return (model.vocabulary_size / tp + model.num_learned_positions) * hidden + none, none
     if kind == "head":
-        logits = 0.0 if model.tied_embeddings else model.vocabulary_size * hidden / tp
+        logits = model.vocabulary_size * hidden / tp
+        if model.tied_embeddings:  # one copy while both ends lie on one stage, else the last stage has its own
+            logits = logits * np.greater(split.pp, 1)
         return logits + norm_size + none, none
-    attention = _attention_parameters(model, tp)
+    attention = attention_parameters(model, tp)
     if model.num_encoder_layers and kind != "encoder":
         attention = 2.0 * attention + norm_size
     extra = model.num_extra_parameters / (model.num_layers + model.num_encoder_layers) / tp
@@ -110,12 +112,14 @@ def parameters(model: TransformerShape, kind: str, split: Plan | PlanGrid) -> tu
     if kind == "moe":
         assert model.moe is not None
         moe = model.moe
-        expert = moe.num_experts * _ffn_parameters(model, moe.expert_ffn_size, tp) / split.ep
-        return shared + hidden * moe.num_experts + _ffn_parameters(model, moe.shared_width, tp), expert
-    return shared + _ffn_parameters(model, model.ffn_size, tp) + none, none
+        expert = moe.num_experts * ffn_parameters(model, moe.expert_ffn_size, tp) / split.ep
+        shared_expert = ffn_parameters(model, moe.shared_width, tp) if moe.shared_width else 0.0
+        return shared + hidden * moe.num_experts + shared_expert, expert
+    return shared + ffn_parameters(model, model.ffn_size, tp) + none, none
 
 
-def _attention_parameters(model: TransformerShape, tp: Numbers) -> Numbers:
+def attention_parameters(model: TransformerShape, tp: Numbers) -> Numbers:
+    """Parameters of one attention part on one rank, without its norm."""
     hidden, heads = model.hidden_size, model.num_heads
     if model.mla is not None:
         mla = model.mla
@@ -132,7 +136,8 @@ def _attention_parameters(model: TransformerShape, tp: Numbers) -> Numbers:
     return (2.0 * hidden * query + hidden * keys) / tp + bias + out_bias + qk_norm
 
 
-def _ffn_parameters(model: TransformerShape, ffn_size: float, tp: Numbers) -> Numbers:
+def ffn_parameters(model: TransformerShape, ffn_size: float, tp: Numbers) -> Numbers:
+    """Parameters of one feed-forward part of width `ffn_size` on one rank."""
     matrices = 3 if model.gated_ffn else 2
     bias = (matrices - 1) * ffn_size / tp + model.hidden_size if model.linear_bias else 0.0
     return matrices * model.hidden_size * ffn_size / tp + bias
