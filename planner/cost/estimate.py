@@ -42,7 +42,7 @@ class Estimate:
 def estimate(plans: Plan | PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Estimate:
     """Step time and memory of `plans`, by part. Plans are taken as legal (`planner.choose.legality` checks)."""
     grid = plans if isinstance(plans, PlanGrid) else PlanGrid.of([plans])
-    answer = Estimate(grid, step_breakdown(grid, job, cluster, stack), memory(grid, job, cluster, stack))
+    answer = Estimate(grid, step_breakdown(grid, job, cluster, stack), memory(grid, job, stack))
     return answer if isinstance(plans, PlanGrid) else answer.row(0)
 
 

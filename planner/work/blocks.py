@@ -335,10 +335,15 @@ def embedding(model: TransformerShape, shard: Shard) -> list[Step]:
     ]
 
 
+def padded_vocabulary(model: TransformerShape, tp: Numbers, stack: SoftwareStack) -> Numbers:
+    """Vocabulary rows on one rank: padded so that every tp rank holds a multiple of the stack's own."""
+    multiple = float(stack.vocabulary_multiple)
+    return np.ceil(model.vocabulary_size / (multiple * tp)) * multiple
+
+
 def head(model: TransformerShape, shard: Shard, stack: SoftwareStack) -> list[Step]:
     """Final norm, logits over the padded vocabulary shard, cross-entropy in memory."""
-    multiple = float(stack.vocabulary_multiple)
-    padded = np.ceil(model.vocabulary_size / (multiple * shard.tp)) * multiple
+    padded = padded_vocabulary(model, shard.tp, stack)
     logits = shard.tokens * padded
     loss = Elementwise(
         0.4 * stack.loss_traffic_bytes_per_logit * logits,
