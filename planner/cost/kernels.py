@@ -4,12 +4,14 @@ Every function broadcasts over the fields of its operation. Launch constants are
 needs to launch is priced where the stack is known.
 """
 
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from planner.work.ops import Attention, Elementwise, Gemm, Kernel, Listed
+from profiles.calibration import AttentionCurve, ElementwiseCurve, GemmCurve
 from profiles.cluster import Cluster
 
 Seconds = Any
@@ -32,58 +34,85 @@ def kernel_seconds(op: Kernel, cluster: Cluster) -> Seconds:
 
 
 @kernel_seconds.register
-def gemm_seconds(op: Gemm, cluster: Cluster) -> Seconds:
+def _gemm(op: Gemm, cluster: Cluster) -> Seconds:
+    return gemm_seconds(op, cluster.kernels.gemm_curve(op.dtype), Rates.of(cluster, op.dtype))
+
+
+@kernel_seconds.register
+def _attention(op: Attention, cluster: Cluster) -> Seconds:
+    return attention_seconds(op, cluster.kernels.attention_curve(op.kernel), Rates.of(cluster, op.dtype))
+
+
+@kernel_seconds.register
+def _elementwise(op: Elementwise, cluster: Cluster) -> Seconds:
+    rate = cluster.accelerator.memory_bytes_per_second
+    return elementwise_seconds(op, cluster.kernels.elementwise, rate)
+
+
+@kernel_seconds.register
+def _listed(op: Listed, cluster: Cluster) -> Seconds:
+    return listed_seconds(op, cluster.kernels.gemm_curve(op.dtype), Rates.of(cluster, op.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The datasheet rates that a curve's fractions multiply."""
+
+    flops_per_second: float
+    memory_bytes_per_second: float
+
+    @classmethod
+    def of(cls, cluster: Cluster, dtype: str) -> "Rates":
+        """The rates of the cluster's accelerator at `dtype`."""
+        accelerator = cluster.accelerator
+        return cls(accelerator.flops_per_second(dtype), accelerator.memory_bytes_per_second)
+
+
+def gemm_seconds(op: Gemm, curve: GemmCurve, rates: Rates) -> Seconds:
     """t = (c**p + m**p)**(1/p) + launches * t0 + t_k * min(k, 4096) / 1024, of all `batch` products together.
 
     c = F / (e_c * peak), times the misalignment factor where n or k is no multiple of 8; m = bytes / (e_m *
     bandwidth). The smooth maximum of a roofline [Williams 2009, doi:10.1145/1498765.1498785] with a launch
-    constant and the latency of the serial loop over k; one-tile wave quantisation fits worse than none.
+    constant and the latency of the serial loop over k; one-tile wave quantisation fits worse than none, and
+    an efficiency that depends on m, n or both is no better on unseen shapes (docs/calibration.md).
     """
-    curve = cluster.kernels.gemm_curve(op.dtype)
     aligned = (np.mod(op.n, _ALIGNMENT) == 0) & (np.mod(op.k, _ALIGNMENT) == 0)
     slowdown = np.where(aligned, 1.0, curve.misaligned_factor)
-    peak = curve.compute_efficiency_fraction * cluster.accelerator.flops_per_second(op.dtype)
-    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    peak = curve.compute_efficiency_fraction * rates.flops_per_second
+    bandwidth = curve.memory_efficiency_fraction * rates.memory_bytes_per_second
     roofline = smooth_max(slowdown * op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
     inner = curve.inner_seconds * np.minimum(op.k, _SPLIT_INNER) / _INNER_UNIT
     return roofline + op.num_launches * curve.launch_seconds + inner
 
 
-@kernel_seconds.register
-def attention_seconds(op: Attention, cluster: Cluster) -> Seconds:
+def attention_seconds(op: Attention, curve: AttentionCurve, rates: Rates) -> Seconds:
     """t = F / (e * peak) * (1 + s_half / s) * (1 + d_half / d) + bytes / (e_m * bandwidth) + launches * t0.
 
     s is the key length and d the mean of the head and value dimensions. The terms add because softmax and
     loads overlap little with the matrix products [Dao 2023, arXiv:2307.08691, section 3]; a smooth maximum
     fits worse. Backward passes (`passes` above 1) run at `backward_ratio` of the forward FLOP/s.
     """
-    curve = cluster.kernels.attention_curve(op.kernel)
-    peak = curve.compute_efficiency_fraction * cluster.accelerator.flops_per_second(op.dtype)
-    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
-    ramp = (1.0 + curve.half_length / op.key_length) * (
-        1.0 + 2.0 * curve.half_dim / (op.head_dim + op.value_dim)
-    )
+    peak = curve.compute_efficiency_fraction * rates.flops_per_second
+    bandwidth = curve.memory_efficiency_fraction * rates.memory_bytes_per_second
+    mean_dim = 0.5 * (op.head_dim + op.value_dim)
+    ramp = (1.0 + curve.half_length / op.key_length) * (1.0 + curve.half_dim / mean_dim)
     rate = peak * np.where(np.greater(op.passes, 1.0), curve.backward_ratio, 1.0)
     return op.flops / rate * ramp + op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
 
 
-@kernel_seconds.register
-def elementwise_seconds(op: Elementwise, cluster: Cluster) -> Seconds:
+def elementwise_seconds(op: Elementwise, curve: ElementwiseCurve, memory_bytes_per_second: float) -> Seconds:
     """t = bytes / (e * bandwidth) + launches * t0: the memory side of a roofline [Williams 2009]."""
-    curve = cluster.kernels.elementwise
-    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    bandwidth = curve.memory_efficiency_fraction * memory_bytes_per_second
     return op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
 
 
-@kernel_seconds.register
-def listed_seconds(op: Listed, cluster: Cluster) -> Seconds:
+def listed_seconds(op: Listed, curve: GemmCurve, rates: Rates) -> Seconds:
     """t = (c**p + m**p)**(1/p) + launches * t0, a smooth roofline [Williams 2009] at GEMM efficiencies.
 
     Only FLOPs and bytes of a listed layer are known; convolutions and GEMMs share the matrix units.
     """
-    curve = cluster.kernels.gemm_curve(op.dtype)
-    peak = curve.compute_efficiency_fraction * cluster.accelerator.flops_per_second(op.dtype)
-    bandwidth = curve.memory_efficiency_fraction * cluster.accelerator.memory_bytes_per_second
+    peak = curve.compute_efficiency_fraction * rates.flops_per_second
+    bandwidth = curve.memory_efficiency_fraction * rates.memory_bytes_per_second
     roofline = smooth_max(op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
     return roofline + op.num_launches * curve.launch_seconds
 
