@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
 from planner.work.layers import num_blocks
+from planner.work.schedules import SCHEDULES
 from profiles.cluster import Cluster
 from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
@@ -77,7 +78,28 @@ def _transformer_only(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> An
     return plain | (not isinstance(job.model, LayerList))
 
 
-INTERLEAVED = SCHEDULE_NAMES.index("interleaved")
+def _schedule_holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    num_microbatches = np.maximum(plans.num_microbatches(job.global_batch), 0)
+    holds = np.zeros(len(plans), dtype=bool)
+    for code, name in enumerate(SCHEDULE_NAMES):
+        checks = [rule.holds(plans.pp, num_microbatches, plans.vp) for rule in SCHEDULES[name].requirements]
+        holds |= (plans.schedule == code) & np.logical_and.reduce(checks)
+    return holds
+
+
+def _schedule_sentence(plan: Plan, job: TrainingJob, cluster: Cluster) -> str:
+    num_microbatches = plan.num_microbatches(job.global_batch)
+    broken = [
+        rule.sentence
+        for rule in SCHEDULES[plan.schedule].requirements
+        if not rule.holds(plan.pp, num_microbatches, plan.vp)
+    ]
+    return (
+        f"schedule={plan.schedule} {' and '.join(broken)}; got pp={plan.pp} vp={plan.vp} and "
+        f"{num_microbatches} microbatches"
+    )
+
+
 ONE_F_ONE_B = SCHEDULE_NAMES.index("1f1b")
 
 RULES: tuple[Rule, ...] = (
@@ -122,27 +144,12 @@ RULES: tuple[Rule, ...] = (
             f"layers of {job.model.name}; choose a divisor"
         ),
     ),
-    Rule(
-        "virtual stages are interleaved",
-        lambda p, job, cluster: (p.vp > 1) == (p.schedule == INTERLEAVED),
-        lambda p, job, cluster: (
-            f"vp={p.vp} with schedule={p.schedule}: virtual stages need the interleaved schedule, "
-            "and that schedule needs vp of at least 2"
-        ),
-    ),
+    Rule("the schedule's requirements hold", _schedule_holds, _schedule_sentence),
     Rule(
         "one stage has one schedule",
         lambda p, job, cluster: (p.pp > 1) | (p.schedule == ONE_F_ONE_B),
         lambda p, job, cluster: (
             f"schedule={p.schedule} with pp=1: a single stage has nothing to schedule; use 1f1b, or pp of at least 2"
-        ),
-    ),
-    Rule(
-        "interleaving takes microbatches in groups of pp",
-        lambda p, job, cluster: (p.schedule != INTERLEAVED) | _divides(p.num_microbatches(job.global_batch), p.pp),
-        lambda p, job, cluster: (
-            f"schedule=interleaved needs a multiple of pp={p.pp} microbatches, got "
-            f"{p.num_microbatches(job.global_batch)}"
         ),
     ),
     Rule(

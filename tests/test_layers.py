@@ -1,0 +1,133 @@
+"""What a split makes of a layer: parameters and work are conserved, whatever the split."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.plan import Plan, PlanGrid, Recompute
+from planner.work.layers import (
+    boundary_bytes,
+    layer_parameters,
+    layer_work,
+    model_flops,
+    num_blocks,
+    sequence,
+    stage_counts,
+)
+from planner.work.ops import Message
+from profiles.catalog import model, names, software
+from profiles.parameters import num_parameters
+from profiles.workload import TrainingJob
+
+SMALL = ("llama3-8b", "gpt3-6.7B", "mixtral-8x7b", "deepseek-v2-lite", "t5-base", "resnet-50")
+
+
+def job_of(name: str, sequence_length: int = 2048) -> TrainingJob:
+    return TrainingJob(model=model(name), global_batch=8, sequence_length=sequence_length)
+
+
+def flops_of(job: TrainingJob, plan: Plan, *, backward: bool) -> float:
+    """FLOPs of one microbatch on all ranks of one replica."""
+    total = 0.0
+    for kind in set(sequence(job.model)):
+        work = layer_work(job, kind, plan, software("megatron-lm-2022"))
+        ops = (*work.backward.ops, *work.backward.recomputed) if backward else work.forward.ops
+        flops = sum(count * op.flops for op, count in ops if not isinstance(op, Message))
+        total += float(flops) * sequence(job.model).count(kind)
+    return total * plan.tp * plan.cp
+
+
+@pytest.mark.parametrize("name", names("models"))
+def test_layers_hold_the_parameters_of_the_model(name: str) -> None:
+    shape = model(name)
+    held = sum(sum(map(float, layer_parameters(shape, kind, Plan()))) for kind in sequence(shape))
+    assert held == pytest.approx(num_parameters(shape), rel=6e-3)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@given(chunks=st.integers(1, 48))
+def test_stages_share_all_layers(name: str, chunks: int) -> None:
+    shape = model(name)
+    counts = stage_counts(shape, chunks)
+    assert len(counts) == chunks
+    for kind in set(sequence(shape)):
+        assert sum(stage.get(kind, 0) for stage in counts) == sequence(shape).count(kind)
+    blocks = [sum(count for kind, count in stage.items() if kind not in ("embedding", "head")) for stage in counts]
+    assert sum(blocks) == num_blocks(shape)
+    assert max(blocks) - min(blocks) <= 1
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "gpt3-6.7B", "mixtral-8x7b"])
+@given(tp=st.sampled_from([1, 2, 4, 8]), cp=st.sampled_from([1, 2, 4]), sequence_parallel=st.booleans())
+def test_matrix_work_is_conserved_across_splits(name: str, tp: int, cp: int, sequence_parallel: bool) -> None:
+    """tp and cp divide the products; only what every tp rank repeats (the router) is done more than once."""
+    job = job_of(name)
+    plan = Plan(tp=tp, cp=cp, sequence_parallel=sequence_parallel)
+    for backward in (False, True):
+        assert flops_of(job, plan, backward=backward) == pytest.approx(
+            flops_of(job, Plan(), backward=backward), rel=1e-3
+        )
+
+
+@pytest.mark.parametrize("name", ["llama3-8b", "mixtral-8x7b", "deepseek-v2-lite", "resnet-50"])
+def test_recomputation_adds_at_most_one_forward_pass(name: str) -> None:
+    job = job_of(name, 1 if name == "resnet-50" else 2048)
+    forward = flops_of(job, Plan(), backward=False)
+    none, selective, full = (flops_of(job, Plan(recompute=policy), backward=True) for policy in Recompute)
+    assert none == pytest.approx(2 * forward, rel=0.02)
+    assert none <= selective <= full <= none + forward
+
+
+def test_expert_parameters_are_spread_over_ep() -> None:
+    shape = model("mixtral-8x7b")
+    dense, expert = layer_parameters(shape, "moe", Plan())
+    spread_dense, spread = layer_parameters(shape, "moe", Plan(dp=4, ep=4))
+    assert spread == expert / 4
+    assert spread_dense == dense
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_a_dense_layer_sends_what_the_papers_count(sequence_parallel: bool) -> None:
+    """Two all-reduces a pass, or as many gathers and scatters; sequence parallelism gathers again for weights."""
+    job, plan = job_of("gpt3-6.7B"), Plan(tp=8, sequence_parallel=sequence_parallel)
+    work = layer_work(job, "dense", plan, software("megatron-lm-2022"))
+
+    def count(ops: tuple, collective: str) -> float:
+        return sum(float(times) for op, times in ops if isinstance(op, Message) and op.collective == collective)
+
+    full = 2.0 * 2048 * 4096
+    assert {float(op.num_bytes) for op, _ in work.forward.ops if isinstance(op, Message) and op.axis == "tp"} == {full}
+    if sequence_parallel:
+        assert [count(work.forward.ops, name) for name in ("all_gather", "reduce_scatter", "all_reduce")] == [2, 2, 0]
+        assert [count(work.backward.ops, name) for name in ("all_gather", "reduce_scatter", "all_reduce")] == [4, 2, 0]
+    else:
+        assert [count(work.forward.ops, name) for name in ("all_gather", "reduce_scatter", "all_reduce")] == [0, 0, 2]
+        assert [count(work.backward.ops, name) for name in ("all_gather", "reduce_scatter", "all_reduce")] == [0, 0, 2]
+
+
+def test_model_flops_follow_the_papers() -> None:
+    """72 b s l h^2 (1 + s / 6h + V / 12 l h) [Narayanan 2021, eq. 3 without recomputation]."""
+    job = job_of("gpt3-175B")
+    s, layers, h, vocabulary = 2048, 96, 12288, job.model.vocabulary_size
+    paper = 72 * 8 * s * layers * h**2 * (1 + s / (6 * h) + vocabulary / (12 * layers * h))
+    assert model_flops(job) == pytest.approx(paper, rel=1e-3)
+
+
+def test_a_grid_and_its_plans_do_the_same_work() -> None:
+    job = job_of("llama3-8b")
+    grid = PlanGrid.product(tp=[1, 2, 8], micro_batch=[1, 4], recompute=list(Recompute), sequence_parallel=[False, True])
+    stack = software("megatron-core")
+    together = layer_work(job, "dense", grid, stack).backward
+    for row, plan in enumerate(grid):
+        alone = layer_work(job, "dense", plan, stack).backward
+        for (op, count), (one, once) in zip(together.ops, alone.ops, strict=True):
+            assert np.broadcast_to(op.num_bytes, len(grid))[row] == pytest.approx(float(one.num_bytes))
+            assert np.broadcast_to(count, len(grid))[row] == float(once)
+
+
+def test_scatter_gather_divides_transfers() -> None:
+    job = job_of("gpt3-6.7B")
+    assert boundary_bytes(job, Plan(tp=8), software("megatron-lm-2022")) == 2 * 2048 * 4096 / 8
+    whole = software("megatron-lm-2022").model_copy(update={"p2p_scatter_gather": False})
+    assert boundary_bytes(job, Plan(tp=8), whole) == 2 * 2048 * 4096
