@@ -1,5 +1,11 @@
-"""Many accelerators and the nested tiers of links between them."""
+"""Many accelerators and the nested tiers of links between them.
 
+A `Node` file describes one host and the links inside and outside it; a cluster is that node repeated. Tiers
+are written inner first: NVLink in the node, then the network between nodes, then perhaps a slower spine.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -7,6 +13,95 @@ from pydantic import Field, model_validator
 from profiles.accelerator import Accelerator
 from profiles.calibration import KernelCurves, LinkCurves
 from profiles.record import Count, NonNegative, Positive, Record, Sourced
+
+LinkClass = Literal["scale_up", "pcie", "network", "host"]
+Topology = Literal["switch", "full-mesh", "hybrid-mesh", "torus", "ring", "pcie", "fat-tree", "bus"]
+Oversubscription = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+
+
+class Link(Sourced):
+    """A kind of link, e.g. "nvlink-4". What a calibrated curve does not say is taken from here."""
+
+    link_class: LinkClass
+    latency_seconds: NonNegative
+    """Of one step of a collective, beyond what the curves that stand for this link contain: 0 where the curves
+    were measured on it or on its like, more for a slower protocol."""
+    bytes_per_second: Positive | None = None
+    """One direction, per device; used where a tier names no rate. None: it differs from node to node."""
+    aliases: tuple[str, ...] = ()
+
+
+class TierSpec(Record):
+    """A tier as a file writes it: what is left out comes from the link's record and its curves."""
+
+    name: str = Field(min_length=1)
+    link: str = Field(min_length=1)
+    link_class: LinkClass | None = None
+    topology: Topology
+    num_devices: Count | None = None
+    """The most devices that these links join; None, on the outermost tier only: any number."""
+    bytes_per_second: Positive | None = None
+    latency_seconds: NonNegative | None = None
+    oversubscription: float = Oversubscription
+    in_network_reduction: bool = False
+    curves: LinkCurves | None = None
+
+
+def _check_nesting(tiers: Sequence[TierSpec]) -> None:
+    """Raise ValueError unless each tier is larger than the one inside and only the last is without a size."""
+    sizes = [tier.num_devices for tier in tiers]
+    for inner, outer in pairwise(sizes):
+        if inner is None:
+            raise ValueError("tiers: only the last tier may leave out num_devices")
+        if outer is not None and (outer <= inner or outer % inner):
+            raise ValueError(f"tiers: each must hold a multiple of the devices of the one inside, got {sizes}")
+
+
+class Node(Sourced):
+    """One host: its accelerators, the links among them, and the network to other hosts."""
+
+    provider: str
+    accelerator: str
+    num_devices: Count
+    """Accelerators of one host."""
+    tiers: tuple[TierSpec, ...] = Field(min_length=1)
+    """Inner first. A scale-up tier may be larger than one host (NVL72, a TPU pod)."""
+    host_memory_bytes: Positive | None = None
+    power_watts: Positive | None = None
+    """Of the whole host under load."""
+    aliases: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _tiers_nest(self) -> "Node":
+        _check_nesting(self.tiers)
+        return self
+
+
+class ClusterSpec(Sourced):
+    """A cluster as a file writes it: a node repeated, or everything inline (what `meshwise calibrate` writes)."""
+
+    node: str | None = None
+    """Name of a node; its tiers come first and `tiers` go around them."""
+    num_nodes: Count | None = None
+    accelerator: str | Accelerator | None = None
+    num_devices: Count | None = None
+    tiers: tuple[TierSpec, ...] = ()
+    kernels: KernelCurves | None = None
+    host_memory_bytes: Positive | None = None
+    aliases: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "ClusterSpec":
+        if (self.node is None) == (self.accelerator is None):
+            raise ValueError("give either node (a name) or accelerator (a name or a table)")
+        if self.node is None and self.num_nodes is not None:
+            raise ValueError("num_nodes counts nodes, but no node is named; give num_devices")
+        if self.num_nodes is not None and self.num_devices is not None:
+            raise ValueError("give num_nodes or num_devices, not both")
+        if self.node is None and not self.tiers:
+            raise ValueError("tiers: at least one is needed, a link that reaches every device")
+        _check_nesting(self.tiers)
+        return self
 
 
 class Tier(Record):
@@ -18,12 +113,13 @@ class Tier(Record):
     name: str = Field(min_length=1)
     link: str = Field(min_length=1)
     """Name of the link kind, e.g. "nvlink-4", "infiniband-ndr"; calibrations are found by it."""
-    link_class: Literal["scale_up", "pcie", "network", "host"]
-    topology: Literal["switch", "full-mesh", "hybrid-mesh", "torus", "ring", "pcie", "fat-tree", "bus"]
+    link_class: LinkClass
+    topology: Topology
     num_devices: Count
     bytes_per_second: Positive
     latency_seconds: NonNegative = 0.0
-    oversubscription: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    """Of each step of a collective, on top of the latency that `curves` contain."""
+    oversubscription: float = Oversubscription
     in_network_reduction: bool = False
     curves: LinkCurves
 
@@ -45,11 +141,12 @@ class Cluster(Sourced):
     tiers: tuple[Tier, ...] = Field(min_length=1)
     kernels: KernelCurves
     host_memory_bytes: Positive | None = None
+    """Of one host, shared by its devices."""
 
     @model_validator(mode="after")
     def _tiers_nest(self) -> "Cluster":
         sizes = [tier.num_devices for tier in self.tiers]
-        for inner, outer in zip(sizes, sizes[1:], strict=False):
+        for inner, outer in pairwise(sizes):
             if outer % inner or outer <= inner:
                 raise ValueError(f"tiers: each must hold a multiple of the devices of the one inside, got {sizes}")
         if sizes[-1] != self.num_devices:
@@ -63,3 +160,34 @@ class Cluster(Sourced):
     def devices_per_node(self) -> int:
         """Devices of the innermost tier."""
         return self.tiers[0].num_devices
+
+
+def tier_sizes(limits: Sequence[int | None], num_devices: int, per_node: int) -> list[int]:
+    """How many devices each tier holds when `num_devices` are spread evenly; 0 for a tier that is not needed.
+
+    `limits` are the most devices of each tier, inner first, None for no limit. Hosts are used whole, and every
+    group of a tier holds the same number, so 128 devices on racks of 72 in trays of 4 lie as two times 64.
+
+    Raises ValueError when `num_devices` is not a whole number of hosts, or more than the outermost tier joins.
+    """
+    if num_devices > per_node and num_devices % per_node:
+        below = num_devices - num_devices % per_node
+        raise ValueError(
+            f"{num_devices} devices are not a whole number of nodes of {per_node}; "
+            f"the nearest are {below} and {below + per_node}"
+        )
+    if limits[-1] is not None and num_devices > limits[-1]:
+        raise ValueError(f"the links of the outermost tier join at most {limits[-1]} devices, got {num_devices}")
+    sizes = [num_devices]
+    for limit in reversed(limits[:-1]):
+        assert limit is not None
+        sizes.insert(0, _even_share(sizes[0], limit, per_node))
+    outside = [1, *sizes[:-1]]
+    used = [size if size > inner else 0 for size, inner in zip(sizes, outside, strict=True)]
+    return used if any(used) else [1] + [0] * (len(sizes) - 1)
+
+
+def _even_share(num_devices: int, limit: int, per_node: int) -> int:
+    """The largest group of at most `limit` that divides `num_devices`, in whole hosts once it exceeds one."""
+    unit = per_node if limit >= per_node and num_devices % per_node == 0 else 1
+    return max(size for size in range(unit, min(limit, num_devices) + 1, unit) if num_devices % size == 0)

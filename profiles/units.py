@@ -4,6 +4,7 @@ Inside the project every quantity is an SI float with its unit in its name; vend
 and are converted once, here, by `from_vendor_units`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,15 +34,24 @@ def from_vendor_units(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return `values` with vendor-unit keys (`memory_gb`, `peak_tflops`, `latency_us`) renamed and scaled to SI.
 
     A value may be a number or a mapping of numbers (peak FLOP/s by dtype). Other keys pass through untouched,
-    as do values of another type: the record that receives them names the field in its own error.
+    as do values of another type: the record that receives them names the field in its own error. Raises
+    ValueError when one quantity is given twice in different units.
     """
-    return dict(_convert(key, value) for key, value in values.items())
+    converted: dict[str, Any] = {}
+    for key, value in values.items():
+        si_key, si_value = _convert(key, value)
+        if si_key in converted:
+            raise ValueError(f"{key} gives {si_key} a second time; keep one of the two")
+        converted[si_key] = si_value
+    return converted
 
 
-def _convert(key: str, value: Any) -> tuple[str, Any]:
-    for suffix, si_suffix, factor in _VENDOR_SUFFIXES:
-        if key.endswith(suffix):
-            return key[: -len(suffix)] + si_suffix, _scale(value, factor)
+def _convert(key: Any, value: Any) -> tuple[Any, Any]:
+    if isinstance(key, str):
+        padded = "_" + key  # so that a bare `gb_per_second` is recognised as well
+        for suffix, si_suffix, factor in _VENDOR_SUFFIXES:
+            if padded.endswith(suffix):
+                return (padded[: -len(suffix)] + si_suffix)[1:], _scale(value, factor)
     return key, value
 
 
@@ -49,7 +59,10 @@ def _scale(value: Any, factor: float) -> Any:
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return value * factor
+        try:
+            return value * factor
+        except OverflowError:  # an integer beyond floats: infinite, so the record rejects it by name
+            return math.inf
     if isinstance(value, Mapping):
         return {key: _scale(item, factor) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,0 +1,323 @@
+"""Name or path -> record. Every profile is one TOML file whose stem is its name, read when it is asked for.
+
+Case, spaces and underscores are forgiven ("H100_SXM" is "h100-sxm"), aliases are known, and an unknown name
+is answered with its near neighbours.
+"""
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from profiles.accelerator import Accelerator
+from profiles.calibration import KernelCurves, LinkCurves
+from profiles.cluster import Cluster, ClusterSpec, Link, Node, Tier, TierSpec, tier_sizes
+from profiles.files import BadFile, explain, read_table, read_text, validated
+from profiles.record import Sourced
+
+if TYPE_CHECKING:
+    from profiles.model import LayerList, TransformerShape
+    from profiles.software import SoftwareStack
+
+__all__ = [
+    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "explain", "kernel_curves", "link",
+    "link_curves", "load", "model", "names", "node", "software",
+]  # fmt: skip
+
+DATA = Path(__file__).parent / "data"
+KINDS = ("accelerators", "nodes", "clusters", "links", "models", "software", "calibration")
+_NUM_NEIGHBOURS = 5
+AnySourced = TypeVar("AnySourced", bound=Sourced)
+
+
+class UnknownName(ValueError):
+    """A name the catalog does not hold; the message lists the closest ones."""
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """All names of a kind in `KINDS`, sorted; calibrations are written "kernels/h100-sxm", "links/nvlink-4"."""
+    if kind not in KINDS:
+        raise UnknownName(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
+    return tuple(sorted(_files(DATA / kind)))
+
+
+def aliases(kind: str) -> Mapping[str, str]:
+    """Every other way to write a name of `kind` -> the name."""
+    known = _aliases(DATA / kind)
+    return {alias: name for alias, name in known.items() if alias != name}
+
+
+def accelerator(name: str) -> Accelerator:
+    """The accelerator called `name`; raises UnknownName."""
+    return _record(Accelerator, _find("accelerators", name))
+
+
+def node(name: str) -> Node:
+    """The node called `name`, or the usual host of the accelerator called so; raises UnknownName."""
+    path = _path("nodes", name)
+    if path is None and (device := _path("accelerators", name)) is not None:
+        path = _path("nodes", device.stem)
+    if path is None:
+        raise UnknownName(_unknown("nodes", name, also="accelerators"))
+    return _record(Node, path)
+
+
+def link(name: str) -> Link:
+    """The kind of link called `name`; raises UnknownName."""
+    return _record(Link, _find("links", name))
+
+
+def model(name_or_path: str | os.PathLike[str]) -> "TransformerShape | LayerList":
+    """A model of the catalog, a model record in a .toml file, or a Hugging Face config.json (or its folder).
+
+    Raises UnknownName, or BadFile when a file cannot be read as a model.
+    """
+    catalogued = None if _is_file_name(name_or_path) else _path("models", str(name_or_path))
+    if catalogued is not None:
+        return _model(catalogued)
+    path = _given_path("models", name_or_path)
+    if path.is_dir():
+        path /= "config.json"
+    if path.suffix.lower() != ".json":
+        return _model.__wrapped__(path)
+    from profiles import huggingface  # only needed for files of that kind
+
+    try:
+        return huggingface.from_config(read_table(path), path.parent.name or path.stem)
+    except BadFile:
+        raise
+    except ValueError as error:
+        raise BadFile(f"{path}: {_sentence(error)}") from None
+
+
+def software(name_or_path: str | os.PathLike[str]) -> "SoftwareStack":
+    """A software stack of the catalog or of a .toml file; raises UnknownName or BadFile."""
+    from profiles.software import SoftwareStack
+
+    catalogued = None if _is_file_name(name_or_path) else _path("software", str(name_or_path))
+    if catalogued is not None:
+        return _record(SoftwareStack, catalogued)
+    path = _given_path("software", name_or_path)
+    return validated(SoftwareStack, read_table(path), path)
+
+
+@cache
+def kernel_curves(accelerator: str) -> KernelCurves:
+    """The kernel curves measured on `accelerator` (its name in the catalog), else those of the pool."""
+    return _curves(KernelCurves, DATA / "calibration" / "kernels", accelerator, "accelerators", "pool")
+
+
+@cache
+def link_curves(link: str, link_class: str) -> LinkCurves:
+    """The collective curves measured over `link`, else those of the pool of its class."""
+    return _curves(LinkCurves, DATA / "calibration" / "links", link, "links", f"pool-{link_class}")
+
+
+def cluster(name_or_path: str | os.PathLike[str], num_devices: int | None = None) -> Cluster:
+    """The cluster, node or accelerator called so (or the cluster in a .toml file), with `num_devices` devices.
+
+    Without `num_devices`: the size the cluster file states, or one scale-up domain of a node (8 GPUs, an NVL72
+    rack, a TPU pod). Fewer devices than a node has shrink its inner tiers. Raises UnknownName, BadFile, or
+    ValueError when the devices do not fill whole nodes.
+    """
+    if _is_file_name(name_or_path):
+        return _cluster(_cluster_spec(Path(name_or_path)), num_devices, Path(name_or_path))
+    return _catalogued_cluster(DATA, str(name_or_path), num_devices)
+
+
+@cache
+def _catalogued_cluster(data: Path, name: str, num_devices: int | None) -> Cluster:
+    path = _path("clusters", name)
+    if path is not None:
+        return _cluster(_cluster_spec(path), num_devices, path)
+    try:
+        host = node(name)
+    except UnknownName:
+        if os.path.exists(name):
+            return _cluster(_cluster_spec(Path(name)), num_devices, Path(name))
+        raise UnknownName(_unknown("clusters", name, also="nodes")) from None
+    spec = ClusterSpec(name=host.name, source=host.source, unverified=host.unverified, notes=host.notes, node=host.name)
+    return _cluster(spec, num_devices, host.name)
+
+
+def load(kind: str, name: str) -> Sourced:
+    """The record of any kind in `KINDS` as its file states it (a cluster unexpanded); raises UnknownName."""
+    if kind not in KINDS:
+        raise UnknownName(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
+    if kind == "models":
+        return model(name)
+    if kind == "software":
+        return software(name)
+    path = _find(kind, name)
+    if kind == "calibration":
+        return _record(KernelCurves if path.parent.name == "kernels" else LinkCurves, path)
+    return _record({"accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link}[kind], path)
+
+
+def _cluster_spec(path: Path) -> ClusterSpec:
+    return validated(ClusterSpec, read_table(path), path)
+
+
+def _cluster(spec: ClusterSpec, num_devices: int | None, where: Path | str) -> Cluster:
+    """The whole cluster a specification stands for; what it leaves out comes from node, link and calibration."""
+    try:
+        host = node(spec.node) if spec.node is not None else None
+        tiers = _tiers(spec, host)
+        per_node = host.num_devices if host else tiers[0].num_devices or 1
+        wanted = _wanted_devices(spec, num_devices, tiers, per_node)
+        sizes = tier_sizes([tier.num_devices for tier in tiers], wanted, per_node)
+        named = host.accelerator if host else spec.accelerator
+        device = named if isinstance(named, Accelerator) else accelerator(str(named))
+        return Cluster(
+            **spec.model_dump(include={"name", "source", "unverified", "notes"}),
+            accelerator=device,
+            num_devices=wanted,
+            tiers=tuple(_tier(tier, size) for tier, size in zip(tiers, sizes, strict=True) if size),
+            kernels=spec.kernels or kernel_curves(device.name),
+            host_memory_bytes=spec.host_memory_bytes or (host.host_memory_bytes if host else None),
+        )
+    except UnknownName as error:
+        raise UnknownName(f"{where}: {error}") from None
+    except ValueError as error:
+        raise BadFile(f"{where}: {_sentence(error)}") from None
+
+
+def _tiers(spec: ClusterSpec, host: Node | None) -> tuple[TierSpec, ...]:
+    """The node's tiers that lie inside the first tier of `spec`, then those of `spec`."""
+    if host is None:
+        return spec.tiers
+    if not spec.tiers:
+        return host.tiers
+    around = spec.tiers[0].num_devices or math.inf
+    inside = (tier for tier in host.tiers if tier.num_devices is not None and tier.num_devices < around)
+    return (*inside, *spec.tiers)
+
+
+def _wanted_devices(spec: ClusterSpec, num_devices: int | None, tiers: Sequence[TierSpec], per_node: int) -> int:
+    """Devices asked for, or stated, or of the largest tier with a size; raises ValueError on too many."""
+    stated = spec.num_devices if spec.num_nodes is None else spec.num_nodes * per_node
+    if num_devices is None:
+        return stated or max((tier.num_devices or per_node for tier in tiers), default=per_node)
+    if num_devices < 1:
+        raise ValueError(f"num_devices: must be at least 1, got {num_devices}")
+    if stated is not None and num_devices > stated:
+        raise ValueError(f"num_devices: the cluster has {stated} devices, got {num_devices}")
+    return num_devices
+
+
+def _tier(spec: TierSpec, num_devices: int) -> Tier:
+    """`spec` with `num_devices` devices; what it leaves out comes from the record of its link, and its curves."""
+    path = _path("links", spec.link)
+    kind = _record(Link, path) if path is not None else None
+    link_class = spec.link_class or (kind.link_class if kind else None)
+    rate = spec.bytes_per_second or (kind.bytes_per_second if kind else None)
+    if kind is None and (link_class is None or rate is None):
+        raise UnknownName(f"tier {spec.name}: {_unknown('links', spec.link)}, or give link_class and bytes_per_second")
+    if link_class is None or rate is None:
+        raise ValueError(f"tier {spec.name}: gb_per_second is missing, and {spec.link} links have no usual rate")
+    latency = spec.latency_seconds if spec.latency_seconds is not None else kind.latency_seconds if kind else 0.0
+    return Tier(
+        **spec.model_dump(include={"name", "topology", "oversubscription", "in_network_reduction"}),
+        link=kind.name if kind else spec.link,
+        link_class=link_class,
+        num_devices=num_devices,
+        bytes_per_second=rate,
+        latency_seconds=latency,
+        curves=spec.curves or link_curves(kind.name if kind else spec.link, link_class),
+    )
+
+
+def _sentence(error: ValueError) -> str:
+    return explain(error) if isinstance(error, ValidationError) else str(error)
+
+
+@cache
+def _model(path: Path) -> "TransformerShape | LayerList":
+    from profiles.model import LayerList, TransformerShape
+
+    values = {"kind": "transformer", **read_table(path)}
+    return validated(LayerList if values["kind"] == "layers" else TransformerShape, values, path)
+
+
+@cache
+def _record(record: type[AnySourced], path: Path) -> AnySourced:
+    return validated(record, read_table(path), path)
+
+
+def _curves(record: type[AnySourced], folder: Path, name: str, field: str, pool: str) -> AnySourced:
+    """The record in `folder` whose `field` lists `name`, else `pool`. Files that do not mention it stay unparsed."""
+    own = folder / f"{name}.toml"
+    others = (path for stem, path in sorted(_files(folder).items()) if not stem.startswith("pool") and path != own)
+    for path in (own, *others):
+        if path.exists() and f'"{name}"' in read_text(path):
+            curves = _record(record, path)
+            if name in getattr(curves, field):
+                return curves
+    return _record(record, folder / f"{pool}.toml")
+
+
+def _key(name: str) -> str:
+    """How a name is looked up: lower case, runs of anything but letters, digits and dots as one hyphen."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.casefold()).strip("-")
+
+
+@cache
+def _files(folder: Path) -> dict[str, Path]:
+    """Name -> file, for every TOML file under `folder`."""
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
+
+
+@cache
+def _stems(folder: Path) -> dict[str, Path]:
+    return {_key(name): path for name, path in _files(folder).items()}
+
+
+@cache
+def _aliases(folder: Path) -> dict[str, str]:
+    """Key -> name for every name and alias in `folder`; parses every file there."""
+    known = {}
+    for name, path in _files(folder).items():
+        for alias in (name, *read_table(path).get("aliases", ())):
+            known[_key(alias)] = name
+    return known
+
+
+def _path(kind: str, name: str) -> Path | None:
+    """The file of `name`: by its stem without reading anything, else by the aliases in all files of the kind."""
+    folder, key = DATA / kind, _key(name)
+    if key in (stems := _stems(folder)):
+        return stems[key]
+    alias = _aliases(folder).get(key)
+    return None if alias is None else _files(folder)[alias]
+
+
+def _find(kind: str, name: str) -> Path:
+    path = _path(kind, name)
+    if path is None:
+        raise UnknownName(_unknown(kind, name))
+    return path
+
+
+def _is_file_name(name: str | os.PathLike[str]) -> bool:
+    return not isinstance(name, str) or name.lower().endswith((".toml", ".json"))
+
+
+def _given_path(kind: str, name: str | os.PathLike[str]) -> Path:
+    """The file a user named; raises UnknownName for what is neither a name of `kind` nor an existing file."""
+    if _is_file_name(name) or os.path.exists(name):
+        return Path(name)
+    raise UnknownName(_unknown(kind, str(name)))
+
+
+def _unknown(kind: str, name: str, also: str | None = None) -> str:
+    known = {alias: stem for folder in (kind, also) if folder for alias, stem in _aliases(DATA / folder).items()}
+    close = difflib.get_close_matches(_key(name), known, n=_NUM_NEIGHBOURS, cutoff=0.5)
+    neighbours = ", ".join(dict.fromkeys(known[alias] for alias in close))
+    hint = f"close names: {neighbours}" if neighbours else f"`meshwise profiles list {kind}` shows all {len(known)}"
+    return f"no {kind.rstrip('s')} is called {name!r}; {hint}"

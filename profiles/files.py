@@ -1,0 +1,101 @@
+"""Small configuration files read safely, and every fault in them said in one sentence."""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from profiles.units import MIB
+
+MAX_FILE_BYTES = 8 * int(MIB)
+"""No profile, job or model configuration comes near this."""
+_MAX_FAULTS = 4
+_MAX_VALUE_CHARACTERS = 80
+
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
+
+
+class BadFile(ValueError):
+    """A file that cannot be read as what it should be; the message names the file and the fault."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a small UTF-8 file; raises BadFile when it is missing, a directory, too large or not text."""
+    try:
+        size = path.stat().st_size
+        if size <= MAX_FILE_BYTES:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+            size = max(size, len(data))
+        if size > MAX_FILE_BYTES:
+            limit = f"{MAX_FILE_BYTES:,}"
+            raise BadFile(f"{path}: at least {size:,} bytes, but a configuration file is at most {limit}")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise BadFile(f"{path}: not UTF-8 text (byte {error.start}); expected TOML or JSON") from None
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table in a .toml file, or the object in a .json file; raises BadFile with the file and the line."""
+    text = read_text(path)
+    is_json = path.suffix.lower() == ".json"
+    try:
+        values = json.loads(text) if is_json else tomllib.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadFile(f"{path}: not valid JSON: {error.msg} (at line {error.lineno})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadFile(f"{path}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadFile(f"{path}: not valid {'JSON' if is_json else 'TOML'}: {reason}") from None
+    if not isinstance(values, dict):
+        raise BadFile(f"{path}: expected an object of named values at the top, got {type(values).__name__}")
+    return values
+
+
+def validated(record: type[AnyRecord], values: Mapping[str, Any], where: str | os.PathLike[str]) -> AnyRecord:
+    """`values` as a `record`; raises BadFile naming `where` and every faulty field."""
+    try:
+        return record.model_validate(values)
+    except ValidationError as error:
+        raise BadFile(f"{where}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """One sentence for a pydantic error: for each fault the path of the field, what is wrong, and the value."""
+    faults = [_fault(details) for details in error.errors(include_url=False)]
+    more = len(faults) - _MAX_FAULTS
+    return "; ".join(faults[:_MAX_FAULTS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _fault(details: Any) -> str:
+    path = ".".join(str(part) for part in details["loc"])
+    message = str(details["msg"])
+    kind = details["type"]
+    if kind == "missing":
+        return f"{path} is missing"
+    if kind == "extra_forbidden":
+        return f"{path} is not a field here"
+    if kind in ("value_error", "assertion_error"):
+        message = message.split(", ", 1)[1]
+        return f"{path}: {message}" if path else message
+    message = message.replace("Input should", "must", 1)
+    return f"{path or 'value'} {message}, got {_shown(details['input'])}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple | set):
+        return "a list"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits has no repr
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[:_MAX_VALUE_CHARACTERS] + "..."
