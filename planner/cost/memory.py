@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.grid import combinations
-from planner.plan import AXES, SCHEDULE_NAMES, Plan, PlanGrid
+from planner.plan import AXES, Plan, PlanGrid
 from planner.work.activations import FLOAT_BYTES, recomputed_bytes, saved_bytes, transient_bytes
 from planner.work.blocks import attention_parameters, ffn_parameters, padded_vocabulary
 from planner.work.layers import layer_parameters, sequence, stage_counts
+from planner.work.schedules import in_flight
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
@@ -107,18 +108,6 @@ def memory(plans: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Me
     return answer if isinstance(plans, PlanGrid) else answer.row(0)
 
 
-def microbatches_in_flight(grid: PlanGrid, rank: Any, num_microbatches: Any) -> Floats:
-    """Microbatches whose activations a pipeline rank holds at its peak; chunks count as 1/vp of one.
-
-    GPipe: m. 1F1B: min(m, p - r) [Narayanan 2019, PipeDream]. Interleaved: min(m v, 2 (p - r - 1) + (v - 1) p + 1)
-    chunks, at rank 0 the factor 1 + (p - 1) / (p v) of [Korthikanti 2022, arXiv:2205.05198, section 4.2.3].
-    """
-    stages_left, chunks = grid.pp - rank, 2 * (grid.pp - rank - 1) + (grid.vp - 1) * grid.pp + 1
-    depth = np.where(grid.vp > 1, chunks / grid.vp, stages_left)
-    is_gpipe = grid.schedule == SCHEDULE_NAMES.index("gpipe")
-    return np.where(is_gpipe, num_microbatches, np.minimum(num_microbatches, depth)) * 1.0
-
-
 def _fullest(grid: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBreakdown:
     rows, column_of = combinations(grid, _STAGE_COLUMNS)
     distinct = grid.take(rows)
@@ -131,14 +120,15 @@ def _fullest(grid: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBr
     total = np.full(len(grid), -1.0)
     for ranks, loads in _stage_loads(distinct, job, stack):
         dense, expert, kept, waiting, logits, working = np.take(loads, column_of, axis=1)
-        in_flight = microbatches_in_flight(grid, np.take(ranks, column_of), num_microbatches)
+        rank = np.take(ranks, column_of)
+        microbatches = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank) / grid.vp
         held = dense + expert
         parts = (
             state.weights * held,
             state.gradients * held,
             state.optimizer * (dense / shards + expert / expert_shards),
-            kept * in_flight,
-            logits + waiting * (in_flight - 1.0),
+            kept * microbatches,
+            logits + waiting * np.maximum(microbatches - 1.0, 0.0),
             working + stack.library_workspace_bytes,
         )
         allocated = np.add.reduce(parts)
@@ -181,7 +171,7 @@ def _candidates(model: ModelShape, kinds: tuple[str, ...], split: PlanGrid) -> I
     """
     rows, shape_of = combinations(split, ("pp", "vp"))
     found = [_uncovered(model, kinds, int(split.pp[row]), int(split.vp[row])) for row in rows]
-    for index in range(max(len(ranks) for ranks, _ in found)):
+    for index in range(max((len(ranks) for ranks, _ in found), default=0)):
         picked = [(ranks[at := min(index, len(ranks) - 1)], counts[at]) for ranks, counts in found]
         ranks = np.array([rank for rank, _ in picked], dtype=float)
         table = np.stack([counts for _, counts in picked], axis=1)

@@ -4,6 +4,7 @@ A layer is a list of `Step`s: an operation of the forward pass with the operatio
 figures are for one microbatch on one rank and broadcast over the columns of a `PlanGrid`.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,16 +43,18 @@ def num_blocks(model: ModelShape) -> int:
 
 @lru_cache(maxsize=512)
 def stage_counts(model: ModelShape, num_chunks: int) -> tuple[dict[str, int], ...]:
-    """Layers of each kind in each of `num_chunks` model chunks: equal shares of blocks, remainders first.
+    """Layers of each kind in each of `num_chunks` model chunks: equal shares of blocks.
 
-    The embedding goes with the first chunk and the head with the last.
+    The embedding goes with the first chunk and the head with the last; a remainder goes to those between.
     """
     kinds = sequence(model)
     counts: list[dict[str, int]] = [{} for _ in range(num_chunks)]
     body = [kind for kind in kinds if kind not in (EMBEDDING, HEAD)]
-    for chunk, share in enumerate(np.array_split(np.arange(len(body)), num_chunks)):
-        for index in share:
-            counts[chunk][body[index]] = counts[chunk].get(body[index], 0) + 1
+    whole, spare = divmod(len(body), num_chunks)
+    longer = [*range(1, num_chunks - 1), 0][:spare]
+    ends = np.cumsum([whole + (chunk in longer) for chunk in range(num_chunks)])
+    for chunk, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
+        counts[chunk] = dict(Counter(body[start:end]))
     for kind, chunk in ((EMBEDDING, 0), (HEAD, -1)):
         if kind in kinds:
             counts[chunk][kind] = 1
