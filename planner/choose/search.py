@@ -133,13 +133,13 @@ def _price(
 
 
 def _best_of_each_split(plans: PlanGrid, seconds: NDArray[np.float64], rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Of `rows`, the fastest plan of each (tp, pp, cp, ep, vp), fastest first; ties go to the simpler plan."""
+    """Of `rows`, the fastest plan of each (tp, pp, cp, ep), fastest first; ties go to the simpler plan."""
     if not len(rows):
         return rows
     some = plans.take(rows)
     order = rows[np.lexsort((*reversed(simplicity(some)), np.round(np.log(seconds[rows]), 9)))]
     ordered = plans.take(order)
-    splits = np.stack([ordered.tp, ordered.pp, ordered.cp, ordered.ep, ordered.vp], axis=1)
+    splits = np.stack([ordered.tp, ordered.pp, ordered.cp, ordered.ep], axis=1)
     _, first = np.unique(splits, axis=0, return_index=True)
     return order[np.sort(first)]
 

@@ -1,0 +1,58 @@
+"""Every rule rejects what it names, for one plan and for a grid alike."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.choose.legality import RULES, check_plan, legal
+from planner.plan import Plan, PlanGrid, Recompute
+from tests.scenes import cluster, job
+
+ILLEGAL = {
+    "degrees fill the cluster": (Plan(dp=2, tp=8), "llama3-8b"),
+    "tp, cp, ep and sp split transformers only": (Plan(dp=4, tp=2), "resnet-50"),
+    "microbatches fill the batch": (Plan(dp=8, micro_batch=3), "llama3-8b"),
+    "tp divides heads and widths": (Plan(tp=3), "gpt2-xl"),
+    "tp and kv heads divide one another": (Plan(tp=8), "phi-3-medium"),
+    "layers divide into stages": (Plan(pp=5), "llama3-8b"),
+    "the schedule's requirements hold": (Plan(dp=4, pp=2, vp=2), "llama3-8b"),
+    "one stage has one schedule": (Plan(dp=8, schedule="gpipe"), "llama3-8b"),
+    "sequence parallelism has a tp axis": (Plan(dp=8, sequence_parallel=True), "llama3-8b"),
+    "cp divides the sequence in balanced halves": (Plan(cp=8), "llama3-8b"),
+    "ep spreads experts inside dp*cp": (Plan(dp=8, ep=8), "llama3-8b"),
+    "sharded optimizers have replicas to shard over": (Plan(tp=8, zero_stage=1), "llama3-8b"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_has_a_plan_that_breaks_it(rule) -> None:
+    plan, model = ILLEGAL[rule.name]
+    sequence_length = 2052 if plan.cp > 1 else 2048
+    work = job(model, sequence_length=sequence_length)
+    devices = cluster(8)
+    assert not np.all(rule.holds(PlanGrid.of([plan]), work, devices))
+    sentence = rule.sentence(plan, work, devices)
+    assert sentence in check_plan(plan, work, devices)
+    assert any(character.isdigit() for character in sentence), "a sentence names the value"
+
+
+def test_a_good_plan_breaks_no_rule() -> None:
+    plan = Plan(dp=4, tp=8, pp=2, micro_batch=2, sequence_parallel=True, zero_stage=1)
+    assert check_plan(plan, job("llama3-8b"), cluster(64)) == []
+
+
+degrees = st.sampled_from([1, 2, 3, 4, 8])
+plans = st.builds(
+    Plan, dp=degrees, tp=degrees, pp=degrees, cp=degrees, ep=degrees, vp=degrees, micro_batch=degrees,
+    schedule=st.sampled_from(["gpipe", "1f1b", "interleaved"]), recompute=st.sampled_from(Recompute),
+    sequence_parallel=st.booleans(), zero_stage=st.sampled_from([0, 1]),
+)  # fmt: skip
+
+
+@given(st.lists(plans, min_size=1, max_size=10), st.sampled_from(["llama3-8b", "mixtral-8x7b", "t5-base"]))
+def test_a_grid_and_its_plans_are_judged_alike(some: list[Plan], model: str) -> None:
+    work, devices = job(model), cluster(8)
+    mask, rejected = legal(PlanGrid.of(some), work, devices)
+    assert list(mask) == [not check_plan(plan, work, devices) for plan in some]
+    assert sum(rejected.values()) == len(some) - mask.sum()

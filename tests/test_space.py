@@ -1,0 +1,44 @@
+"""The space holds every split of the devices, and nothing that was fixed away."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.choose.space import divisors, plan_space, splits
+from tests.scenes import cluster, job
+
+
+@given(st.integers(1, 5000))
+def test_divisors_divide(number: int) -> None:
+    assert divisors(number) == [factor for factor in range(1, number + 1) if number % factor == 0]
+
+
+def test_every_split_fills_the_cluster() -> None:
+    found = list(splits(job("llama3-8b", sequence_length=8192), cluster(64)))
+    assert all(split.tp * split.pp * split.cp * split.dp == 64 for split in found)
+    assert len(found) == len(set(found))
+    assert {split.tp for split in found} == {1, 2, 4, 8, 16, 32}
+    assert {split.cp for split in found} == {1, 2}
+
+
+def test_fixed_fields_are_fixed() -> None:
+    grid = plan_space(job("llama3-8b"), cluster(64), {"tp": 8, "recompute": 2, "micro_batch": 4})
+    assert len(grid)
+    assert set(grid.tp) == {8}
+    assert set(grid.recompute) == {2}
+    assert set(grid.micro_batch) == {4}
+
+
+def test_a_value_no_split_offers_leaves_nothing() -> None:
+    assert len(plan_space(job("llama3-8b"), cluster(64), {"tp": 7})) == 0
+
+
+def test_a_list_of_layers_is_split_over_data_and_stages_only() -> None:
+    grid = plan_space(job("resnet-50", sequence_length=1), cluster(8), {})
+    assert np.all((grid.tp == 1) & (grid.cp == 1) & (grid.ep == 1))
+    assert set(grid.dp * grid.pp) == {8}
+
+
+def test_experts_are_spread_in_mixture_models_only() -> None:
+    assert set(plan_space(job("llama3-8b"), cluster(8), {}).ep) == {1}
+    assert set(plan_space(job("mixtral-8x7b"), cluster(8), {}).ep) == {1, 2, 4, 8}
