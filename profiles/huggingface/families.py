@@ -30,7 +30,7 @@ def _window(default: int | None, full_attention_step: int = 0) -> Part:
     """A sliding window in all layers, or in all but every `full_attention_step`-th."""
 
     def read(config: Config, fields: Fields) -> Fields:
-        window = config.optional_count("sliding_window", default)
+        window = config.optional_count("sliding_window sliding_window_size", default)
         step = full_attention_step
         if step:
             step = config.count("sliding_window_pattern _sliding_window_pattern", step)
