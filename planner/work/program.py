@@ -4,49 +4,19 @@ The planner prices it, the simulator plays it, validate runs it. Ranks that diff
 dp coordinate do the same work, so one list of actions stands for all ranks of a pipeline position.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from planner.plan import Plan
-from planner.work.ops import Op
+from planner.work.actions import COMPUTE, RECEIVES, SENDS, Action, Kind, matching_send
+from planner.work.ops import Message, Op
+from planner.work.schedules import SCHEDULES, Ranks
 
-
-class Kind(StrEnum):
-    """What an action does."""
-
-    FORWARD = "F"
-    BACKWARD = "B"
-    """Data and weight gradients, after recomputing what was not kept."""
-    SEND_FORWARD = "SEND_F"
-    RECV_FORWARD = "RECV_F"
-    SEND_BACKWARD = "SEND_B"
-    RECV_BACKWARD = "RECV_B"
-    REDUCE_GRADIENTS = "REDUCE"
-    """Reduce a chunk's gradients over dp and cp; issued after its last backward starts, bucket by bucket."""
-    OPTIMIZER = "STEP"
-    GATHER_PARAMETERS = "GATHER"
-    """Collect the parameters that a sharded optimizer updated elsewhere."""
-
-
-COMPUTE = frozenset({Kind.FORWARD, Kind.BACKWARD, Kind.OPTIMIZER})
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Action:
-    """One step of one pipeline rank; prints as `2F0`: chunk 2, forward, microbatch 0.
-
-    `chunk` is the virtual stage, 0 .. pp * vp - 1, and lives on pipeline rank `chunk % pp`. Actions that
-    belong to no microbatch (REDUCE, STEP, GATHER) carry -1.
-    """
-
-    kind: Kind
-    chunk: int
-    microbatch: int = -1
-
-    def __str__(self) -> str:
-        return f"{self.chunk}{self.kind.value}" + (str(self.microbatch) if self.microbatch >= 0 else "")
-
+__all__ = [
+    "COMPUTE", "RECEIVES", "SENDS", "Action", "Counted", "Kind", "StepProgram", "Work", "build_actions", "check",
+    "grid", "matching_send", "peak_activation_bytes", "peak_activations", "program_bytes", "program_flops",
+    "with_messages",
+]  # fmt: skip
 
 Counted = tuple[tuple[Op, float], ...]
 """Operations, each with how many times it runs."""
@@ -66,7 +36,7 @@ class StepProgram:
 
     plan: Plan
     num_microbatches: int
-    ranks: tuple[tuple[Action, ...], ...]
+    ranks: Ranks
     """By pipeline rank, in program order."""
     work: Mapping[tuple[Kind, int], Work]
     """Work of one action, by (kind, chunk). SEND actions carry their message; RECV actions carry none."""
@@ -74,3 +44,226 @@ class StepProgram:
     """Bytes one microbatch keeps between its forward and its backward, by chunk."""
     num_gradient_buckets: tuple[int, ...] = field(default=())
     """Buckets a chunk's gradient reduction is cut into, by chunk."""
+
+    def __str__(self) -> str:
+        return grid(self.ranks)
+
+
+def build_actions(plan: Plan, num_microbatches: int) -> Ranks:
+    """Everything the pipeline ranks of `plan` do in one step, in program order.
+
+    Raises ValueError when the schedule's requirements do not hold.
+    """
+    ranks = SCHEDULES[plan.schedule].actions(plan.pp, num_microbatches, plan.vp)
+    replicated = plan.dp * plan.cp > 1
+    return with_messages(ranks, reduces=replicated, gathers=replicated and plan.zero_stage >= 1)
+
+
+def with_messages(ranks: Ranks, *, reduces: bool, gathers: bool) -> Ranks:
+    """Add to the forwards and backwards of a schedule what ties the ranks together, and the optimizer.
+
+    A RECV stands before the action that needs it and a SEND after the one that made it, wherever neighbouring
+    chunks lie on different ranks. With `reduces`, each chunk's gradient reduction follows its last backward;
+    every chunk ends in its optimizer STEP and, with `gathers`, the GATHER of its updated parameters.
+    """
+    last = max(action.chunk for actions in ranks for action in actions)
+    return tuple(tuple(_rank_messages(actions, last, len(ranks), reduces, gathers)) for actions in ranks)
+
+
+def _rank_messages(
+    actions: tuple[Action, ...], last: int, num_ranks: int, reduces: bool, gathers: bool
+) -> Iterator[Action]:
+    last_backward = {action.chunk: action for action in actions if action.kind is Kind.BACKWARD}
+    for action in actions:
+        chunk, microbatch = action.chunk, action.microbatch
+        is_forward = action.kind is Kind.FORWARD
+        if num_ranks > 1 and chunk != (0 if is_forward else last):
+            yield Action(Kind.RECV_FORWARD if is_forward else Kind.RECV_BACKWARD, chunk, microbatch)
+        yield action
+        if num_ranks > 1 and chunk != (last if is_forward else 0):
+            yield Action(Kind.SEND_FORWARD if is_forward else Kind.SEND_BACKWARD, chunk, microbatch)
+        if reduces and action == last_backward.get(chunk):
+            yield Action(Kind.REDUCE_GRADIENTS, chunk)
+    for chunk in sorted(last_backward):
+        yield Action(Kind.OPTIMIZER, chunk)
+    if gathers:
+        for chunk in sorted(last_backward):
+            yield Action(Kind.GATHER_PARAMETERS, chunk)
+
+
+def check(program: StepProgram) -> None:
+    """Prove that `program` can be run: every action once and in its place, every message matched, no deadlock.
+
+    Sends are buffered and a receive blocks. Raises ValueError naming the rank and the action at fault.
+    """
+    num_chunks = program.plan.pp * program.plan.vp
+    if len(program.ranks) != program.plan.pp:
+        raise ValueError(f"ranks: the program has {len(program.ranks)}, its plan says pp={program.plan.pp}")
+    for rank, actions in enumerate(program.ranks):
+        chunks = range(rank, num_chunks, program.plan.pp)
+        place = _placed(rank, actions)
+        _check_presence(rank, place, _due(chunks, num_chunks, program))
+        _check_order(rank, place, program.num_microbatches)
+    _, reached = _dry_run(program.ranks)
+    for rank, (actions, position) in enumerate(zip(program.ranks, reached, strict=True)):
+        if position < len(actions):
+            stuck = actions[position]
+            raise ValueError(f"rank {rank}: deadlock at {stuck}, {matching_send(stuck)} is never reached")
+
+
+def _placed(rank: int, actions: tuple[Action, ...]) -> dict[Action, int]:
+    place: dict[Action, int] = {}
+    for index, action in enumerate(actions):
+        if action in place:
+            raise ValueError(f"rank {rank}: {action} occurs twice, every action must occur once")
+        place[action] = index
+    return place
+
+
+def _due(chunks: range, num_chunks: int, program: StepProgram) -> set[Action]:
+    """Forwards, backwards, sends and receives that the rank of `chunks` owes."""
+    kinds: list[tuple[Kind, int]] = []
+    for chunk in chunks:
+        kinds += [(Kind.FORWARD, chunk), (Kind.BACKWARD, chunk)]
+        if program.plan.pp > 1 and chunk > 0:
+            kinds += [(Kind.RECV_FORWARD, chunk), (Kind.SEND_BACKWARD, chunk)]
+        if program.plan.pp > 1 and chunk < num_chunks - 1:
+            kinds += [(Kind.SEND_FORWARD, chunk), (Kind.RECV_BACKWARD, chunk)]
+    return {Action(*kind, microbatch) for kind in kinds for microbatch in range(program.num_microbatches)}
+
+
+def _check_presence(rank: int, place: Mapping[Action, int], due: set[Action]) -> None:
+    chunks = {action.chunk for action in due}
+    if missing := due - place.keys():
+        raise ValueError(f"rank {rank}: {min(missing)} is missing, every microbatch must run on every chunk")
+    strange = {action for action in place.keys() - due if action.kind not in _ONCE or action.chunk not in chunks}
+    if strange:
+        raise ValueError(f"rank {rank}: {min(strange)} does not belong there, its chunks are {sorted(chunks)}")
+
+
+_ONCE = frozenset({Kind.REDUCE_GRADIENTS, Kind.OPTIMIZER, Kind.GATHER_PARAMETERS})
+"""Actions of a chunk that belong to no microbatch."""
+
+
+def _check_order(rank: int, place: Mapping[Action, int], num_microbatches: int) -> None:
+    for action, index in place.items():
+        for before in _predecessors(action, num_microbatches):
+            if place.get(before, -1) > index:
+                raise ValueError(f"rank {rank}: {action} stands before {before}, it must follow it")
+
+
+def _predecessors(action: Action, num_microbatches: int) -> Iterable[Action]:
+    """The actions of the same chunk that come before `action` where they occur."""
+    chunk, microbatch = action.chunk, action.microbatch
+    backwards = (Action(Kind.BACKWARD, chunk, index) for index in range(num_microbatches))
+    match action.kind:
+        case Kind.FORWARD:
+            return (Action(Kind.RECV_FORWARD, chunk, microbatch),)
+        case Kind.BACKWARD:
+            return (Action(Kind.FORWARD, chunk, microbatch), Action(Kind.RECV_BACKWARD, chunk, microbatch))
+        case Kind.SEND_FORWARD:
+            return (Action(Kind.FORWARD, chunk, microbatch),)
+        case Kind.SEND_BACKWARD:
+            return (Action(Kind.BACKWARD, chunk, microbatch),)
+        case Kind.REDUCE_GRADIENTS:
+            return backwards
+        case Kind.OPTIMIZER:
+            return (*backwards, Action(Kind.REDUCE_GRADIENTS, chunk))
+        case Kind.GATHER_PARAMETERS:
+            return (Action(Kind.OPTIMIZER, chunk),)
+    return ()
+
+
+def _dry_run(ranks: Ranks) -> tuple[list[list[int]], list[int]]:
+    """Play `ranks` with forwards and backwards of one slot and everything else of none.
+
+    Returns the slot of every action reached and the number of actions reached, by rank; a rank that did not
+    reach its end is blocked in a receive.
+    """
+    slots: list[list[int]] = [[] for _ in ranks]
+    clocks = [0] * len(ranks)
+    sent: dict[Action, int] = {}
+    progress = True
+    while progress:
+        progress = False
+        for rank, actions in enumerate(ranks):
+            for action in actions[len(slots[rank]) :]:
+                if action.kind in RECEIVES:
+                    if (send := matching_send(action)) not in sent:
+                        break
+                    clocks[rank] = max(clocks[rank], sent[send])
+                slots[rank].append(clocks[rank])
+                clocks[rank] += action.kind in (Kind.FORWARD, Kind.BACKWARD)
+                if action.kind in SENDS:
+                    sent[action] = clocks[rank]
+                progress = True
+    return slots, [len(reached) for reached in slots]
+
+
+def grid(ranks: Ranks) -> str:
+    """A table of `ranks` by slots as long as one forward or backward, as far as they run; messages are left out.
+
+    What belongs to no microbatch stands at the end of its rank's row.
+    """
+    slots, _ = _dry_run(ranks)
+    width = max((len(str(action)) for actions in ranks for action in actions if action.kind in _SHOWN), default=1)
+    rows = []
+    for rank, actions in enumerate(ranks):
+        cells: dict[int, str] = {}
+        for action, slot in zip(actions, slots[rank], strict=False):
+            if action.kind in _SHOWN:
+                cells[slot] = str(action)
+        row = " ".join(cells.get(slot, ".").rjust(width) for slot in range(max(cells, default=-1) + 1))
+        ending = " ".join(str(action) for action in actions if action.kind in _ONCE)
+        rows.append(f"rank {str(rank).rjust(len(str(len(ranks) - 1)))}  {row}  {ending}".rstrip())
+    return "\n".join(rows)
+
+
+_SHOWN = frozenset({Kind.FORWARD, Kind.BACKWARD})
+
+
+def peak_activations(program: StepProgram) -> tuple[int, ...]:
+    """Microbatches, counted by chunk, that each rank holds between forward and backward at its peak."""
+    return tuple(int(_peak(actions, lambda chunk: 1.0)) for actions in program.ranks)
+
+
+def peak_activation_bytes(program: StepProgram) -> tuple[float, ...]:
+    """Bytes of activations each rank holds at its peak; 0 where the program does not say `activation_bytes`."""
+    held = program.activation_bytes
+    return tuple(_peak(actions, lambda chunk: held[chunk] if held else 0.0) for actions in program.ranks)
+
+
+def _peak(actions: Iterable[Action], size: Callable[[int], float]) -> float:
+    held = peak = 0.0
+    for action in actions:
+        if action.kind is Kind.FORWARD:
+            held += size(action.chunk)
+            peak = max(peak, held)
+        elif action.kind is Kind.BACKWARD:
+            held -= size(action.chunk)
+    return peak
+
+
+def program_flops(program: StepProgram) -> float:
+    """FLOPs one step runs on all pipeline ranks together (one tensor-parallel rank of each), recomputed ones too."""
+    return sum(
+        count * op.flops
+        for action, work in _every_work(program)
+        for op, count in (*work.recomputed, *work.ops)
+        if not isinstance(op, Message)
+    )
+
+
+def program_bytes(program: StepProgram) -> dict[str, float]:
+    """Message bytes of one step by axis, over all pipeline ranks, in the sizes of `planner.work.ops.Message`."""
+    totals: dict[str, float] = {}
+    for _, work in _every_work(program):
+        for op, count in (*work.recomputed, *work.ops):
+            if isinstance(op, Message):
+                totals[op.axis] = totals.get(op.axis, 0.0) + count * op.num_bytes
+    return totals
+
+
+def _every_work(program: StepProgram) -> Iterator[tuple[Action, Work]]:
+    return ((action, program.work.get((action.kind, action.chunk), Work()))
+            for actions in program.ranks for action in actions)  # fmt: skip
