@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
-from planner.work.layers import num_blocks
+from planner.work.layers import divides_evenly, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.cluster import Cluster
 from profiles.model import LayerList, TransformerShape
@@ -138,10 +138,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "layers divide into stages",
-        lambda p, job, cluster: _divides(num_blocks(job.model), p.pp * p.vp),
+        lambda p, job, cluster: (
+            divides_evenly(num_blocks(job.model), p.pp * p.vp) & (p.pp * p.vp <= num_blocks(job.model))
+        ),
         lambda p, job, cluster: (
             f"pp*vp = {p.pp}*{p.vp} = {p.pp * p.vp} does not divide the {num_blocks(job.model)} "
-            f"layers of {job.model.name}; choose a divisor"
+            f"layers of {job.model.name}, nor {num_blocks(job.model) + 2} with the embedding and the head; choose a divisor"
         ),
     ),
     Rule("the schedule's requirements hold", _schedule_holds, _schedule_sentence),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.plan import PLAN_FIELDS, SCHEDULE_NAMES, Plan, PlanGrid, Recompute
-from planner.work.layers import num_blocks
+from planner.work.layers import divides_evenly, num_blocks
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
@@ -69,12 +69,14 @@ def _options(split: Split, job: TrainingJob, fixed: Mapping[str, int], max_micro
     if isinstance(job.model, TransformerShape) and job.model.moe:
         experts = job.model.moe.num_experts
     sequences = max(1, job.global_batch // split.dp)
-    per_stage = max(1, num_blocks(job.model) // split.pp)
+    blocks = num_blocks(job.model)
     replicas = split.dp * split.cp
     choices: dict[str, list[int]] = {
         "ep": [degree for degree in divisors(replicas) if experts % degree == 0],
         "micro_batch": [size for size in divisors(sequences) if size <= max_micro_batch],
-        "vp": divisors(per_stage) if split.pp > 1 else [1],
+        "vp": [1]
+        if split.pp == 1
+        else [vp for vp in range(1, blocks // split.pp + 1) if divides_evenly(blocks, split.pp * vp)] or [1],
         "schedule": list(range(len(SCHEDULE_NAMES))) if split.pp > 1 else [SCHEDULE_NAMES.index("1f1b")],
         "recompute": [int(policy) for policy in Recompute],
         "sequence_parallel": [0, 1] if split.tp > 1 else [0],

@@ -303,26 +303,34 @@ def feed_forward(model: TransformerShape, shard: Shard) -> list[Step]:
 def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
     """Router, dispatch, grouped expert products, combine; experts are spread over ep, their width over tp.
 
-    Tokens are taken as balanced over experts [Fedus 2021, arXiv:2101.03961, section 2.2].
+    Under sequence parallelism each tp rank dispatches its own slice of the tokens, and the slices meet again
+    inside the tp group at the experts. Tokens are taken as balanced over experts
+    [Fedus 2021, arXiv:2101.03961, section 2.2].
     """
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
-    copies = shard.tokens * moe.top_k
+    copies, sent = shard.tokens * moe.top_k, shard.outside_tokens * moe.top_k
     experts = moe.num_experts / shard.ep
-    exchange = Message("ep", "all_to_all", shard.width * copies * hidden)
+    exchange = Message("ep", "all_to_all", shard.width * sent * hidden)
     move = Step(exchange, (exchange,), 1.0 * (shard.ep > 1))
-    shared = _ffn(model, shard, moe.shared_width / shard.tp, shard.tokens) if moe.shared_width else []
+    shared = []
+    if moe.shared_width:
+        shared = [
+            *_enter(shard, hidden),
+            *_ffn(model, shard, moe.shared_width / shard.tp, shard.tokens),
+            *_leave(shard, hidden),
+        ]
     return [
         _norm(shard, hidden),
-        *_enter(shard, hidden),
-        shard.linear(hidden, float(moe.num_experts)),
-        shard.traffic(copies * hidden, 2.0, 2.0),
+        shard.linear(hidden, float(moe.num_experts), shard.outside_tokens),
+        shard.traffic(sent * hidden, 2.0, 2.0),
         move,
+        *_enter(shard, hidden * moe.top_k),
         *_ffn(model, shard, moe.expert_ffn_size / shard.tp, copies / experts, experts),
+        *_leave(shard, hidden * moe.top_k),
         move,
-        shard.traffic(copies * hidden, 2.0, 3.0),
+        shard.traffic(sent * hidden, 2.0, 3.0),
         *shared,
-        *_leave(shard, hidden),
         _residual(shard, hidden),
     ]
 

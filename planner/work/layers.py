@@ -4,7 +4,6 @@ A layer is a list of `Step`s: an operation of the forward pass with the operatio
 figures are for one microbatch on one rank and broadcast over the columns of a `PlanGrid`.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,20 +40,30 @@ def num_blocks(model: ModelShape) -> int:
     return sum(kind not in (EMBEDDING, HEAD) for kind in sequence(model))
 
 
+def divides_evenly(num_layers: Any, num_chunks: Any) -> Any:
+    """Whether blocks deal out to chunks equally: alone, or with the embedding and the head counted as blocks.
+
+    The second way is how models of 126 or 70 layers are built for 16 or 12 stages: their first and last
+    chunks hold one block less.
+    """
+    return np.equal(np.mod(num_layers, num_chunks), 0) | np.equal(np.mod(num_layers + 2, num_chunks), 0)
+
+
 @lru_cache(maxsize=512)
 def stage_counts(model: ModelShape, num_chunks: int) -> tuple[dict[str, int], ...]:
-    """Layers of each kind in each of `num_chunks` model chunks: equal shares of blocks.
+    """Layers of each kind in each of `num_chunks` model chunks, as equal as `divides_evenly` allows.
 
-    The embedding goes with the first chunk and the head with the last; a remainder goes to those between.
+    The embedding goes with the first chunk and the head with the last. Blocks that divide in neither way are
+    dealt out in equal shares with the remainder on the first chunks.
     """
     kinds = sequence(model)
     counts: list[dict[str, int]] = [{} for _ in range(num_chunks)]
     body = [kind for kind in kinds if kind not in (EMBEDDING, HEAD)]
-    whole, spare = divmod(len(body), num_chunks)
-    longer = [*range(1, num_chunks - 1), 0][:spare]
-    ends = np.cumsum([whole + (chunk in longer) for chunk in range(num_chunks)])
-    for chunk, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
-        counts[chunk] = dict(Counter(body[start:end]))
+    ends = EMBEDDING in kinds and len(body) % num_chunks != 0 and (len(body) + 2) % num_chunks == 0
+    places = [EMBEDDING, *body, HEAD] if ends else body
+    for chunk, share in enumerate(np.array_split(np.arange(len(places)), num_chunks)):
+        for index in share:
+            counts[chunk][places[index]] = counts[chunk].get(places[index], 0) + 1
     for kind, chunk in ((EMBEDDING, 0), (HEAD, -1)):
         if kind in kinds:
             counts[chunk][kind] = 1
