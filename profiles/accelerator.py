@@ -12,8 +12,8 @@ Dtype = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4"]
 class Accelerator(Sourced):
     """Dense datasheet peaks of one device (never the 2:4-sparse figures).
 
-    TOML keys use vendor units: `peak_tflops` (a table by dtype), `memory_gb`, `memory_gb_per_second`,
-    `cache_mb`.
+    TOML keys use vendor units: `peak_tflops` (a table by dtype), `memory_gib`, `memory_gb_per_second`,
+    `cache_mib`. Memory chips hold powers of two: a datasheet's 80 GB are 80 GiB.
     """
 
     vendor: str
@@ -23,6 +23,7 @@ class Accelerator(Sourced):
     memory_bytes_per_second: Positive
     cache_bytes: Positive | None = None
     num_cores: Count | None = None
+    """Streaming multiprocessors, compute units, tensor cores of a TPU, or cores of a CPU."""
     power_watts: Positive | None = None
     aliases: tuple[str, ...] = ()
 
@@ -34,6 +35,6 @@ class Accelerator(Sourced):
         twins = {"bf16": "fp16", "fp16": "bf16", "tf32": "fp32"}
         for candidate in (dtype, twins.get(dtype)):
             if candidate in self.peak_flops_per_second:
-                return self.peak_flops_per_second[candidate]  # type: ignore[index]
+                return self.peak_flops_per_second[candidate]
         known = ", ".join(sorted(self.peak_flops_per_second))
         raise ValueError(f"accelerator {self.name}: no peak for precision {dtype!r}; it has {known}")

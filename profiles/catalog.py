@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from profiles.accelerator import Accelerator
 from profiles.calibration import KernelCurves, LinkCurves
-from profiles.cluster import Cluster, ClusterSpec, Link, Node, Tier, TierSpec, tier_sizes
+from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
 from profiles.files import BadFile, explain, read_table, read_text, validated
 from profiles.record import Sourced
 
@@ -60,9 +60,7 @@ def accelerator(name: str) -> Accelerator:
 
 def node(name: str) -> Node:
     """The node called `name`, or the usual host of the accelerator called so; raises UnknownName."""
-    path = _path("nodes", name)
-    if path is None and (device := _path("accelerators", name)) is not None:
-        path = _path("nodes", device.stem)
+    path = _node_path(name)
     if path is None:
         raise UnknownName(_unknown("nodes", name, also="accelerators"))
     return _record(Node, path)
@@ -78,18 +76,16 @@ def model(name_or_path: str | os.PathLike[str]) -> "TransformerShape | LayerList
 
     Raises UnknownName, or BadFile when a file cannot be read as a model.
     """
-    catalogued = None if _is_file_name(name_or_path) else _path("models", str(name_or_path))
-    if catalogued is not None:
-        return _model(catalogued)
-    path = _given_path("models", name_or_path)
+    path = _locate("models", name_or_path)
     if path.is_dir():
         path /= "config.json"
     if path.suffix.lower() != ".json":
-        return _model.__wrapped__(path)
+        return (_cached_model if path.is_relative_to(DATA) else _read_model)(path)
     from profiles import huggingface  # only needed for files of that kind
 
+    name = path.resolve().parent.name if path.stem == "config" else path.stem
     try:
-        return huggingface.from_config(read_table(path), path.parent.name or path.stem)
+        return huggingface.from_config(read_table(path), name)
     except BadFile:
         raise
     except ValueError as error:
@@ -100,20 +96,14 @@ def software(name_or_path: str | os.PathLike[str]) -> "SoftwareStack":
     """A software stack of the catalog or of a .toml file; raises UnknownName or BadFile."""
     from profiles.software import SoftwareStack
 
-    catalogued = None if _is_file_name(name_or_path) else _path("software", str(name_or_path))
-    if catalogued is not None:
-        return _record(SoftwareStack, catalogued)
-    path = _given_path("software", name_or_path)
-    return validated(SoftwareStack, read_table(path), path)
+    return _record(SoftwareStack, _locate("software", name_or_path))
 
 
-@cache
 def kernel_curves(accelerator: str) -> KernelCurves:
     """The kernel curves measured on `accelerator` (its name in the catalog), else those of the pool."""
     return _curves(KernelCurves, DATA / "calibration" / "kernels", accelerator, "accelerators", "pool")
 
 
-@cache
 def link_curves(link: str, link_class: str) -> LinkCurves:
     """The collective curves measured over `link`, else those of the pool of its class."""
     return _curves(LinkCurves, DATA / "calibration" / "links", link, "links", f"pool-{link_class}")
@@ -126,24 +116,23 @@ def cluster(name_or_path: str | os.PathLike[str], num_devices: int | None = None
     rack, a TPU pod). Fewer devices than a node has shrink its inner tiers. Raises UnknownName, BadFile, or
     ValueError when the devices do not fill whole nodes.
     """
-    if _is_file_name(name_or_path):
-        return _cluster(_cluster_spec(Path(name_or_path)), num_devices, Path(name_or_path))
-    return _catalogued_cluster(DATA, str(name_or_path), num_devices)
+    catalogued = None
+    if not _is_file_name(name_or_path):
+        name = str(name_or_path)
+        catalogued = _path("clusters", name) or _node_path(name)
+    if catalogued is not None:
+        return _catalogued_cluster(catalogued, num_devices)
+    path = _given_path("clusters", name_or_path, also="nodes")
+    return _cluster(_record(ClusterSpec, path), num_devices, path)
 
 
 @cache
-def _catalogued_cluster(data: Path, name: str, num_devices: int | None) -> Cluster:
-    path = _path("clusters", name)
-    if path is not None:
-        return _cluster(_cluster_spec(path), num_devices, path)
-    try:
-        host = node(name)
-    except UnknownName:
-        if os.path.exists(name):
-            return _cluster(_cluster_spec(Path(name)), num_devices, Path(name))
-        raise UnknownName(_unknown("clusters", name, also="nodes")) from None
-    spec = ClusterSpec(name=host.name, source=host.source, unverified=host.unverified, notes=host.notes, node=host.name)
-    return _cluster(spec, num_devices, host.name)
+def _catalogued_cluster(path: Path, num_devices: int | None) -> Cluster:
+    if path.parent.name == "clusters":
+        return _cluster(_record(ClusterSpec, path), num_devices, path.stem)
+    host = _record(Node, path)
+    about = host.model_dump(include={"name", "source", "unverified", "notes"})
+    return _cluster(ClusterSpec(node=host.name, **about), num_devices, host.name)
 
 
 def load(kind: str, name: str) -> Sourced:
@@ -156,16 +145,18 @@ def load(kind: str, name: str) -> Sourced:
         return software(name)
     path = _find(kind, name)
     if kind == "calibration":
-        return _record(KernelCurves if path.parent.name == "kernels" else LinkCurves, path)
-    return _record({"accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link}[kind], path)
-
-
-def _cluster_spec(path: Path) -> ClusterSpec:
-    return validated(ClusterSpec, read_table(path), path)
+        return _record(KernelCurves, path) if path.parent.name == "kernels" else _record(LinkCurves, path)
+    records: dict[str, type[Sourced]] = {
+        "accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link
+    }  # fmt: skip
+    return _record(records[kind], path)
 
 
 def _cluster(spec: ClusterSpec, num_devices: int | None, where: Path | str) -> Cluster:
-    """The whole cluster a specification stands for; what it leaves out comes from node, link and calibration."""
+    """The whole cluster a specification stands for; what it leaves out comes from node, link and calibration.
+
+    `where` is the file a user named, or the name of something in the catalog, and begins every error.
+    """
     try:
         host = node(spec.node) if spec.node is not None else None
         tiers = _tiers(spec, host)
@@ -185,7 +176,8 @@ def _cluster(spec: ClusterSpec, num_devices: int | None, where: Path | str) -> C
     except UnknownName as error:
         raise UnknownName(f"{where}: {error}") from None
     except ValueError as error:
-        raise BadFile(f"{where}: {_sentence(error)}") from None
+        kind = BadFile if isinstance(where, Path) else ValueError
+        raise kind(f"{where}: {_sentence(error)}") from None
 
 
 def _tiers(spec: ClusterSpec, host: Node | None) -> tuple[TierSpec, ...]:
@@ -204,8 +196,8 @@ def _wanted_devices(spec: ClusterSpec, num_devices: int | None, tiers: Sequence[
     stated = spec.num_devices if spec.num_nodes is None else spec.num_nodes * per_node
     if num_devices is None:
         return stated or max((tier.num_devices or per_node for tier in tiers), default=per_node)
-    if num_devices < 1:
-        raise ValueError(f"num_devices: must be at least 1, got {num_devices}")
+    if not 1 <= num_devices <= MAX_DEVICES:
+        raise ValueError(f"num_devices: must be between 1 and {MAX_DEVICES:,}, got {num_devices}")
     if stated is not None and num_devices > stated:
         raise ValueError(f"num_devices: the cluster has {stated} devices, got {num_devices}")
     return num_devices
@@ -227,7 +219,7 @@ def _tier(spec: TierSpec, num_devices: int) -> Tier:
         link=kind.name if kind else spec.link,
         link_class=link_class,
         num_devices=num_devices,
-        bytes_per_second=rate,
+        bytes_per_second=rate * link_share(spec, num_devices),
         latency_seconds=latency,
         curves=spec.curves or link_curves(kind.name if kind else spec.link, link_class),
     )
@@ -237,19 +229,31 @@ def _sentence(error: ValueError) -> str:
     return explain(error) if isinstance(error, ValidationError) else str(error)
 
 
-@cache
-def _model(path: Path) -> "TransformerShape | LayerList":
+def _read_model(path: Path) -> "TransformerShape | LayerList":
     from profiles.model import LayerList, TransformerShape
 
     values = {"kind": "transformer", **read_table(path)}
-    return validated(LayerList if values["kind"] == "layers" else TransformerShape, values, path)
+    if values["kind"] == "layers":
+        return validated(LayerList, values, path)
+    return validated(TransformerShape, values, path)
 
 
-@cache
-def _record(record: type[AnySourced], path: Path) -> AnySourced:
+_cached_model = cache(_read_model)
+
+
+def _read_record(record: type[AnySourced], path: Path) -> AnySourced:
     return validated(record, read_table(path), path)
 
 
+_cached_record = cache(_read_record)
+
+
+def _record(record: type[AnySourced], path: Path) -> AnySourced:
+    """The file at `path` as a `record`. The catalog's own files do not change; a user's may."""
+    return (_cached_record if path.is_relative_to(DATA) else _read_record)(record, path)
+
+
+@cache
 def _curves(record: type[AnySourced], folder: Path, name: str, field: str, pool: str) -> AnySourced:
     """The record in `folder` whose `field` lists `name`, else `pool`. Files that do not mention it stay unparsed."""
     own = folder / f"{name}.toml"
@@ -297,6 +301,14 @@ def _path(kind: str, name: str) -> Path | None:
     return None if alias is None else _files(folder)[alias]
 
 
+def _node_path(name: str) -> Path | None:
+    """The file of the node called `name`, or of the usual host of the accelerator called so."""
+    path = _path("nodes", name)
+    if path is None and (device := _path("accelerators", name)) is not None:
+        path = _path("nodes", device.stem)
+    return path
+
+
 def _find(kind: str, name: str) -> Path:
     path = _path(kind, name)
     if path is None:
@@ -308,11 +320,17 @@ def _is_file_name(name: str | os.PathLike[str]) -> bool:
     return not isinstance(name, str) or name.lower().endswith((".toml", ".json"))
 
 
-def _given_path(kind: str, name: str | os.PathLike[str]) -> Path:
+def _locate(kind: str, name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a name in the catalog, or the file (or folder) that a user named."""
+    catalogued = None if _is_file_name(name_or_path) else _path(kind, str(name_or_path))
+    return catalogued or _given_path(kind, name_or_path)
+
+
+def _given_path(kind: str, name: str | os.PathLike[str], also: str | None = None) -> Path:
     """The file a user named; raises UnknownName for what is neither a name of `kind` nor an existing file."""
     if _is_file_name(name) or os.path.exists(name):
         return Path(name)
-    raise UnknownName(_unknown(kind, str(name)))
+    raise UnknownName(_unknown(kind, str(name), also))
 
 
 def _unknown(kind: str, name: str, also: str | None = None) -> str:

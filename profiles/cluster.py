@@ -4,9 +4,10 @@ A `Node` file describes one host and the links inside and outside it; a cluster 
 are written inner first: NVLink in the node, then the network between nodes, then perhaps a slower spine.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +17,9 @@ from profiles.record import Count, NonNegative, Positive, Record, Sourced
 
 LinkClass = Literal["scale_up", "pcie", "network", "host"]
 Topology = Literal["switch", "full-mesh", "hybrid-mesh", "torus", "ring", "pcie", "fat-tree", "bus"]
+MAX_DEVICES = 10_000_000
+"""More than anyone has; a larger number is a slip of the pen."""
+NumDevices = Annotated[int, Field(ge=1, le=MAX_DEVICES)]
 Oversubscription = Field(default=1.0, ge=1.0, allow_inf_nan=False)
 
 
@@ -38,13 +42,24 @@ class TierSpec(Record):
     link: str = Field(min_length=1)
     link_class: LinkClass | None = None
     topology: Topology
-    num_devices: Count | None = None
+    num_devices: NumDevices | None = None
     """The most devices that these links join; None, on the outermost tier only: any number."""
     bytes_per_second: Positive | None = None
     latency_seconds: NonNegative | None = None
     oversubscription: float = Oversubscription
     in_network_reduction: bool = False
+    num_dimensions: Annotated[int, Field(ge=1, le=6)] | None = None
+    """Of a torus."""
+    wrap_length: Count | None = None
+    """An axis of a torus closes to a ring when its length is a multiple of this."""
     curves: LinkCurves | None = None
+
+    @model_validator(mode="after")
+    def _torus_is_whole(self) -> "TierSpec":
+        is_torus = self.topology == "torus"
+        if is_torus != (self.num_dimensions is not None) or is_torus != (self.wrap_length is not None):
+            raise ValueError("num_dimensions and wrap_length describe a torus: a torus needs both, others neither")
+        return self
 
 
 def _check_nesting(tiers: Sequence[TierSpec]) -> None:
@@ -62,7 +77,7 @@ class Node(Sourced):
 
     provider: str
     accelerator: str
-    num_devices: Count
+    num_devices: NumDevices
     """Accelerators of one host."""
     tiers: tuple[TierSpec, ...] = Field(min_length=1)
     """Inner first. A scale-up tier may be larger than one host (NVL72, a TPU pod)."""
@@ -82,9 +97,9 @@ class ClusterSpec(Sourced):
 
     node: str | None = None
     """Name of a node; its tiers come first and `tiers` go around them."""
-    num_nodes: Count | None = None
+    num_nodes: NumDevices | None = None
     accelerator: str | Accelerator | None = None
-    num_devices: Count | None = None
+    num_devices: NumDevices | None = None
     tiers: tuple[TierSpec, ...] = ()
     kernels: KernelCurves | None = None
     host_memory_bytes: Positive | None = None
@@ -115,7 +130,7 @@ class Tier(Record):
     """Name of the link kind, e.g. "nvlink-4", "infiniband-ndr"; calibrations are found by it."""
     link_class: LinkClass
     topology: Topology
-    num_devices: Count
+    num_devices: NumDevices
     bytes_per_second: Positive
     latency_seconds: NonNegative = 0.0
     """Of each step of a collective, on top of the latency that `curves` contain."""
@@ -137,7 +152,7 @@ class Cluster(Sourced):
     """
 
     accelerator: Accelerator
-    num_devices: Count
+    num_devices: NumDevices
     tiers: tuple[Tier, ...] = Field(min_length=1)
     kernels: KernelCurves
     host_memory_bytes: Positive | None = None
@@ -190,4 +205,37 @@ def tier_sizes(limits: Sequence[int | None], num_devices: int, per_node: int) ->
 def _even_share(num_devices: int, limit: int, per_node: int) -> int:
     """The largest group of at most `limit` that divides `num_devices`, in whole hosts once it exceeds one."""
     unit = per_node if limit >= per_node and num_devices % per_node == 0 else 1
-    return max(size for size in range(unit, min(limit, num_devices) + 1, unit) if num_devices % size == 0)
+    return max(size * unit for size in _divisors(num_devices // unit) if size * unit <= limit)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})
+
+
+def link_share(tier: TierSpec, num_devices: int) -> float:
+    """Share of a device's link rate that is left when only `num_devices` of a tier's devices are used.
+
+    Full mesh: links to absent peers are idle. Torus: with axes as equal as they can be, an axis of length one
+    uses no link, an open axis half of its rate (a line instead of a ring), a closed one all of it
+    [scaling-book, "TPU networking": wrap-around halves the time of collectives]. Elsewhere all of it.
+    """
+    if num_devices == 1:
+        return 1.0  # nothing is sent
+    if tier.topology == "full-mesh" and tier.num_devices is not None:
+        return min((num_devices - 1) / (tier.num_devices - 1), 1.0)
+    if tier.topology == "torus":
+        assert tier.num_dimensions is not None
+        assert tier.wrap_length is not None
+        axes = torus_axes(num_devices, tier.num_dimensions)
+        shares = [0.0 if axis == 1 else 1.0 if axis % tier.wrap_length == 0 else 0.5 for axis in axes]
+        return sum(shares) / len(shares)
+    return 1.0
+
+
+def torus_axes(num_devices: int, num_dimensions: int) -> tuple[int, ...]:
+    """The `num_dimensions` lengths whose product is `num_devices` and whose longest is as short as can be."""
+    if num_dimensions == 1:
+        return (num_devices,)
+    shapes = ((size, *torus_axes(num_devices // size, num_dimensions - 1)) for size in _divisors(num_devices))
+    return min(shapes, key=lambda axes: sorted(axes, reverse=True))
