@@ -7,20 +7,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from profiles.record import Count, NonNegative, Positive, Record, Sourced
+from profiles.record import NonNegative, Positive, Record, Sourced
+
+MAX_SIZE, MAX_LAYERS = 100_000_000, 100_000
+"""Far above any model; a larger figure is a mistyped file, caught before anything is computed from it."""
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+SizeOrZero = Annotated[int, Field(ge=0, le=MAX_SIZE)]
+"""A width, length or number of things that may be absent, which is 0."""
 
 
 class MixtureOfExperts(Record):
     """The feed-forward part of the sparse layers."""
 
-    num_experts: Count
-    top_k: Count
-    expert_ffn_size: Count
-    num_shared_experts: int = Field(default=0, ge=0)
-    shared_ffn_size: int = Field(default=0, ge=0)
+    num_experts: Size
+    top_k: Size
+    expert_ffn_size: Size
+    num_shared_experts: SizeOrZero = 0
+    shared_ffn_size: SizeOrZero = 0
     """Width of all shared experts together; 0 means num_shared_experts * expert_ffn_size."""
-    num_first_dense_layers: int = Field(default=0, ge=0)
-    layer_step: Count = 1
+    num_first_dense_layers: SizeOrZero = 0
+    layer_step: Size = 1
     """Every `layer_step`-th layer after the first dense ones is sparse (the last of each such group)."""
 
     @model_validator(mode="after")
@@ -38,12 +44,12 @@ class MixtureOfExperts(Record):
 class LatentAttention(Record):
     """Multi-head latent attention (DeepSeek-V2/V3)."""
 
-    q_lora_rank: int = Field(default=0, ge=0)
+    q_lora_rank: SizeOrZero = 0
     """0: queries are projected directly."""
-    kv_lora_rank: Count
-    qk_nope_head_dim: Count
-    qk_rope_head_dim: Count
-    v_head_dim: Count
+    kv_lora_rank: Size
+    qk_nope_head_dim: Size
+    qk_rope_head_dim: Size
+    v_head_dim: Size
 
 
 class TransformerShape(Sourced):
@@ -51,35 +57,35 @@ class TransformerShape(Sourced):
 
     kind: Literal["transformer"] = "transformer"
     family: str
-    num_layers: Count
+    num_layers: int = Field(ge=1, le=MAX_LAYERS)
     """Decoder layers; for an encoder-only model its layers."""
-    hidden_size: Count
-    num_heads: Count
-    num_kv_heads: Count
-    head_dim: Count
-    ffn_size: Count
+    hidden_size: Size
+    num_heads: Size
+    num_kv_heads: Size
+    head_dim: Size
+    ffn_size: Size
     """Width of the dense feed-forward part."""
-    vocabulary_size: Count
-    max_sequence_length: Count
+    vocabulary_size: Size
+    max_sequence_length: Size
     gated_ffn: bool = False
     """Three matrices (gate, up, down) instead of two."""
     tied_embeddings: bool = False
-    num_learned_positions: int = Field(default=0, ge=0)
+    num_learned_positions: SizeOrZero = 0
     qkv_bias: bool = False
     """Biases on the query, key and value projections."""
     linear_bias: bool = False
     """Biases on every other linear layer: attention output, feed-forward parts, experts, routers."""
     norm: Literal["layer_norm", "rms_norm"] = "rms_norm"
-    norms_per_layer: Count = 2
+    norms_per_layer: Size = 2
     """On the residual stream; one where attention and feed-forward part read the same normalised input."""
     qk_norm: bool = False
     """Queries and keys are normalised, head by head."""
     causal: bool = True
-    sliding_window: Count | None = None
+    sliding_window: Size | None = None
     """Keys a query sees; None: all of them."""
-    full_attention_step: int = Field(default=0, ge=0)
+    full_attention_step: SizeOrZero = 0
     """Every `full_attention_step`-th layer sees the whole sequence in spite of the window; 0: none does."""
-    num_encoder_layers: int = Field(default=0, ge=0)
+    num_encoder_layers: int = Field(default=0, ge=0, le=MAX_LAYERS)
     """Encoder layers in front of the decoder; decoder layers then also attend to the encoder's output."""
     moe: MixtureOfExperts | None = None
     mla: LatentAttention | None = None
@@ -93,9 +99,7 @@ class TransformerShape(Sourced):
     @model_validator(mode="after")
     def _heads_group(self) -> "TransformerShape":
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_kv_heads must divide num_heads ({self.num_heads}), got {self.num_kv_heads}"
-            )
+            raise ValueError(f"num_kv_heads must divide num_heads ({self.num_heads}), got {self.num_kv_heads}")
         return self
 
     @model_validator(mode="after")
@@ -117,9 +121,7 @@ class TransformerShape(Sourced):
         if self.moe is None:
             return (False,) * self.num_layers
         first, step = self.moe.num_first_dense_layers, self.moe.layer_step
-        return tuple(
-            layer >= first and (layer - first) % step == step - 1 for layer in range(self.num_layers)
-        )
+        return tuple(layer >= first and (layer - first) % step == step - 1 for layer in range(self.num_layers))
 
     @property
     def num_full_attention_layers(self) -> int:

@@ -53,9 +53,7 @@ def parameter_groups(model: TransformerShape | LayerList) -> dict[str, float]:
     return groups
 
 
-def model_flops_per_token(
-    model: TransformerShape | LayerList, sequence_length: Any, *, causal: bool = False
-) -> Any:
+def model_flops_per_token(model: TransformerShape | LayerList, sequence_length: Any, *, causal: bool = False) -> Any:
     """Model FLOPs of one forward and backward pass per token, without recomputation: the numerator of MFU.
 
     6 FLOPs (2 forward, 4 backward) for every weight of a matrix the token meets, the output head included and

@@ -29,33 +29,35 @@ def from_config(values: Mapping[str, Any], name: str) -> TransformerShape:
     a `model_type` that is not known, a value that cannot be, or a key that may change the model and is not
     understood.
     """
-    if not isinstance(values, Mapping):
-        raise ValueError(f"config of {name}: must be a JSON object, got {type(values).__name__}")
-    model_type = values.get("model_type")
-    notes = []
-    if isinstance(model_type, str) and model_type in NESTED:
-        inner = values.get("text_config")
-        if not isinstance(inner, Mapping):
-            raise ValueError(f"config of {name}: text_config must be an object, got {type(inner).__name__}")
-        values, model_type = inner, NESTED[model_type]
-        notes.append("the text tower only")
-    if not isinstance(model_type, str) or SAME_AS.get(model_type, model_type) not in FAMILIES:
-        known = ", ".join(known_model_types())
-        raise ValueError(f"config of {name}: model_type must be one of {known}, got {str(model_type)[:40]!r}")
-    family = FAMILIES[SAME_AS.get(model_type, model_type)]
-    config = Config(values, name)
+    family, text, notes = _language_model(values, name)
+    config = Config(text, name)
     fields = _fields(config, family)
     config.refuse_unknown()
-    notes.append(fields.pop("notes", ""))
+    fields["notes"] = "; ".join(filter(None, (notes, fields.get("notes"))))
     try:
-        return TransformerShape(
-            name=name, family=family.label, source=f"the config.json of {name}", notes="; ".join(filter(None, notes)),
-            **fields,
-        )  # fmt: skip
+        return TransformerShape(name=name, family=family.label, source=f"the config.json of {name}", **fields)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "shape"
         raise ValueError(f"config of {name}: {where}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def _language_model(values: Any, name: str) -> tuple[Family, Mapping[str, Any], str]:
+    """The family of the text tower, its part of the config, and what to note about the choice."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config of {name}: must be a JSON object, got {type(values).__name__}")
+    model_type, notes = str(values.get("model_type")), ""
+    if model_type in NESTED:
+        inner = values.get("text_config")
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"config of {name}: text_config must be an object, got {type(inner).__name__}")
+        shared = {key: values[key] for key in ("tie_word_embeddings",) if key in values}
+        values, model_type, notes = shared | dict(inner), NESTED[model_type], "the text tower only"
+    family = FAMILIES.get(SAME_AS.get(model_type, model_type))
+    if family is None:
+        known = ", ".join(known_model_types())
+        raise ValueError(f"config of {name}: model_type must be one of {known}, got {model_type[:40]!r}")
+    return family, values, notes
 
 
 def _fields(config: Config, family: Family) -> Fields:

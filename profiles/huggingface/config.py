@@ -5,6 +5,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from profiles.model import MAX_SIZE
+
 _HARMLESS = re.compile(
     # Training, initialisation and numerics; text generation; bookkeeping of the file; classification heads.
     r".*dropout.*|.*_pdrop|layerdrop|.*_eps|.*epsilon|.*init.*|.*_(act|act_fn|activation|activation_function)"
@@ -23,9 +25,6 @@ _HARMLESS = re.compile(
     r"|hf_quant_config|tf_legacy_loss|_.*"
 )
 """Keys that change neither the sizes of the weights nor the FLOPs."""
-
-_MAX_COUNT = 100_000_000
-"""No size, length or number of anything in a config is larger; more is a mistyped file."""
 
 
 class Config:
@@ -50,8 +49,8 @@ class Config:
         """An integer; a default of None means that the key must be there."""
         key = self.key(spellings)
         value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX_COUNT:
-            raise self.error(key, f"an integer from {least} to {_MAX_COUNT}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_SIZE:
+            raise self.error(key, f"an integer from {least} to {MAX_SIZE}")
         return value
 
     def optional_count(self, spellings: str, default: int | None) -> int | None:

@@ -93,6 +93,7 @@ def _qwen_experts(experts: int, top_k: int, width: int, shared: int = 0) -> Part
             "layer_step": config.count("decoder_sparse_step", 1),
         }
         config.only("mlp_only_layers", [])
+        config.only("use_qk_norm", True)
         if not shared:
             return {"moe": moe}
         moe |= {"num_shared_experts": 1, "shared_ffn_size": config.count("shared_expert_intermediate_size", shared)}
@@ -340,7 +341,12 @@ FAMILIES: Mapping[str, Family] = {
 }  # fmt: skip
 """By `model_type`."""
 
-NESTED: Mapping[str, str] = {"gemma3": "gemma3_text"}
+NESTED: Mapping[str, str] = {
+    "gemma3": "gemma3_text",
+    "kimi_k25": "kimi_k2",
+    "qwen3_vl": "qwen3",
+    "qwen3_vl_moe": "qwen3_moe",
+}
 """Model types with several towers, and the type of the one under `text_config`."""
 
 SAME_AS: Mapping[str, str] = {"kimi_k2": "deepseek_v3"}
