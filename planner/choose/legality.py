@@ -143,7 +143,7 @@ RULES: tuple[Rule, ...] = (
         ),
         lambda p, job, cluster: (
             f"pp*vp = {p.pp}*{p.vp} = {p.pp * p.vp} does not divide the {num_blocks(job.model)} "
-            f"layers of {job.model.name}, nor {num_blocks(job.model) + 2} with the embedding and the head; choose a divisor"
+            f"layers of {job.model.name}, nor {num_blocks(job.model) + 2} with embedding and head; choose a divisor"
         ),
     ),
     Rule("the schedule's requirements hold", _schedule_holds, _schedule_sentence),
