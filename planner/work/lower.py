@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from planner.plan import Plan, PlanGrid
+from planner.work.activations import saved_bytes
 from planner.work.layers import boundary_bytes, layer_parameters, layer_work, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
@@ -37,7 +38,7 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
         dense = sum(float(part[0]) * count for part, count in zip(parameters, counts.values(), strict=True))
         expert = sum(float(part[1]) * count for part, count in zip(parameters, counts.values(), strict=True))
         for kind, done in data_parallel_work(dense, expert, plan, job, stack).items():
-            work[kind, chunk] = done
+            work[kind, chunk] = Work(_repeat([(done.ops, 1)]))
     transfer = Work(((Message("pp", "send_recv", float(boundary_bytes(job, plan, stack))), 1.0),))
     for chunk in range(len(chunks) - 1):
         work[Kind.SEND_FORWARD, chunk] = transfer
@@ -47,6 +48,10 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
         num_microbatches=num_microbatches,
         ranks=build_actions(plan, num_microbatches),
         work=work,
+        activation_bytes=tuple(
+            sum(float(saved_bytes(job, kind, plan, stack)) * count for kind, count in counts.items())
+            for counts in chunks
+        ),
         num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),
     )
 
