@@ -1,0 +1,70 @@
+"""Which software stack a published run used, from what its source says of framework, kernels and flags."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from profiles import catalog
+from profiles.software import SoftwareStack
+from validate.table import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """A rule: runs whose framework matches use the named stack; what they leave unsaid is assumed so."""
+
+    pattern: str
+    """Searched in `framework | attention_kernel | precision | other_flags`, ignoring case."""
+    stack: str
+    sequence_parallel: bool = False
+    """Assumed for tensor-parallel runs that do not say."""
+    zero_stage: int = 0
+    """Assumed where the source does not say."""
+    interleaves: bool = False
+    """Its recipes interleave stages, so a pipeline whose virtual stages are not stated is unknown."""
+
+
+RULES = (
+    Framework(r"^hf |\(hf\)", "pytorch-eager"),
+    Framework(r"^[^|]*deepspeed[^|]*\|[^|]*\| bf16", "megatron-deepspeed-bf16-2022"),
+    Framework(r"^[^|]*deepspeed", "megatron-deepspeed-2022"),
+    Framework(r"^nemo|^megatron-bridge|^primus", "megatron-core", True, 1, True),
+    Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
+    Framework(r"^megatron-lm[^|]*\| [^|]*flash", "megatron-core-no-overlap", True, 1),
+    Framework(r"^megatron-lm", "megatron-lm-2022"),
+    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True),
+    Framework(r"^torchtitan", "torchtitan-eager", True),
+    Framework(r"^llm-foundry", "llm-foundry-2023"),
+    Framework(r"^(pytorch|fms-fsdp|internevo|sailor|nanotron|colossal)", "pytorch-eager"),
+)
+"""The first rule that matches counts."""
+
+_FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    (r"cross-entropy fusion", {"loss_bytes_per_logit": 2.0, "loss_traffic_bytes_per_logit": 10.0}),
+    (r"overlap-grad-reduce", {"dp_overlap": True}),
+    (r"no gradient bucketing", {"dp_overlap": False}),
+    (r"tp-comm-overlap|async ?tp", {"tp_exposed_fraction": 0.5}),
+    (r"p2p overlap", {"pp_overlap": True}),
+)
+"""What a run's own flags change in its stack."""
+
+
+def framework_of(run: Run) -> Framework | None:
+    """The first rule that matches the run, or None when no stack describes its framework."""
+    text = f"{run.framework} | {run.attention_kernel} | {run.precision} | {run.other_flags}"
+    return next((rule for rule in RULES if re.search(rule.pattern, text, re.IGNORECASE)), None)
+
+
+def stack_of(run: Run, rule: Framework) -> SoftwareStack:
+    """The stack of a run: the rule's, with what the run's attention kernel and flags say otherwise."""
+    stack = catalog.software(rule.stack)
+    changes: dict[str, Any] = {}
+    kernel = run.attention_kernel.lower()
+    if "unfused" in kernel:
+        changes["attention_kernel"] = "unfused"
+    elif "flash" in kernel and stack.attention_kernel == "unfused":
+        changes["attention_kernel"] = "flash-2"
+    for pattern, update in _FLAGS:
+        if re.search(pattern, run.other_flags, re.IGNORECASE):
+            changes |= update
+    return stack.model_copy(update=changes) if changes else stack

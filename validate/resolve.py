@@ -1,0 +1,215 @@
+"""A row of a table of runs as what the planner takes: job, cluster, plan and stack; or why it cannot be.
+
+Nothing here looks at a row's id, source or model name: rows that say the same are modelled the same.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from planner.plan import Plan, Recompute
+from profiles import catalog
+from profiles.cluster import Cluster
+from profiles.model import MixtureOfExperts, TransformerShape
+from profiles.parameters import num_parameters
+from profiles.software import SoftwareStack
+from profiles.units import GIGA
+from profiles.workload import TrainingJob
+from validate.frameworks import Framework, framework_of, stack_of
+from validate.table import Run
+
+GPT2_VOCABULARY = 50257
+"""Assumed where a source names no vocabulary (Radford 2019)."""
+USUAL_HEAD_DIM = 128
+LARGEST_VOCABULARY = 300_000
+"""A size that a shape of unstated vocabulary does not reach is put down to its vocabulary, up to this."""
+SIZE_TOLERANCE_FRACTION = 0.06
+"""How far the parameters of a row's shape may be from the size its source states."""
+_NETWORK_LINKS = (("omni-path", "omni-path"), ("roce", "roce"), ("infiniband", "infiniband-hdr"))
+_BITS_PER_BYTE = 8.0
+
+
+class Unmodelled(ValueError):
+    """A row that cannot be predicted; the message is the reason, in words that rows share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A run as the planner sees it."""
+
+    run: Run
+    job: TrainingJob
+    cluster: Cluster
+    plan: Plan
+    stack: SoftwareStack
+
+
+def resolve(run: Run) -> Setting:
+    """The setting of a run; raises Unmodelled with the reason when the row says too little or too much."""
+    _refuse(run)
+    rule = framework_of(run)
+    if rule is None:
+        raise Unmodelled("framework is not described by a software stack")
+    plan = _plan(run, rule)
+    job = _job(run)
+    _check_split(run, plan, job)
+    return Setting(run, job, _cluster(run), plan, stack_of(run, rule))
+
+
+_WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate")
+_OTHER_WORK = (
+    (r"\blora\b|peft", "only part of the parameters is trained (LoRA)"),
+    (r"offload|checkpoint-in-cpu", "offloading to the host is not modelled"),
+    (r"CUDA_LAUNCH_BLOCKING=1", "kernels were launched one by one (a debugging mode)"),
+    (r"schedule (zb|v-|dualpipe)", "pipeline schedule is not modelled"),
+    (r"tokendrop|token drop", "experts drop tokens"),
+)
+
+
+def _refuse(run: Run) -> None:
+    for warning in _WARNINGS:
+        if warning.lower() in run.notes.lower():
+            raise Unmodelled(f"its notes say {warning}")
+    for pattern, reason in _OTHER_WORK:
+        if re.search(pattern, f"{run.model} {run.other_flags}", re.IGNORECASE):
+            raise Unmodelled(reason)
+    if run.zero_stage_or_fsdp not in ("", "0", "1"):
+        raise Unmodelled("sharding of gradients or parameters (ZeRO-2, ZeRO-3, FSDP) is not modelled")
+
+
+def _job(run: Run) -> TrainingJob:
+    if not (run.layers and run.hidden and run.seq_len and run.global_batch_seqs):
+        raise Unmodelled("model shape, sequence length or batch is not stated")
+    precision = {"mxfp8": "fp8", "": "bf16"}.get(run.precision, run.precision)
+    if precision not in ("fp32", "bf16", "fp16", "fp8"):
+        raise Unmodelled(f"precision {precision} is not modelled")
+    return TrainingJob(
+        model=_shape(run), global_batch=run.global_batch_seqs, sequence_length=run.seq_len,
+        precision=precision,
+    )  # fmt: skip
+
+
+def _shape(run: Run) -> TransformerShape:
+    """The transformer of a row. Whether it is gated is not in the table: the size decides, else the width."""
+    assert run.layers and run.hidden and run.seq_len
+    heads = run.heads or max(1, run.hidden // USUAL_HEAD_DIM)
+    dense_width = 4 * run.hidden
+    moe = None
+    if run.num_experts:
+        if not (run.topk and run.ffn_hidden):
+            raise Unmodelled("experts are not described")
+        moe = MixtureOfExperts(num_experts=run.num_experts, top_k=run.topk, expert_ffn_size=run.ffn_hidden)
+    elif run.ffn_hidden:
+        dense_width = run.ffn_hidden
+    try:
+        shapes = [_transformer(run, heads, dense_width, moe, gated, run.vocab) for gated in (False, True)]
+    except ValueError:
+        raise Unmodelled("model shape contradicts itself") from None
+    if run.params_b is None:
+        if moe is not None:
+            raise Unmodelled("size of a sparse model is not stated, so its shape cannot be checked")
+        return shapes[dense_width != 4 * run.hidden]
+    stated = run.params_b * GIGA
+    best = min(shapes, key=lambda shape: abs(num_parameters(shape) - stated))
+    if abs(num_parameters(best) / stated - 1.0) <= SIZE_TOLERANCE_FRACTION:
+        return best
+    missing = (stated - num_parameters(best)) / (2.0 * run.hidden) + best.vocabulary_size
+    if run.vocab is None and not best.gated_ffn and missing < LARGEST_VOCABULARY:
+        return _transformer(run, heads, dense_width, moe, False, int(missing))
+    raise Unmodelled("stated size disagrees with the stated shape (parts of the model are not in the table)")
+
+
+@lru_cache(maxsize=4096)
+def _transformer(
+    run: Run, heads: int, ffn_size: int, moe: MixtureOfExperts | None, gated: bool, vocabulary: int | None
+) -> TransformerShape:
+    """With a stated vocabulary the two ends share its weights unless gated, as GPT does and Llama does not."""
+    assert run.layers and run.hidden and run.seq_len
+    learned = 0 if gated else run.seq_len
+    return TransformerShape(
+        name=run.model or "unnamed", source=run.source or "a table of runs", family="table",
+        num_layers=run.layers, hidden_size=run.hidden, num_heads=heads, num_kv_heads=run.kv_heads or heads,
+        head_dim=max(1, run.hidden // heads), ffn_size=ffn_size, vocabulary_size=vocabulary or GPT2_VOCABULARY,
+        max_sequence_length=run.seq_len, gated_ffn=gated, tied_embeddings=not gated,
+        num_learned_positions=learned, linear_bias=not gated, norm="rms_norm" if gated else "layer_norm", moe=moe,
+    )  # fmt: skip
+
+
+def _plan(run: Run, rule: Framework) -> Plan:
+    if not (run.tp and run.pp and run.dp and run.micro_batch_seqs):
+        raise Unmodelled("split or micro-batch is not stated")
+    says_plain = "1f1b schedule" in run.other_flags.lower()
+    if run.pp > 1 and not run.vp and rule.interleaves and not says_plain:
+        raise Unmodelled("virtual stages of the pipeline are not stated")
+    recompute = run.recompute or "none"
+    if recompute not in ("none", "selective", "full"):
+        raise Unmodelled(f"recomputation {recompute} is not modelled")
+    vp = (run.vp or 1) if run.pp > 1 else 1
+    return Plan(
+        dp=run.dp, tp=run.tp, pp=run.pp, cp=run.cp or 1, ep=run.ep or 1, vp=vp,
+        micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
+        recompute=Recompute.parse(recompute),
+        sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
+        zero_stage=int(run.zero_stage_or_fsdp or rule.zero_stage),
+    )  # fmt: skip
+
+
+def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
+    model = job.model
+    assert isinstance(model, TransformerShape)
+    if plan.num_ranks != run.num_accelerators:
+        raise Unmodelled("tp x pp x cp x dp is not the number of accelerators")
+    if job.global_batch % (plan.dp * plan.micro_batch):
+        raise Unmodelled("global batch is not a multiple of dp x micro-batch")
+    if model.num_heads % plan.tp or job.sequence_length % plan.cp:
+        raise Unmodelled("tp does not divide the heads, or cp the sequence")
+    if model.num_layers < plan.pp * plan.vp:
+        raise Unmodelled("there are fewer layers than stages")
+    if plan.vp > 1 and plan.num_microbatches(job.global_batch) % plan.pp:
+        raise Unmodelled("interleaved stages need microbatches in multiples of pp")
+    if model.moe is None and plan.ep > 1:
+        raise Unmodelled("experts are not described")
+    if model.moe is not None and (plan.dp * plan.cp) % plan.ep:
+        raise Unmodelled("experts spread over tp ranks too (ep does not divide dp x cp)")
+
+
+def _cluster(run: Run) -> Cluster:
+    assert run.num_accelerators
+    name = re.sub(r"\s*\(.*\)", "", run.accelerator)
+    try:
+        return _cluster_of(name, run.num_accelerators, run.gpus_per_node, run.interconnect)
+    except catalog.UnknownName:
+        raise Unmodelled(f"accelerator {name} is not in the catalog") from None
+    except ValueError:
+        raise Unmodelled("devices do not fill whole nodes") from None
+
+
+@lru_cache(maxsize=1024)
+def _cluster_of(name: str, num_devices: int, per_node: int | None, interconnect: str) -> Cluster:
+    """The usual nodes of the accelerator, with the network rate that the row states."""
+    try:
+        cluster = catalog.cluster(name, num_devices)
+    except catalog.UnknownName:
+        cluster = catalog.cluster(re.sub(r"-\d+W$", "", name), num_devices)
+    outer = cluster.tiers[-1]
+    if len(cluster.tiers) == 1 or outer.link_class != "network":
+        return cluster
+    changes: dict[str, object] = {}
+    link = next((link for word, link in _NETWORK_LINKS if word in interconnect.lower()), None)
+    if link is not None:
+        changes |= {"link": link, "curves": catalog.link_curves(link, "network")}
+    rate = _stated_rate(interconnect, per_node or cluster.devices_per_node, link)
+    if rate is not None:
+        changes["bytes_per_second"] = rate
+    return cluster.model_copy(update={"tiers": (*cluster.tiers[:-1], outer.model_copy(update=changes))})
+
+
+def _stated_rate(interconnect: str, per_node: int, link: str | None) -> float | None:
+    """Bytes per second and device of "800 Gb/s" (a node), "400 Gb/s per GPU" or "4x Omni-Path links/node"."""
+    if found := re.search(r"(\d+(?:\.\d+)?)\s*Gb/s", interconnect):
+        share = 1 if re.search(r"per GPU", interconnect, re.IGNORECASE) else per_node
+        return float(found.group(1)) * GIGA / _BITS_PER_BYTE / share
+    if link is not None and (found := re.search(r"(\d+)x [\w-]+ links", interconnect)):
+        each = catalog.link(link).bytes_per_second
+        return int(found.group(1)) * each / per_node if each else None
+    return None
