@@ -1,0 +1,314 @@
+"""Play a step program on a clock: ranks are SimPy processes with a compute stream and network streams.
+
+Nothing here knows a bubble formula: fill, drain, waiting and overlap come out of the actions. Simultaneous
+events are served by (time, rank, order of scheduling), so that a simulation is the same every time it is run.
+"""
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+
+from planner.breakdown import Breakdown
+from planner.work.actions import RECEIVES, Action, Kind, matching_send
+from planner.work.program import StepProgram, peak_activation_bytes, peak_activations
+from simulator.trace import Prices, Stream, Track, rank_breakdown
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """One played step."""
+
+    program: StepProgram
+    prices: Prices
+    tracks: tuple[Track, ...]
+    """The spans of every rank and stream that has any, by rank and then stream."""
+    step_seconds: float
+    """The end of the last span."""
+    busiest_rank: int
+    """The rank whose compute stream is in use longest; the lowest of equals."""
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """Where the step's time goes on the busiest rank."""
+        return self.breakdown_of(self.busiest_rank)
+
+    def breakdown_of(self, rank: int) -> Breakdown:
+        """Where the step's time goes on `rank`; the parts sum to the step."""
+        return rank_breakdown(self.tracks, rank, self.prices, self.step_seconds)
+
+    @property
+    def peak_activations(self) -> tuple[int, ...]:
+        """Microbatches, counted by chunk, that each rank holds at its peak."""
+        return peak_activations(self.program)
+
+    @property
+    def peak_activation_bytes(self) -> tuple[float, ...]:
+        """Bytes of activations each rank holds at its peak."""
+        return peak_activation_bytes(self.program)
+
+
+def simulate(
+    program: StepProgram,
+    prices: Prices,
+    *,
+    dp_overlap: bool,
+    pp_overlap: bool,
+    jitter_fraction: float = 0.0,
+    generator: np.random.Generator | None = None,
+) -> Simulation:
+    """Play `program` once.
+
+    `pp_overlap`: messages between stages leave when they are sent and travel beside compute, sends and receives
+    of a rank on a stream each. Without it a message moves only while its receiver waits, and a rank has one
+    stream for both directions; that is how gloo behaves (measured: 2 m transfers exposed at two stages).
+
+    `dp_overlap`: bucket i of n of a chunk's gradients is ready at (i + 1) / n of its last backward and reduced
+    beside what follows; as steps repeat, the parameters gathered at the end of one are played beside the first
+    forwards of the next, that is at the start of this one. Without it gradients are reduced after the rank's
+    last backward and parameters gathered after its optimizer step, beside nothing.
+
+    `jitter_fraction`: every action's seconds are multiplied by a log-normal draw of mean 1 and this standard
+    deviation of the logarithm, from `generator`.
+
+    Raises ValueError for a missing or impossible price, jitter without a generator and a program that deadlocks.
+    """
+    clock = _Clock(pp_overlap)
+    seconds = _action_seconds(program, prices, jitter_fraction, generator)
+    ranks = [_Rank(rank, program, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
+    for rank in ranks:
+        rank.peers = ranks
+        clock.start(rank)
+    clock.run()
+    for rank in ranks:
+        if rank.waiting_for is not None:
+            raise ValueError(f"rank {rank.rank}: deadlock, {rank.waiting_for} is never reached")
+    tracks = tuple(track for rank in ranks for track in rank.tracks())
+    busy = [rank.recorders[Stream.COMPUTE].busy_seconds for rank in ranks]
+    return Simulation(
+        program=program,
+        prices=prices,
+        tracks=tracks,
+        step_seconds=max((float(track.end_seconds.max()) for track in tracks), default=0.0),
+        busiest_rank=busy.index(max(busy)),
+    )
+
+
+def _action_seconds(
+    program: StepProgram, prices: Prices, jitter_fraction: float, generator: np.random.Generator | None
+) -> list[list[float]]:
+    """Seconds of every action, by rank; 0 for receives."""
+    if not 0.0 <= jitter_fraction < math.inf:
+        raise ValueError(f"jitter_fraction: {jitter_fraction} must be 0 or more")
+    if jitter_fraction > 0.0 and generator is None:
+        raise ValueError(f"jitter_fraction: {jitter_fraction} needs a generator to draw from")
+    totals: dict[tuple[Kind, int], float] = {}
+    for kind, chunk in {(action.kind, action.chunk) for actions in program.ranks for action in actions}:
+        if kind in RECEIVES:
+            totals[kind, chunk] = 0.0
+            continue
+        if (kind, chunk) not in prices:
+            raise ValueError(f"prices: there is none for {kind.value} of chunk {chunk}")
+        totals[kind, chunk] = prices[kind, chunk].total_seconds
+        if not 0.0 <= totals[kind, chunk] < math.inf:
+            raise ValueError(
+                f"prices: {kind.value} of chunk {chunk} takes {totals[kind, chunk]} s, it must be 0 or more"
+            )
+    seconds = []
+    for actions in program.ranks:
+        own = [totals[action.kind, action.chunk] for action in actions]
+        if jitter_fraction > 0.0 and generator is not None:
+            draws = generator.lognormal(-0.5 * jitter_fraction**2, jitter_fraction, len(own))
+            own = (np.array(own) * draws).tolist()
+        seconds.append(own)
+    return seconds
+
+
+class _Recorder:
+    """The spans of one stream while they are made: 20 bytes each."""
+
+    __slots__ = ("busy_seconds", "ends", "free", "index", "starts")
+
+    def __init__(self) -> None:
+        self.index, self.starts, self.ends = array("i"), array("d"), array("d")
+        self.busy_seconds = 0.0
+        self.free = 0.0
+        """When the last span ends."""
+
+    def add(self, index: int, start: float, end: float) -> None:
+        """Record a span, or lengthen the last one if this continues it."""
+        if end <= start:
+            return
+        self.busy_seconds += end - start
+        self.free = end
+        if self.index and self.index[-1] == index and self.ends[-1] == start:
+            self.ends[-1] = end
+            return
+        self.index.append(index)
+        self.starts.append(start)
+        self.ends.append(end)
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message that was sent and not yet received."""
+
+    sender: "_Rank"
+    index: int
+    """Of its send, in the program of the sender."""
+    seconds: float
+    start: float = 0.0
+    """When it leaves, if it travels beside compute."""
+
+
+class _Clock(simpy.Environment):
+    """The simulation's time, and the messages between its ranks."""
+
+    def __init__(self, pp_overlap: bool) -> None:
+        super().__init__()
+        self.pp_overlap = pp_overlap
+        self.sent: dict[Action, _Message] = {}
+        self.waiting: dict[Action, simpy.Event] = {}
+        """Receivers that wait for a send, by the send."""
+        self.rank_of: dict[simpy.Process | None, int] = {}
+
+    def start(self, rank: "_Rank") -> None:
+        """Let `rank` run its program from now on."""
+        self.rank_of[self.process(rank.run())] = rank.rank
+
+    def schedule(self, event: simpy.Event, priority: int = 1, delay: float = 0.0) -> None:
+        """Serve events of one time by the rank that scheduled them; SimPy's own urgent ones stay first."""
+        super().schedule(event, priority and 1 + self.rank_of.get(self.active_process, 0), delay)
+
+
+class _Rank:
+    """One pipeline rank: its compute stream is a SimPy process, its network streams are when they are next free."""
+
+    def __init__(self, rank: int, program: StepProgram, seconds: list[float], clock: _Clock, dp_overlap: bool) -> None:
+        self.rank, self.actions, self.seconds = rank, program.ranks[rank], seconds
+        self.num_buckets = program.num_gradient_buckets
+        self.clock, self.dp_overlap = clock, dp_overlap
+        self.peers: list[_Rank] = []
+        self.recorders = {stream: _Recorder() for stream in Stream}
+        self.send_free = self.receive_free = 0.0
+        self.last_backward: dict[int, tuple[float, float]] = {}
+        self.not_before: dict[int, float] = {}
+        """When a chunk's parameters allow its first forward."""
+        self.unreduced: list[int] = []
+        """Reductions put off until the last backward."""
+        self.waiting_for: Action | None = None
+
+    def tracks(self) -> Iterator[Track]:
+        """What was recorded, by stream."""
+        for stream, recorder in self.recorders.items():
+            if recorder.index:
+                starts = np.array(recorder.starts)
+                order = np.argsort(starts, kind="stable")
+                index = np.array(recorder.index, dtype=np.int32)[order]
+                yield Track(self.rank, stream, self.actions, index, starts[order], np.array(recorder.ends)[order])
+
+    def run(self) -> Iterator[simpy.Event]:
+        """The process: the rank's actions in program order."""
+        if self.dp_overlap:
+            self._gather_early()
+        for index, action in enumerate(self.actions):
+            match action.kind:
+                case Kind.FORWARD:
+                    if self.not_before:
+                        yield from self._wait_until(self.not_before.pop(action.chunk, 0.0))
+                    yield from self._compute(index)
+                case Kind.BACKWARD:
+                    start = self.clock.now
+                    yield from self._compute(index)
+                    self.last_backward[action.chunk] = (start, self.clock.now)
+                case Kind.SEND_FORWARD | Kind.SEND_BACKWARD:
+                    self._send(index, action)
+                case Kind.RECV_FORWARD | Kind.RECV_BACKWARD:
+                    yield from self._receive(index, action)
+                case Kind.REDUCE_GRADIENTS:
+                    self._reduce(index, action.chunk)
+                case Kind.OPTIMIZER:
+                    yield from self._finish_reductions()
+                    yield from self._compute(index)
+                case Kind.GATHER_PARAMETERS if not self.dp_overlap:
+                    yield from self._communicate(index)
+        yield from self._finish_reductions()
+
+    def _wait_until(self, time: float) -> Iterator[simpy.Event]:
+        if time > self.clock.now:
+            yield self.clock.timeout(time - self.clock.now)
+
+    def _compute(self, index: int) -> Iterator[simpy.Event]:
+        start = self.clock.now
+        yield self.clock.timeout(self.seconds[index])
+        self.recorders[Stream.COMPUTE].add(index, start, self.clock.now)
+
+    def _communicate(self, index: int) -> Iterator[simpy.Event]:
+        """A dp message beside nothing."""
+        dp = self.recorders[Stream.DP]
+        start = max(self.clock.now, dp.free)
+        dp.add(index, start, start + self.seconds[index])
+        yield from self._wait_until(dp.free)
+
+    def _send(self, index: int, action: Action) -> None:
+        message = _Message(self, index, self.seconds[index])
+        if self.clock.pp_overlap:
+            receiver = self.peers[(action.chunk + (1 if action.kind is Kind.SEND_FORWARD else -1)) % len(self.peers)]
+            message.start = max(self.clock.now, self.send_free, receiver.receive_free)
+            self.send_free = receiver.receive_free = message.start + message.seconds
+            self.recorders[Stream.PP_SEND].add(index, message.start, self.send_free)
+        self.clock.sent[action] = message
+        if action in self.clock.waiting:
+            self.clock.waiting.pop(action).succeed()
+
+    def _receive(self, index: int, action: Action) -> Iterator[simpy.Event]:
+        clock, send = self.clock, matching_send(action)
+        if send not in clock.sent:
+            self.waiting_for = send
+            clock.waiting[send] = clock.event()
+            yield clock.waiting[send]
+            self.waiting_for = None
+        message = clock.sent.pop(send)
+        if not clock.pp_overlap:
+            sender = message.sender
+            message.start = max(clock.now, sender.send_free, self.send_free)
+            sender.send_free = self.send_free = message.start + message.seconds
+            sender.recorders[Stream.PP_SEND].add(message.index, message.start, self.send_free)
+        arrival = message.start + message.seconds
+        self.recorders[Stream.PP_RECEIVE].add(index, message.start, arrival)
+        yield from self._wait_until(arrival)
+
+    def _reduce(self, index: int, chunk: int) -> None:
+        if not self.dp_overlap:
+            self.unreduced.append(index)
+            return
+        num_buckets = self.num_buckets[chunk] if self.num_buckets else 1
+        start, end = self.last_backward[chunk]
+        dp = self.recorders[Stream.DP]
+        for bucket in range(1, num_buckets + 1):
+            begin = max(start + bucket / num_buckets * (end - start), dp.free)
+            dp.add(index, begin, begin + self.seconds[index] / num_buckets)
+
+    def _finish_reductions(self) -> Iterator[simpy.Event]:
+        for index in self.unreduced:
+            yield from self._communicate(index)
+        self.unreduced.clear()
+        yield from self._wait_until(self.recorders[Stream.DP].free)
+
+    def _gather_early(self) -> None:
+        """Gather at the start, bucket by bucket: bucket i must be there at i / n of the chunk's first forward."""
+        dp = self.recorders[Stream.DP]
+        forwards = {
+            action.chunk: index for index, action in reversed(list(enumerate(self.actions)))
+            if action.kind is Kind.FORWARD
+        }  # fmt: skip
+        for index, action in enumerate(self.actions):
+            if action.kind is Kind.GATHER_PARAMETERS:
+                num_buckets = self.num_buckets[action.chunk] if self.num_buckets else 1
+                start, seconds = dp.free, self.seconds[index]
+                covered = self.seconds[forwards[action.chunk]] * (1.0 - 1.0 / num_buckets)
+                dp.add(index, start, start + seconds)
+                self.not_before[action.chunk] = start + max(seconds / num_buckets, seconds - covered)

@@ -1,0 +1,173 @@
+"""What every rank did and when: spans on the streams of the ranks, the breakdown they add up to, and a trace file."""
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.breakdown import PARTS, Breakdown
+from planner.work.actions import RECEIVES, Action, Kind, matching_send
+from profiles.units import MICRO
+
+Floats = NDArray[np.float64]
+
+
+class Stream(IntEnum):
+    """What a rank does at the same time: compute, and messages by axis and direction."""
+
+    COMPUTE = 0
+    """Forwards, backwards and optimizer steps, with the tp, cp and ep messages that block them."""
+    PP_SEND = 1
+    PP_RECEIVE = 2
+    DP = 3
+    """Gradient reduction and parameter gather."""
+
+    @property
+    def label(self) -> str:
+        """The name a person reads."""
+        return ("compute", "pp send", "pp receive", "dp")[self]
+
+
+class Price(Protocol):
+    """Seconds of one action, and the parts of a `Breakdown` they fall into (part name -> seconds)."""
+
+    @property
+    def total_seconds(self) -> float:
+        """The sum of the parts."""
+
+    def parts(self) -> Mapping[str, float]:
+        """Part name -> seconds, in the order they run."""
+
+
+Prices = Mapping[tuple[Kind, int], Price]
+"""By (kind, chunk). A receive has none: it takes as long as its message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The spans of one stream of one rank, in order of their starts."""
+
+    rank: int
+    stream: Stream
+    actions: tuple[Action, ...]
+    """The rank's program, which `index` points into."""
+    index: NDArray[np.int32]
+    start_seconds: Floats
+    end_seconds: Floats
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def spans(self) -> Iterator[tuple[Action, float, float]]:
+        """(action, start, end) of every span."""
+        starts, ends = self.start_seconds.tolist(), self.end_seconds.tolist()
+        for index, start, end in zip(self.index.tolist(), starts, ends, strict=True):
+            yield self.actions[index], start, end
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time the stream is in use."""
+        return float(np.sum(self.end_seconds - self.start_seconds))
+
+
+def rank_breakdown(tracks: Sequence[Track], rank: int, prices: Prices, step_seconds: float) -> Breakdown:
+    """Where the step's time goes on `rank`; the parts sum to `step_seconds`.
+
+    Compute spans are divided as their prices are. Exposed pp is time with a pp span and no compute span, exposed
+    dp time with a dp span and neither of the others; idle is the rest.
+    """
+    own = {track.stream: track for track in tracks if track.rank == rank}
+    seconds = dict.fromkeys(PARTS, 0.0)
+    if Stream.COMPUTE in own:
+        for part, value in _compute_parts(own[Stream.COMPUTE], prices).items():
+            seconds[part] += value
+    compute = _covered_seconds(own, (Stream.COMPUTE,))
+    with_pp = _covered_seconds(own, (Stream.COMPUTE, Stream.PP_SEND, Stream.PP_RECEIVE))
+    with_dp = _covered_seconds(own, tuple(Stream))
+    seconds["pp"] += max(0.0, with_pp - compute)
+    seconds["dp"] += max(0.0, with_dp - with_pp)
+    seconds["idle"] = max(0.0, step_seconds - sum(seconds.values()))
+    return Breakdown(**{f"{part}_seconds": value for part, value in seconds.items()})
+
+
+def _compute_parts(track: Track, prices: Prices) -> dict[str, float]:
+    """Part name -> seconds of a compute track: each span in the proportions of its action's price."""
+    keys: dict[tuple[Kind, int], int] = {}
+    key_of = np.array([keys.setdefault((action.kind, action.chunk), len(keys)) for action in track.actions])
+    durations = track.end_seconds - track.start_seconds
+    totals = np.bincount(key_of[track.index], weights=durations, minlength=len(keys))
+    seconds: dict[str, float] = {}
+    for key, total in zip(keys, totals.tolist(), strict=True):
+        if total > 0.0:
+            for part, value in prices[key].parts().items():
+                share = value / prices[key].total_seconds
+                seconds[part] = seconds.get(part, 0.0) + share * total
+    return seconds
+
+
+def _covered_seconds(own: Mapping[Stream, Track], streams: tuple[Stream, ...]) -> float:
+    """Time during which at least one of `streams` is in use."""
+    chosen = [own[stream] for stream in streams if stream in own]
+    if not chosen:
+        return 0.0
+    starts = np.concatenate([track.start_seconds for track in chosen])
+    ends = np.concatenate([track.end_seconds for track in chosen])
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], ends[order]
+    reached = np.concatenate(([-np.inf], np.maximum.accumulate(ends)[:-1]))
+    return float(np.sum(np.maximum(0.0, ends - np.maximum(starts, reached))))
+
+
+def trace_events(tracks: Sequence[Track], prices: Prices, *, arrows: bool = True) -> Iterator[dict[str, Any]]:
+    """Events of the Chrome trace format: a process a rank, a thread a stream, microseconds.
+
+    With `arrows`, flow events join every send to its receive. Perfetto and chrome://tracing read it
+    [Trace Event Format, Google, 2016].
+    """
+    for track in tracks:
+        place = {"ph": "M", "pid": track.rank, "tid": int(track.stream)}
+        yield place | {"name": "process_name", "args": {"name": f"rank {track.rank}"}}
+        yield place | {"name": "process_sort_index", "args": {"sort_index": track.rank}}
+        yield place | {"name": "thread_name", "args": {"name": track.stream.label}}
+        yield place | {"name": "thread_sort_index", "args": {"sort_index": int(track.stream)}}
+    flow_of: dict[Action, int] = {}
+    counter = itertools.count()
+    for track in tracks:
+        for action, start, end in track.spans():
+            event = {
+                "ph": "X", "pid": track.rank, "tid": int(track.stream), "name": str(action), "cat": track.stream.label,
+                "ts": start / MICRO, "dur": (end - start) / MICRO,
+            }  # fmt: skip
+            if track.stream is Stream.COMPUTE:
+                event["args"] = dict(prices[action.kind, action.chunk].parts())
+            yield event
+            if arrows and track.stream in (Stream.PP_SEND, Stream.PP_RECEIVE):
+                receives = action.kind in RECEIVES
+                send = matching_send(action) if receives else action
+                flow = flow_of[send] if send in flow_of else flow_of.setdefault(send, next(counter))
+                yield {
+                    "ph": "f" if receives else "s", "bp": "e", "id": flow, "pid": track.rank, "tid": int(track.stream),
+                    "name": "message", "cat": "pp", "ts": (start + end) / 2.0 / MICRO,
+                }  # fmt: skip
+
+
+def write_trace(path: str | Path, tracks: Sequence[Track], prices: Prices, *, arrows: bool = True) -> None:
+    """Write `trace_events` as a JSON file, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write('{"displayTimeUnit": "ms", "traceEvents": [')
+            for count, event in enumerate(trace_events(tracks, prices, arrows=arrows)):
+                file.write((",\n" if count else "\n") + json.dumps(event))
+            file.write("\n]}\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
