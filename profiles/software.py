@@ -18,7 +18,8 @@ class SoftwareStack(Sourced):
     fused_elementwise: bool = True
     """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
     host_seconds_per_launch: NonNegative = 0.0
-    """Host time per kernel launch; a floor under device time, not an addend. 0 for captured graphs."""
+    """Host time per operation of a step program, which an eager framework may queue as several kernels; a floor
+    under device time, not an addend. 0 for captured graphs."""
     vocabulary_multiple: Count = 128
     """The vocabulary is padded to a multiple of this times tp."""
     tp_exposed_fraction: Fraction = 1.0
