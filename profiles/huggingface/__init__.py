@@ -4,6 +4,7 @@
 there understands is refused: no part of a model is guessed or dropped in silence.
 """
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,8 +39,10 @@ def from_config(values: Mapping[str, Any], name: str) -> TransformerShape:
         return TransformerShape(name=name, family=family.label, source=f"the config.json of {name}", **fields)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "shape"
-        raise ValueError(f"config of {name}: {where}: {fault['msg'].removeprefix('Value error, ')}") from None
+        what = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] != "value_error":
+            what = f"{'.'.join(map(str, fault['loc']))}: {what}, got {reprlib.repr(fault['input'])}"
+        raise ValueError(f"config of {name}: {what}") from None
 
 
 def _language_model(values: Any, name: str) -> tuple[Family, Mapping[str, Any], str]:
