@@ -77,8 +77,13 @@ class Shard:
         return self.tokens / np.where(self.sequence_parallel > 0, self.tp, 1.0)
 
     def linear(self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0) -> Step:
-        """A linear layer of `inputs` x `outputs` features over the rank's tokens."""
-        return Step.of(Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype))
+        """A linear layer of `inputs` x `outputs` features over the rank's tokens.
+
+        Its weight gradient is added to what earlier microbatches left.
+        """
+        product = Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype)
+        added = Elementwise(self.stack.accumulation_traffic_bytes_per_parameter * batch * inputs * outputs)
+        return Step(product, (*product.backward(), added))
 
     def traffic(self, elements: Numbers, forward: float, backward: float, launches: float = 1.0) -> Step:
         """A memory-bound kernel: element reads and writes per element of each direction."""

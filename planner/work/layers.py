@@ -13,7 +13,7 @@ import numpy as np
 from planner.plan import Plan, PlanGrid, Recompute
 from planner.work import blocks
 from planner.work.blocks import Shard, Step
-from planner.work.ops import Elementwise, Listed
+from planner.work.ops import Listed
 from planner.work.program import Work
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.software import SoftwareStack
@@ -93,9 +93,7 @@ def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: Softw
     core = full | np.equal(split.recompute, Recompute.SELECTIVE)
     recomputed = tuple((step.op, step.count * (core if step.is_core else full)) for step in steps)
     backward = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
-    dense, expert = layer_parameters(job.model, kind, split)
-    accumulation = Elementwise(stack.accumulation_traffic_bytes_per_parameter * (dense + expert))
-    return LayerWork(Work(forward), Work((*backward, (accumulation, 1.0)), recomputed))
+    return LayerWork(Work(forward), Work(backward, recomputed))
 
 
 def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> list[Step]:
