@@ -28,8 +28,8 @@ def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareSta
 
     Messages of tp, cp and ep block the compute stream.
     """
-    compute, launches = _kernels(work.ops, cluster)
-    recompute, more_launches = _kernels(work.recomputed, cluster)
+    compute, launches = _kernels(work.ops, plan, cluster)
+    recompute, more_launches = _kernels(work.recomputed, plan, cluster)
     axes = [_messages((*work.recomputed, *work.ops), axis, plan, cluster) for axis in ("tp", "cp", "ep")]
     host = (launches + more_launches) * stack.host_seconds_per_launch
     shape = np.shape(plan.tp)
@@ -49,13 +49,13 @@ def host_excess_seconds(loads: NDArray[np.float64]) -> NDArray[np.float64]:
     return longest * powers ** (1.0 / FLOOR_EXPONENT) - device
 
 
-def _kernels(ops: Counted, cluster: Cluster) -> tuple[Seconds, Seconds]:
-    """(seconds, launches) of the kernels among `ops`."""
+def _kernels(ops: Counted, plan: Plan | PlanGrid, cluster: Cluster) -> tuple[Seconds, Seconds]:
+    """(seconds of the kernels among `ops`, launches of all of them); a message within one rank is not launched."""
     seconds: Seconds = 0.0
     launches: Seconds = 0.0
     for op, count in ops:
         if isinstance(op, Message):
-            launches = launches + count * np.where(np.greater(op.num_bytes, 0), 1.0, 0.0)
+            launches = launches + count * np.greater(group_of(op.axis, plan)[0], 1)
         else:
             seconds = seconds + count * kernel_seconds(op, cluster)
             launches = launches + count * op.num_launches
