@@ -1,7 +1,7 @@
 """Name or path -> record. Every profile is one TOML file whose stem is its name, read when it is asked for.
 
-Case, spaces and underscores are forgiven ("H100_SXM" is "h100-sxm"), aliases are known, and an unknown name
-is answered with its near neighbours.
+Case, spaces, underscores and remarks in parentheses are forgiven ("H100_SXM (ours)" is "h100-sxm"), aliases are
+known, and an unknown name is answered with its near neighbours.
 """
 
 import difflib
@@ -267,8 +267,8 @@ def _curves(record: type[AnySourced], folder: Path, name: str, field: str, pool:
 
 
 def _key(name: str) -> str:
-    """How a name is looked up: lower case, runs of anything but letters, digits and dots as one hyphen."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.casefold()).strip("-")
+    """How a name is looked up: lower case, anything but letters, digits and dots as one hyphen, no (remarks)."""
+    return re.sub(r"[^a-z0-9.]+", "-", re.sub(r"\([^()]*\)", "", name.casefold())).strip("-")
 
 
 @cache
