@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.plan import Plan
+from planner.work import layers
 from profiles import catalog
 from profiles.model import LatentAttention, LayerList, MixtureOfExperts, TransformerShape
 from profiles.parameters import (
@@ -14,6 +16,7 @@ from profiles.parameters import (
     num_parameters,
     parameter_groups,
 )
+from profiles.workload import TrainingJob
 
 MODELS = [catalog.model(name) for name in catalog.names("models")]
 TRANSFORMERS = [model for model in MODELS if isinstance(model, TransformerShape)]
@@ -167,6 +170,22 @@ class TestModelFlops:
             many = model_flops_per_token(model, lengths, causal=causal)
             one = [float(model_flops_per_token(model, length, causal=causal)) for length in lengths]
             assert many.tolist() == one
+
+
+class TestThePlannerCountsTheSame:
+    """`planner.work.layers` counts layer by layer, from what a rank holds and runs; here from closed forms."""
+
+    @pytest.mark.parametrize("model", MODELS, ids=by_name)
+    def test_parameters(self, model: TransformerShape | LayerList):
+        kinds = layers.sequence(model)
+        total = sum(float(sum(layers.layer_parameters(model, kind, Plan()))) for kind in kinds)
+        assert total == pytest.approx(num_parameters(model), rel=1e-5)
+
+    @pytest.mark.parametrize("model", [model for model in TRANSFORMERS if not model.sliding_window], ids=by_name)
+    def test_flops(self, model: TransformerShape):
+        job = TrainingJob(model=model, global_batch=3, sequence_length=1536)
+        per_token = model_flops_per_token(model, job.sequence_length)
+        assert layers.model_flops(job) == pytest.approx(per_token * job.tokens_per_step, rel=1e-9)
 
 
 def tiny(**changes: object) -> TransformerShape:
