@@ -116,10 +116,10 @@ def test_host_launches_are_a_floor_not_an_addend() -> None:
 
 @given(st.floats(0, 10), st.floats(0, 10), st.integers(1, 100))
 def test_overlap_hides_no_more_than_the_compute(communication: float, compute: float, buckets: int) -> None:
-    exposed = exposed_seconds(np.array(communication), np.array(compute), np.array(float(buckets)), True)
+    exposed = exposed_seconds(np.array(communication), np.array(compute), np.array(float(buckets)), overlaps=True)
     assert communication / buckets - 1e-12 <= exposed <= communication
     assert exposed >= communication - compute - 1e-12
-    assert exposed_seconds(np.array(communication), np.array(compute), np.array(float(buckets)), False) == communication
+    assert exposed_seconds(np.array(communication), np.array(compute), np.array(1.0), overlaps=False) == communication
 
 
 def test_metrics_follow_from_the_step() -> None:

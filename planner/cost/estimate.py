@@ -10,7 +10,7 @@ from planner.cost.gradients import exposed_seconds, gradient_times
 from planner.cost.grid import combinations, gather
 from planner.cost.memory import MemoryBreakdown, memory
 from planner.cost.phase import priced_message
-from planner.cost.pipeline import exposed_p2p_seconds, makespan_seconds
+from planner.cost.pipeline import exposed_p2p_seconds, last_excess_seconds, makespan_seconds
 from planner.cost.stages import StageTimes, stage_times
 from planner.plan import Plan, PlanGrid
 from planner.work.layers import boundary_bytes
@@ -69,10 +69,11 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         num_stages=grid.pp * 1.0,
         vp=grid.vp * 1.0,
     )
-    transfers = _exposed_transfers(grid, job, cluster, stack, num_microbatches)
+    transfers = _exposed_transfers(grid, job, cluster, stack, stages, num_microbatches)
     gradients = gradient_times(grid, job, cluster, stack)
-    reduce = exposed_seconds(gradients.reduce, stages.first_backward, gradients.num_buckets, stack.dp_overlap)
-    collect = exposed_seconds(gradients.gather, stages.first_forward, gradients.num_buckets, stack.dp_overlap)
+    overlap = {"overlaps": stack.dp_overlap, "vp": grid.vp, "num_stages": grid.pp}
+    reduce = exposed_seconds(gradients.reduce, stages.first_backward, gradients.num_buckets, **overlap)
+    collect = exposed_seconds(gradients.gather, stages.first_forward, gradients.num_buckets, **overlap)
     busy = num_microbatches * stages.total_max
     return Breakdown(
         forward_seconds=num_microbatches * stages.parts["forward"],
@@ -90,7 +91,12 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
 
 
 def _exposed_transfers(
-    grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, num_microbatches: Any
+    grid: PlanGrid,
+    job: TrainingJob,
+    cluster: Cluster,
+    stack: SoftwareStack,
+    stages: StageTimes,
+    num_microbatches: Any,
 ) -> Any:
     rows, inverse = combinations(grid, ("tp", "cp", "dp", "micro_batch", "sequence_parallel"))
     distinct = grid.take(rows)
@@ -103,6 +109,7 @@ def _exposed_transfers(
     return exposed_p2p_seconds(
         grid.schedule,
         transfer_seconds=np.where(grid.pp > 1, seconds, 0.0),
+        last_excess=last_excess_seconds(stages.forward_sum + stages.backward_sum, stages.last_total, grid.pp),
         num_stages=grid.pp * 1.0,
         vp=grid.vp * 1.0,
         num_microbatches=num_microbatches,

@@ -4,6 +4,7 @@ The first rank ends its backward passes last, so what it cannot hide is what the
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +60,25 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     return GradientTimes(*gather(np.stack(columns), inverse))
 
 
-def exposed_seconds(communication: Floats, compute: Floats, num_buckets: Floats, overlaps: bool) -> Floats:
+def exposed_seconds(
+    communication: Floats,
+    compute: Floats,
+    num_buckets: Floats,
+    *,
+    overlaps: bool,
+    vp: Any = 1.0,
+    num_stages: Any = 1.0,
+) -> Floats:
     """What `communication` in buckets leaves uncovered by the `compute` that makes (or uses) them.
 
     All of it without overlap; else max(t / n, t - c (1 - 1/n)): the last bucket is never covered, the others
     run beside the compute that remains [Li 2020, PyTorch Distributed, arXiv:2006.15704, section 3.2.2].
+    With v chunks a rank this holds for the chunk that ends the step, with t / v, c / v and n / v; the gradients
+    of the other chunks are ready (v - 1) p chunks of compute earlier (derived from the interleaved order).
     """
     if not overlaps:
         return communication
-    share = 1.0 / num_buckets
-    return np.maximum(communication * share, communication - compute * (1.0 - share))
+    own, chunk, share = communication / vp, compute / vp, vp / num_buckets
+    beside = chunk * (1.0 - share)
+    earlier = (vp - 1.0) * num_stages * chunk
+    return np.maximum(own * share, np.maximum(own - beside, communication - earlier - beside))
