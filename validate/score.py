@@ -1,0 +1,254 @@
+"""Predicted against measured over a table of training runs, with the naive baseline beside it."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from planner.cost.estimate import Estimate, estimate
+from planner.cost.memory import MemoryBreakdown
+from planner.plan import Recompute
+from planner.work.layers import model_flops
+from profiles.units import GIB, GIGA
+from validate.agreement import Errors, Ranking, confusion
+from validate.resolve import Setting, Unmodelled, resolve
+from validate.table import Run, read_runs
+
+SCHEMA_VERSION = 1
+FULL_RECOMPUTE_FACTOR = 4.0 / 3.0
+"""Forward, forward again and twice the forward backward, over forward and backward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One row: what was measured, and what the planner says of it."""
+
+    setting: Setting
+    estimate: Estimate
+    measured_seconds: float | None
+    """None for a row that only tells of memory."""
+
+    @property
+    def run(self) -> Run:
+        """The row."""
+        return self.setting.run
+
+    @property
+    def predicted_seconds(self) -> float:
+        """Predicted step time."""
+        return float(self.estimate.step_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The score board of one table."""
+
+    overall: Errors
+    by_source: dict[str, Errors]
+    """By the prefix of the rows' ids, which names their source."""
+    by_accelerator: dict[str, Errors]
+    baseline: Errors
+    """One constant hardware utilisation for the whole table, fitted on it (its median)."""
+    baseline_utilisation_fraction: float | None
+    baseline_by_source: dict[str, Errors]
+    """One constant for each source, fitted on it."""
+    memory: dict[str, Errors]
+    """By what the source read: "allocated", "reserved" or "device"; and "overall"."""
+    oom: dict[str, int]
+    ranking: Ranking
+    skipped: dict[str, int]
+    """Reason -> number of rows."""
+    rows: tuple[dict[str, Any], ...] | None = None
+    errors: tuple[Scored, ...] = field(default=(), repr=False)
+    """Every scored row, for those who look closer."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The board as plain values, with the keys of `meshwise score --json`."""
+        board: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "overall": self.overall.as_dict(),
+            "by_source": _as_dicts(self.by_source),
+            "by_accelerator": _as_dicts(self.by_accelerator),
+            "baseline": self.baseline.as_dict()
+            | {"utilisation": self.baseline_utilisation_fraction, "by_source": _as_dicts(self.baseline_by_source)},
+            "memory": _as_dicts(self.memory),
+            "oom": self.oom,
+            "ranking": self.ranking.as_dict(),
+            "skipped": self.skipped,
+        }
+        return board if self.rows is None else board | {"rows": list(self.rows)}
+
+
+def score_training(
+    table_path: str | Path, *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
+) -> Score:
+    """Predict every run of a table that can be modelled, and compare.
+
+    `on_progress(done, total)` is called after each row. Raises BadTable with file, line and column.
+    """
+    return score_runs(read_runs(table_path), rows=rows, on_progress=on_progress)
+
+
+def score_runs(
+    runs: Sequence[Run], *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
+) -> Score:
+    """As `score_training`, of runs already read."""
+    scored: list[Scored] = []
+    skipped: Counter[str] = Counter()
+    for done, run in enumerate(runs, start=1):
+        try:
+            setting = resolve(run)
+        except Unmodelled as reason:
+            skipped[str(reason)] += 1
+        else:
+            seconds = measured_seconds(run)
+            if seconds is None and not run.peak_memory_gb and not run.oom:
+                skipped["no iteration time"] += 1
+            else:
+                found = estimate(setting.plan, setting.job, setting.cluster, setting.stack)
+                scored.append(Scored(setting, found, seconds))
+        if on_progress is not None:
+            on_progress(done, len(runs))
+    return _board(scored, dict(skipped.most_common()), rows)
+
+
+def measured_seconds(run: Run) -> float | None:
+    """The step time of a run, from its tokens per second if that is what the source gives."""
+    if run.oom:
+        return None
+    if run.iteration_time_s:
+        return run.iteration_time_s
+    if run.tokens_per_s_per_gpu and run.num_accelerators and run.global_batch_seqs and run.seq_len:
+        return run.global_batch_seqs * run.seq_len / (run.tokens_per_s_per_gpu * run.num_accelerators)
+    return None
+
+
+def _board(scored: list[Scored], skipped: dict[str, int], rows: bool) -> Score:
+    timed = [row for row in scored if row.measured_seconds is not None]
+    utilisation, naive = _constant_utilisation(timed)
+    sources = _grouped(timed, _source)
+    return Score(
+        overall=_errors(timed),
+        by_source={name: _errors(group) for name, group in sources.items()},
+        by_accelerator={name: _errors(group) for name, group in _grouped(timed, _accelerator).items()},
+        baseline=naive,
+        baseline_utilisation_fraction=utilisation,
+        baseline_by_source={name: _constant_utilisation(group)[1] for name, group in sources.items()},
+        memory=_memory(scored),
+        oom=_out_of_memory(scored),
+        ranking=Ranking.of([
+            ([row.predicted_seconds for row in family], [row.measured_seconds or 0.0 for row in family])
+            for family in families(timed)
+        ]),
+        skipped=skipped,
+        rows=tuple(_row(row) for row in timed) if rows else None,
+        errors=tuple(scored),
+    )  # fmt: skip
+
+
+def _errors(rows: Sequence[Scored]) -> Errors:
+    return Errors.of([row.predicted_seconds for row in rows], [row.measured_seconds or 0.0 for row in rows])
+
+
+def _row(row: Scored) -> dict[str, Any]:
+    return {
+        "id": row.run.id,
+        "measured": row.measured_seconds,
+        "predicted": row.predicted_seconds,
+        "low": None,
+        "high": None,
+        "plan": str(row.setting.plan),
+        "stack": row.setting.stack.name,
+        "breakdown_seconds": row.estimate.breakdown.parts(),
+    }
+
+
+def _source(row: Scored) -> str:
+    return re.sub(r"-\d+$", "", row.run.id)
+
+
+def _accelerator(row: Scored) -> str:
+    return row.setting.cluster.accelerator.name
+
+
+def _grouped(rows: Iterable[Scored], key: Callable[[Scored], Any]) -> dict[Any, list[Scored]]:
+    groups: defaultdict[Any, list[Scored]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return dict(groups)
+
+
+def _as_dicts(groups: dict[str, Errors]) -> dict[str, Any]:
+    return {name: errors.as_dict() for name, errors in groups.items()}
+
+
+def _constant_utilisation(rows: Sequence[Scored]) -> tuple[float | None, Errors]:
+    """One constant hardware utilisation, the median of `rows`, as a predictor of them."""
+    ideal = [_ideal_seconds(row) for row in rows]
+    measured = [row.measured_seconds or 0.0 for row in rows]
+    if not rows:
+        return None, Errors.of([], [])
+    ratios = sorted(best / seconds for best, seconds in zip(ideal, measured, strict=True))
+    constant = 0.5 * (ratios[(len(ratios) - 1) // 2] + ratios[len(ratios) // 2])
+    return constant, Errors.of([seconds / constant for seconds in ideal], measured)
+
+
+def _ideal_seconds(row: Scored) -> float:
+    """Seconds at the datasheet peak of every device, recomputation included."""
+    setting = row.setting
+    factor = FULL_RECOMPUTE_FACTOR if setting.plan.recompute == Recompute.FULL else 1.0
+    peak = setting.cluster.accelerator.flops_per_second(setting.job.precision) * setting.cluster.num_devices
+    return factor * model_flops(setting.job) / peak
+
+
+def families(rows: Iterable[Scored]) -> list[list[Scored]]:
+    """Groups of runs that differ only in their plan, with at least two plans each."""
+    groups = _grouped(rows, _work)
+    return [group for group in groups.values() if len({row.setting.plan for row in group}) > 1]
+
+
+def _work(row: Scored) -> tuple[Any, ...]:
+    run = row.run
+    return (
+        _source(row), run.model, run.layers, run.hidden, run.heads, run.seq_len, run.accelerator,
+        run.num_accelerators, run.global_batch_seqs, run.precision, run.framework,
+    )  # fmt: skip
+
+
+def _memory(rows: Iterable[Scored]) -> dict[str, Errors]:
+    told = [row for row in rows if row.run.peak_memory_gb and not row.run.oom]
+    groups = _grouped(told, lambda row: _reading(row.run))
+    errors = {kind: _memory_errors(group) for kind, group in sorted(groups.items())}
+    return {"overall": _memory_errors(told)} | errors
+
+
+def _memory_errors(rows: Sequence[Scored]) -> Errors:
+    predicted = [_read(row.estimate.memory, _reading(row.run)) for row in rows]
+    return Errors.of(predicted, [_measured_bytes(row.run) for row in rows])
+
+
+def _reading(run: Run) -> str:
+    """Which memory the source read: its notes say, else it is the device's own tool."""
+    found = re.search(r"\b(allocated|reserved)\b", run.notes, re.IGNORECASE)
+    return found.group(1).lower() if found else "device"
+
+
+def _read(memory: MemoryBreakdown, reading: str) -> float:
+    figures = {
+        "allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.device_bytes,
+    }  # fmt: skip
+    return float(figures[reading])
+
+
+def _measured_bytes(run: Run) -> float:
+    return (run.peak_memory_gb or 0.0) * (GIB if "GiB" in run.notes else GIGA)
+
+
+def _out_of_memory(rows: Sequence[Scored]) -> dict[str, int]:
+    """Whether the runs that failed for memory, and only they, are predicted not to fit."""
+    predicted = [
+        bool(row.estimate.memory.device_bytes > row.setting.cluster.accelerator.memory_bytes) for row in rows
+    ]
+    return confusion(predicted, [bool(row.run.oom) for row in rows])
