@@ -141,59 +141,73 @@ def _between(
     return np.where(np.greater(total_max, np.maximum(first_total, last_total)), total_max, between)
 
 
+def last_excess_seconds(stages: Seconds, last_total: Seconds, num_stages: Numbers) -> Seconds:
+    """What the last stage takes above the mean of the others, at least 0; `stages` is the sum over all of them."""
+    mean = (stages - last_total) / np.maximum(np.subtract(num_stages, 1.0), 1.0)
+    return np.where(np.greater(num_stages, 1), np.maximum(last_total - mean, 0.0), 0.0)
+
+
 def exposed_p2p_seconds(
     schedule_codes: Numbers,
     *,
     transfer_seconds: Seconds,
+    last_excess: Seconds,
     num_stages: Numbers,
     vp: Numbers,
     num_microbatches: Numbers,
     overlaps: bool,
 ) -> Seconds:
-    """What transfers of `transfer_seconds` each add to the makespan of equal stages; 0 for one stage.
+    """What transfers of `transfer_seconds` each add to the makespan; 0 for one stage.
 
     `overlaps` says that messages travel beside compute; if not, a message moves only while its receiver waits and
-    a rank has one stream for both directions. Derived from the longest path; no closed form is published.
+    a rank has one stream for both directions. `last_excess` is `last_excess_seconds` of the stages: while they
+    wait for a heavier last stage, transfers between them cost nothing. Derived from the longest path of equal
+    stages with a heavier last one; no closed form is published.
     """
-    by_name = _beside_compute if overlaps else _blocking
-    num_transfers = _select(schedule_codes, by_name(num_stages, num_microbatches, vp))
-    return np.where(np.greater(num_stages, 1), transfer_seconds * num_transfers, 0.0)
+    formula = _beside_compute if overlaps else _blocking
+    by_name = formula(transfer_seconds, last_excess, num_stages, num_microbatches, vp)
+    return np.where(np.greater(num_stages, 1), _select(schedule_codes, by_name), 0.0)
 
 
-def _beside_compute(num_stages: Numbers, num_microbatches: Numbers, vp: Numbers) -> dict[str, Any]:
-    """Transfers on the longest path when they run beside compute.
+def _beside_compute(c: Seconds, excess: Seconds, p: Numbers, m: Numbers, v: Numbers) -> dict[str, Seconds]:
+    """Transfers of c seconds that run beside compute, with x the excess of the last stage.
 
-        gpipe        2 (p - 1)                              the fill and the drain
-        1f1b         2 (p - 1) + 2 floor((m - 1)(p - 1)/p)  stage 0 waits for a round trip every p microbatches
-        interleaved  2 (p v - 1)                            the deeper warm-up hides all but fill and drain
+        gpipe        2 c (p - 1)                             the fill and the drain
+        1f1b         2 c (p - 1) + max(0, 2 c - x) floor((m - 1)(p - 1)/p)
+        interleaved  2 c (p v - 1)                           the deeper warm-up hides all but fill and drain
 
-    Exact for equal stages and transfers shorter than a forward, which leave the links free.
+    Under 1F1B stage 0 waits for a round trip every p microbatches. Exact (interleaved: for x = 0) while transfers
+    are shorter than a forward, so that they never queue.
     """
-    fill = 2.0 * (num_stages - 1.0)
-    steady = 2.0 * np.floor((num_microbatches - 1.0) * (num_stages - 1.0) / num_stages)
-    return {"gpipe": fill, "1f1b": fill + steady, "interleaved": 2.0 * (num_stages * vp - 1.0)}
+    fill = 2.0 * c * (p - 1.0)
+    steady = np.maximum(2.0 * c - excess, 0.0) * _round_trips(p, m)
+    return {"gpipe": fill, "1f1b": fill + steady, "interleaved": 2.0 * c * (p * v - 1.0)}
 
 
-def _blocking(num_stages: Numbers, num_microbatches: Numbers, vp: Numbers) -> dict[str, Any]:
-    """Transfers on the longest path when a rank waits for each of them.
+def _blocking(c: Seconds, excess: Seconds, p: Numbers, m: Numbers, v: Numbers) -> dict[str, Seconds]:
+    """Transfers of c seconds that a rank waits for, with x the excess of the last stage.
 
-        gpipe        2 (m + 2 (p - 2))                    exact
-        1f1b         4 (p - 1 + floor((m - 1)(p - 1)/p)) - (p - 1)   within 18 % of the simulator
-        interleaved  (2 v - 1)(m - p) + 4 p v - 5         exact for short transfers, low by up to a quarter for long
+        gpipe        2 c (m + 2 (p - 2)) - x (m - 1), at least c (m + 2 p - 3)
+        1f1b         c (3 (p - 1) + 4 k) - x k, at least c (m + 3 p - 5), with k = floor((m - 1)(p - 1)/p)
+        interleaved  c ((2 v - 1)(m - p) + 4 p v - 5)
 
-    One microbatch always pays 2 (p - 1), down and up.
+    For equal stages GPipe is exact, 1F1B within 18 % of the simulator, and interleaved exact for transfers of a
+    hundredth of a forward and low by up to a quarter for longer ones. One microbatch pays 2 c (p - 1).
     """
-    fill = 2.0 * (num_stages - 1.0)
-    beside = _beside_compute(num_stages, num_microbatches, vp)
-    gpipe = 2.0 * (num_microbatches + 2.0 * (num_stages - 2.0))
-    one_forward = 2.0 * beside["1f1b"] - (num_stages - 1.0)
-    interleaved = (2.0 * vp - 1.0) * (num_microbatches - num_stages) + 4.0 * num_stages * vp - 5.0
-    several = np.greater(num_microbatches, 1)
+    trips = _round_trips(p, m)
+    gpipe = np.maximum(c * (m + 2.0 * p - 3.0), 2.0 * c * (m + 2.0 * (p - 2.0)) - excess * (m - 1.0))
+    one_forward = np.maximum(c * (m + 3.0 * p - 5.0), c * (3.0 * (p - 1.0) + 4.0 * trips) - excess * trips)
+    fill = 2.0 * c * (p - 1.0)
+    several = np.greater(m, 1)
     return {
         "gpipe": np.where(several, gpipe, fill),
         "1f1b": np.where(several, one_forward, fill),
-        "interleaved": interleaved,
+        "interleaved": c * ((2.0 * v - 1.0) * (m - p) + 4.0 * p * v - 5.0),
     }
+
+
+def _round_trips(p: Numbers, m: Numbers) -> Numbers:
+    return np.floor((m - 1.0) * (p - 1.0) / p)
 
 
 def _select(schedule_codes: Numbers, by_name: dict[str, Any]) -> Any:
