@@ -22,8 +22,10 @@ PART_WORDS = {
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: `12.3 s`, `45 ms`."""
-    return f"{seconds:.3g} s" if abs(seconds) >= 1.0 else f"{seconds / MILLI:.3g} ms"
+    """Seconds as people read them, to three digits: `1,234 s`, `12.0 s`, `45.0 ms`."""
+    value, unit = (seconds, "s") if abs(seconds) >= 1.0 else (seconds / MILLI, "ms")
+    whole_digits = len(f"{abs(value):.0f}")
+    return f"{value:,.{max(0, 3 - whole_digits)}f} {unit}"
 
 
 def differences(first: Breakdown, second: Breakdown) -> list[tuple[str, float]]:

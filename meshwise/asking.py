@@ -1,0 +1,86 @@
+"""From a command line to an answer: a question about one plan, its estimate, and its play on the simulator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meshwise import jobfile
+from meshwise.jobfile import Question
+from planner.breakdown import Breakdown
+from planner.choose.legality import check_plan
+from planner.cost.estimate import Estimate
+from planner.plan import Plan
+from profiles.files import validated
+
+if TYPE_CHECKING:
+    from simulator.engine import Simulation
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question about one legal plan."""
+
+    question: Question
+    plan: Plan
+
+
+def plan_question(file: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any]) -> Asked:
+    """The plan that a file and flags describe, on its job.
+
+    Raises ValueError for anything missing, unknown or contradictory, and with every rule an illegal plan breaks.
+    """
+    asked = jobfile.read(file, job_flags, split_flags)
+    question = jobfile.question(jobfile.devices_of(asked))
+    plan = jobfile.plan(asked.split or jobfile.SplitTable(), question.cluster.num_devices)
+    faults = check_plan(plan, question.job, question.cluster)
+    if faults:
+        raise ValueError(f"split: {'; '.join(faults)}")
+    return Asked(question, plan)
+
+
+def estimate(asked: Asked) -> Estimate:
+    """The closed-form estimate."""
+    from planner.cost.estimate import estimate as price
+
+    question = asked.question
+    return price(asked.plan, question.job, question.cluster, question.stack)
+
+
+def play(question: Question, plan: Plan) -> "Simulation":
+    """The plan's step program on the simulator's clock, at the estimate's prices."""
+    from planner.cost.phase import price_program
+    from planner.work.lower import lower
+    from simulator.engine import simulate
+
+    program = lower(plan, question.job, question.stack)
+    prices = price_program(program, question.cluster, question.stack)
+    return simulate(program, prices, dp_overlap=question.stack.dp_overlap, pp_overlap=question.stack.pp_overlap)
+
+
+def played_breakdown(question: Question, plan: Plan) -> Breakdown:
+    """Where the simulated step's time goes on the slowest rank."""
+    return play(question, plan).breakdown
+
+
+def fixed_fields(texts: Sequence[str], split: "jobfile.SplitTable | None") -> dict[str, int | str | bool]:
+    """`FIELD=VALUE` texts as plan fields held to a value, over the fields that a file's `[split]` sets.
+
+    Raises ValueError naming the text, and what is right.
+    """
+    fixed: dict[str, Any] = dict(split.model_dump(exclude_unset=True)) if split else {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in jobfile.SplitTable.model_fields:
+            fields = ", ".join(jobfile.SplitTable.model_fields)
+            raise ValueError(f"--fix {text}: write FIELD=VALUE, with a field out of {fields}")
+        fixed[name] = _literal(value.strip())
+    table = validated(jobfile.SplitTable, fixed, "--fix")
+    return {name: value for name, value in table.model_dump().items() if name in fixed and value is not None}
+
+
+def _literal(text: str) -> int | bool | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return int(text) if text.isdecimal() and len(text) < 20 else text

@@ -1,0 +1,31 @@
+"""`meshwise estimate`: what one split of a job costs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.options import JobFlags, JsonFlag, SplitFlags, given, takes
+
+
+@takes(JobFlags, SplitFlags)
+def estimate(
+    job: JobFlags,
+    split: SplitFlags,
+    *,
+    file: Annotated[Path | None, typer.Argument(help="A job or plan file; options win over it.")] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Price one split: step time by part, memory by part.
+
+    Example: meshwise estimate --model llama3-70b --cluster dgx-h100 --devices 64 --tp 8 --pp 4
+    """
+    from meshwise import asking, jsonout, screen, tables
+
+    asked = asking.plan_question(file, given(job), given(split))
+    answer = asking.estimate(asked)
+    if json:
+        screen.print_json(jsonout.estimate(asked.question, answer))
+    else:
+        tables.show_estimate(screen.console(), asked.question, answer)
+    return 0

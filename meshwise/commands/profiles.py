@@ -1,0 +1,67 @@
+"""`meshwise profiles`: the catalog of accelerators, nodes, clusters, links, models, stacks and calibrations."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.options import JsonFlag
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The catalog: accelerators, nodes, clusters, links, models, software, calibration.",
+)
+
+KindArgument = Annotated[str | None, typer.Argument(metavar="KIND", help="One kind only, e.g. models.")]
+
+
+@app.command("list")
+def list_profiles(kind: KindArgument = None, *, json: JsonFlag = False) -> int:
+    """Names in the catalog."""
+    from meshwise import catalog_tables, screen
+    from profiles import catalog
+
+    kinds = (kind,) if kind else catalog.KINDS
+    names = {one: catalog.names(one) for one in kinds}
+    if json:
+        screen.print_json({"schema_version": 1, "names": {one: list(found) for one, found in names.items()}})
+    else:
+        catalog_tables.show_names(screen.console(), names)
+    return 0
+
+
+@app.command("show")
+def show_profile(
+    name: Annotated[str, typer.Argument(help="A name or alias, e.g. h100-sxm, llama3-70b, dgx-h100.")],
+    kind: Annotated[str | None, typer.Option("--kind", help="Where to look, when several kinds have the name.")] = None,
+    *,
+    json: JsonFlag = False,
+) -> int:
+    """A record as it is used: SI units, its sources, and which figures are unverified."""
+    from meshwise import catalog_tables, inspecting, screen
+
+    found = inspecting.find(name, kind)
+    if json:
+        screen.print_json({"schema_version": 1, "records": inspecting.as_json(found)})
+    else:
+        catalog_tables.show_records(screen.console(), found)
+    return 0
+
+
+@app.command("check")
+def check_profiles(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Files of your own; none: every record of the catalog.")
+    ] = None,
+    *,
+    json: JsonFlag = False,
+) -> int:
+    """Load records and report every one that is faulty. Exits 2 when one is."""
+    from meshwise import catalog_tables, inspecting, screen
+
+    report = inspecting.check(files or [])
+    if json:
+        screen.print_json({"schema_version": 1, "checked": report.num_checked, "faults": list(report.faults)})
+    else:
+        catalog_tables.show_check(screen.console(), report)
+    return 2 if report.faults else 0

@@ -1,0 +1,238 @@
+"""Job and plan files: what a user asks, from a TOML or JSON file and command-line flags, as records.
+
+A file has a `[job]` table; one that also has a `[split]` is a plan file.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planner.plan import PLAN_FIELDS, Plan, Recompute, ScheduleName
+from profiles import catalog
+from profiles.accelerator import Accelerator
+from profiles.cluster import Cluster
+from profiles.files import read_table, validated
+from profiles.model import LayerList, TransformerShape
+from profiles.software import DEFAULT_STACK, SoftwareStack
+from profiles.workload import TrainingJob
+
+TOKENS_PER_STEP = 4_194_304
+"""Default batch in tokens, that of Llama 2 [Touvron 2023, arXiv:2307.09288, section 2.2]."""
+SAMPLES_PER_DEVICE = 32
+"""Default batch of a plain list of layers, that of ResNet-50 [Goyal 2017, arXiv:1706.02677, section 2.3]."""
+MAX_DEFAULT_SEQUENCE = 8192
+
+Degree = Annotated[int, Field(ge=1, le=1_000_000)]
+Batch = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Name = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class JobTable(_Table):
+    """The `[job]` table; None where a default will do."""
+
+    kind: Literal["training"] = "training"
+    model: Name | None = None
+    cluster: Name | None = None
+    devices: Degree | None = None
+    global_batch: Batch | None = None
+    sequence_length: Batch | None = None
+    precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
+    software: Name | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+
+
+class SplitTable(_Table):
+    """The `[split]` table; dp left out is what the devices leave."""
+
+    dp: Degree | None = None
+    tp: Degree = 1
+    pp: Degree = 1
+    cp: Degree = 1
+    ep: Degree = 1
+    vp: Degree = 1
+    micro_batch: Batch = 1
+    schedule: ScheduleName | None = None
+    recompute: Literal["none", "selective", "full"] = "none"
+    sequence_parallel: bool = False
+    zero_stage: int = Field(default=0, ge=0, le=3)
+
+
+class JobFile(_Table):
+    """A whole file."""
+
+    job: JobTable = JobTable()
+    split: SplitTable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A job with every name resolved and every default filled in."""
+
+    job: TrainingJob
+    cluster: Cluster
+    stack: SoftwareStack
+    table: JobTable
+    """The same as names and numbers, nothing left out."""
+    assumed: tuple[str, ...]
+    """What was not said, and what was taken for it, in words."""
+
+
+def read(path: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any]) -> JobFile:
+    """The job file at `path` (none: empty) under the given flags, which win.
+
+    Raises ValueError naming the file or the flags, the field, the value and what is right. Paths inside the
+    file are relative to it.
+    """
+    values = dict(read_table(path)) if path else {}
+    file = validated(JobFile, values, path) if path else JobFile()
+    job = validated(JobTable, {**_set(file.job, path), **job_flags}, "command line")
+    split = {**(_set(file.split, None) if file.split else {}), **split_flags}
+    table = validated(SplitTable, split, "command line") if split or file.split else None
+    return JobFile(job=job, split=table)
+
+
+def question(table: JobTable) -> Question:
+    """Resolve names and fill in defaults.
+
+    Raises ValueError for an unknown name (with its neighbours), a missing model or cluster, or a sequence that
+    the model cannot take.
+    """
+    for field, example, kind in (("model", "llama3-70b", "models"), ("cluster", "dgx-h100", "nodes")):
+        if getattr(table, field) is None:
+            raise ValueError(
+                f"{field}: none given; name one (--{field} {example}) or pass a job file "
+                f"(`meshwise profiles list {kind}` shows all)"
+            )
+    assert table.model is not None
+    assert table.cluster is not None
+    model = catalog.model(table.model)
+    cluster = catalog.cluster(table.cluster, table.devices)
+    defaults = _defaults(table, model, cluster)
+    _check_sequence(table, model)
+    filled = table.model_copy(update=defaults)
+    job = validated(
+        TrainingJob,
+        {
+            "model": model,
+            **filled.model_dump(include={"global_batch", "sequence_length", "precision", "optimizer"}),
+        },
+        "job",
+    )
+    cluster.accelerator.flops_per_second(job.precision)
+    stack = catalog.software(filled.software or DEFAULT_STACK)
+    assumed = tuple(_words(name, value, job) for name, value in defaults.items())
+    return Question(job, cluster, stack, filled, assumed)
+
+
+def plan(split: SplitTable, num_devices: int) -> Plan:
+    """The plan of a split on `num_devices`; dp left out is derived, and so is the schedule from vp.
+
+    Raises ValueError when the degrees do not multiply to the devices.
+    """
+    others = split.tp * split.pp * split.cp
+    product = f"tp*pp*cp = {split.tp}*{split.pp}*{split.cp} = {others}"
+    dp = split.dp or num_devices // others
+    if split.dp is None and num_devices % others:
+        raise ValueError(f"dp: {product} does not divide {num_devices} devices; choose degrees whose product does")
+    if dp * others != num_devices:
+        raise ValueError(
+            f"dp: dp*tp*pp*cp = {dp}*{split.tp}*{split.pp}*{split.cp} = {dp * others}, but there are "
+            f"{num_devices} devices; the product must equal it (leave dp out to have it derived)"
+        )
+    values = split.model_dump(exclude={"dp", "schedule", "recompute"})
+    schedule = split.schedule or ("interleaved" if split.vp > 1 else "1f1b")
+    return Plan(dp=dp, schedule=schedule, recompute=Recompute.parse(split.recompute), **values)
+
+
+def devices_of(file: JobFile) -> JobTable:
+    """The job table with devices taken from a complete split when nobody states them."""
+    split = file.split
+    if file.job.devices is not None or split is None or split.dp is None:
+        return file.job
+    return validated(JobTable, {**_set(file.job, None), "devices": split.dp * split.tp * split.pp * split.cp}, "split")
+
+
+def render(table: JobTable, plan: Plan, folder: Path) -> str:
+    """A plan file's text; paths are written relative to `folder`, where the file will be."""
+    job = table.model_dump(exclude_none=True)
+    for name in ("model", "cluster", "software"):
+        if _is_path(job.get(name)):
+            job[name] = os.path.relpath(job[name], folder)
+    lines = ["[job]", *(f"{name} = {_toml(value)}" for name, value in job.items()), "", "[split]"]
+    values = {name: getattr(plan, name) for name in PLAN_FIELDS} | {"recompute": plan.recompute.name.lower()}
+    return "\n".join([*lines, *(f"{name} = {_toml(value)}" for name, value in values.items())]) + "\n"
+
+
+def _set(table: BaseModel, path: Path | None) -> dict[str, Any]:
+    """Fields that were set, with file names made relative to the job file's folder."""
+    values = table.model_dump(exclude_unset=True)
+    for name in ("model", "cluster", "software"):
+        if path is not None and _is_path(values.get(name)) and not os.path.isabs(values[name]):
+            values[name] = os.path.normpath(path.parent / values[name])
+    return values
+
+
+def _is_path(name: Any) -> bool:
+    return isinstance(name, str) and (name.lower().endswith((".toml", ".json")) or name.startswith((".", os.sep)))
+
+
+def _toml(value: bool | int | str) -> str:
+    """A plain value as TOML, which is JSON here but for one letter it wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _defaults(table: JobTable, model: TransformerShape | LayerList, cluster: Cluster) -> dict[str, Any]:
+    """Values of the fields that `table` leaves open."""
+    chosen: dict[str, Any] = {}
+    if table.devices is None:
+        chosen["devices"] = cluster.num_devices
+    if table.sequence_length is None:
+        longest = model.max_sequence_length if isinstance(model, TransformerShape) else 1
+        chosen["sequence_length"] = min(longest, MAX_DEFAULT_SEQUENCE)
+    if table.global_batch is None:
+        length = table.sequence_length or chosen["sequence_length"]
+        share = TOKENS_PER_STEP / length / cluster.num_devices
+        per_device = max(1, round(share)) if isinstance(model, TransformerShape) else SAMPLES_PER_DEVICE
+        chosen["global_batch"] = per_device * cluster.num_devices
+    if table.precision is None:
+        chosen["precision"] = _default_precision(cluster.accelerator)
+    if table.software is None:
+        chosen["software"] = DEFAULT_STACK
+    return chosen
+
+
+def _default_precision(accelerator: Accelerator) -> str:
+    """bf16 where the device has it, else the nearest format it has."""
+    return next((name for name in ("bf16", "fp16", "fp32") if name in accelerator.peak_flops_per_second), "bf16")
+
+
+def _check_sequence(table: JobTable, model: TransformerShape | LayerList) -> None:
+    if isinstance(model, LayerList) and table.sequence_length not in (None, 1):
+        raise ValueError(
+            f"sequence_length: {model.name} is a plain list of layers without a sequence; leave it out, "
+            f"got {table.sequence_length}"
+        )
+
+
+def _words(name: str, value: Any, job: TrainingJob) -> str:
+    """One assumption as people say it."""
+    if name == "global_batch":
+        if isinstance(job.model, LayerList):
+            return f"global batch {value:,} ({SAMPLES_PER_DEVICE} a device)"
+        return f"global batch {value:,} ({_tokens(job.tokens_per_step)} tokens, whole sequences a device)"
+    return f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name} {value}"
+
+
+def _tokens(count: float) -> str:
+    exponent = min(int(math.log10(max(count, 1.0)) // 3), 3)
+    return f"{count / 1000**exponent:.3g}{('', ' k', ' M', ' G')[exponent]}"

@@ -1,0 +1,133 @@
+"""Answers as JSON: stable keys, SI units, fractions rather than percent. docs/json.md describes them.
+
+A value that is not known is null, never left out.
+"""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from meshwise.jobfile import Question
+from planner.breakdown import Breakdown
+from planner.choose.search import Answer, Candidate
+from planner.cost.estimate import Estimate
+from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
+from planner.plan import PLAN_FIELDS, Plan
+
+if TYPE_CHECKING:
+    from simulator.engine import Simulation
+
+SCHEMA_VERSION = 1
+
+
+def plan_fields(plan: Plan) -> dict[str, Any]:
+    """A plan's fields as they are written in a plan file."""
+    return {name: getattr(plan, name) for name in PLAN_FIELDS} | {"recompute": plan.recompute.name.lower()}
+
+
+def job(question: Question) -> dict[str, Any]:
+    """The question, with every default filled in, and the fields that were assumed."""
+    return question.table.model_dump() | {"assumed": list(question.assumed)}
+
+
+def rates(step_seconds: float, question: Question) -> dict[str, Any]:
+    """What a step time means in tokens and FLOPs."""
+    total = tokens_per_second(step_seconds, question.job)
+    return {
+        "step_seconds": step_seconds,
+        "tokens_per_second": total,
+        "tokens_per_second_per_device": total / question.cluster.num_devices,
+        "model_flops_per_second_per_device": float(
+            model_flops_per_second_per_device(step_seconds, question.job, question.cluster)
+        ),
+        "mfu": float(mfu(step_seconds, question.job, question.cluster)),
+    }
+
+
+def priced(question: Question, answer: Estimate) -> dict[str, Any]:
+    """One plan and what it costs."""
+    assert isinstance(answer.plan, Plan)
+    capacity = question.cluster.accelerator.memory_bytes
+    return {
+        "plan": plan_fields(answer.plan),
+        **rates(float(answer.step_seconds), question),
+        "interval": None,
+        "breakdown_seconds": answer.breakdown.parts(),
+        "memory_bytes": answer.memory.parts() | {"peak": answer.memory.peak_bytes, "capacity": capacity},
+        "fits": bool(answer.memory.peak_bytes <= capacity),
+    }
+
+
+def estimate(question: Question, answer: Estimate) -> dict[str, Any]:
+    """The document of `estimate --json`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "job": job(question),
+        **priced(question, answer),
+        "sources": sources(question),
+    }
+
+
+def search(question: Question, answer: Answer) -> dict[str, Any]:
+    """The document of `plan --json`; without candidates it says why nothing fits."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "job": job(question),
+        "candidates": [_candidate(question, candidate) for candidate in answer.candidates],
+        "num_plans": answer.num_plans,
+        "num_legal": answer.num_legal,
+        "num_fitting": answer.num_fitting,
+        "rejected": answer.rejected,
+        "nearest_misses": [
+            {"plan": plan_fields(miss.plan), "bytes_over": miss.bytes_over, "reason": miss.reason}
+            for miss in answer.nearest_misses
+        ],
+        "elapsed_seconds": answer.elapsed_seconds,
+        "sources": sources(question),
+    }
+
+
+def simulation(question: Question, answer: Estimate, played: "Simulation") -> dict[str, Any]:
+    """The document of `simulate --json`: the simulated step beside the estimate."""
+    assert isinstance(answer.plan, Plan)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "job": job(question),
+        "plan": plan_fields(answer.plan),
+        "estimated": rates(float(answer.step_seconds), question) | {"breakdown_seconds": answer.breakdown.parts()},
+        "simulated": _simulated(question, played.breakdown),
+        "busiest_rank": played.busiest_rank,
+        "peak_activations": list(played.peak_activations),
+        "peak_activation_bytes": list(played.peak_activation_bytes),
+        "sources": sources(question),
+    }
+
+
+def sources(question: Question) -> list[dict[str, Any]]:
+    """Where the figures came from: every record that the answer rests on."""
+    cluster = question.cluster
+    records: list[tuple[str, Any]] = [
+        ("model", question.job.model),
+        ("accelerator", cluster.accelerator),
+        ("cluster", cluster),
+        ("kernels", cluster.kernels),
+        *(("link", tier.curves) for tier in cluster.tiers),
+        ("software", question.stack),
+    ]
+    return [
+        {"kind": kind, "name": record.name, "source": record.source, "unverified": list(record.unverified)}
+        for kind, record in records
+    ]
+
+
+def _candidate(question: Question, candidate: Candidate) -> dict[str, Any]:
+    played = _simulated(question, candidate.simulated) if candidate.simulated else None
+    return priced(question, candidate.estimate) | {"simulated": played, "reason": candidate.reason}
+
+
+def _simulated(question: Question, breakdown: Breakdown) -> dict[str, Any]:
+    return rates(float(breakdown.step_seconds), question) | {"breakdown_seconds": asdict_parts(breakdown)}
+
+
+def asdict_parts(breakdown: Breakdown) -> dict[str, float]:
+    """Part -> seconds, as plain floats."""
+    return {name.removesuffix("_seconds"): float(value) for name, value in asdict(breakdown).items()}

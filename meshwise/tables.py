@@ -1,0 +1,259 @@
+"""Answers as tables for people: aligned, 120 columns at most, plain text when not on a terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from meshwise.jobfile import Question
+from planner.breakdown import PARTS, Breakdown
+from planner.choose.explain import PART_WORDS, duration, why_too_big
+from planner.choose.search import Answer, Candidate
+from planner.cost.estimate import Estimate
+from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
+from planner.plan import Plan
+from profiles.parameters import num_parameters
+from profiles.units import GIB, GIGA, TERA
+
+if TYPE_CHECKING:
+    from simulator.engine import Simulation
+
+BAR_CELLS = 32
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A table without frames; a column whose name starts with `>` is aligned to the right."""
+    made = Table(box=None, title=title, title_justify="left", title_style="bold", header_style="dim", pad_edge=False)
+    for name in columns:
+        right = name.startswith(">")
+        made.add_column(name.removeprefix(">"), justify="right" if right else "left", no_wrap=right)
+    return made
+
+
+def show_question(console: Console, question: Question) -> None:
+    """The question restated in one line, and what was assumed in another."""
+    job, cluster = question.job, question.cluster
+    tiers = ", ".join(f"{tier.link} x{tier.num_devices}" for tier in cluster.tiers)
+    length = f" of {job.sequence_length:,} tokens" if job.sequence_length > 1 else ""
+    console.print(
+        f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {cluster.num_devices:,} "
+        f"{cluster.accelerator.name} ({cluster.name}: {tiers}), {job.global_batch:,} sequences{length} a step, "
+        f"{job.precision}, {question.stack.name}",
+        style="bold",
+        markup=False,
+    )
+    if question.assumed:
+        console.print(f"assumed: {'; '.join(question.assumed)}", markup=False)
+    doubts = unverified(question)
+    if doubts:
+        console.print(f"figures nobody could check against a source: {', '.join(doubts)}", markup=False)
+    console.print()
+
+
+def unverified(question: Question) -> list[str]:
+    """Unverified figures that the answer rests on, as `record.field`."""
+    device = question.cluster.accelerator
+    peak = f"peak_flops_per_second.{question.job.precision}"
+    used = {"memory_bytes", "memory_bytes_per_second", "peak_flops_per_second", peak}
+    doubts = [f"{device.name}.{field}" for field in device.unverified if field in used]
+    model = question.job.model
+    return doubts + [f"{model.name}.{field}" for field in model.unverified if not field.startswith("published")]
+
+
+def show_answer(console: Console, question: Question, answer: Answer, saved: Path | None) -> None:
+    """A ranked list of plans, the winner in detail, why the others lost, what was pruned, what to try next."""
+    show_question(console, question)
+    console.print(_ranking(question, answer))
+    console.print()
+    losers = [candidate for candidate in answer.candidates if candidate is not answer.candidates[0]]
+    if losers:
+        console.print("why the others lost", style="bold")
+        for number, candidate in enumerate(losers, start=2):
+            console.print(f"{number:>3}  {candidate.reason}", markup=False)
+        console.print()
+    best = answer.candidates[0]
+    console.print(_breakdown_table(f"step of plan 1: {best.plan}", best.estimate.breakdown, best.simulated))
+    console.print()
+    console.print(_memory_table(question, best.estimate))
+    console.print()
+    _show_pruned(console, answer)
+    _show_next(console, question, best.plan, saved)
+
+
+def show_refusal(console: Console, question: Question, answer: Answer, fixed: Mapping[str, int | str | bool]) -> None:
+    """Why no plan fits: the nearest misses, the rules that rejected, and what would help."""
+    show_question(console, question)
+    console.print("no plan fits", style="bold")
+    held = ", ".join(f"{name}={value}" for name, value in fixed.items())
+    if not answer.num_plans:
+        devices = question.cluster.num_devices
+        console.print(f"  no split of {devices:,} devices for {question.job.model.name} has {held}", markup=False)
+        return
+    for miss in answer.nearest_misses:
+        console.print(f"  {miss.plan}: {miss.reason}", markup=False)
+    if fixed:
+        console.print(f"  held fixed: {held}", markup=False)
+    _show_pruned(console, answer)
+    if answer.nearest_misses:
+        console.print("what would help: more --devices, an accelerator with more memory, a shorter --sequence-length")
+    else:
+        console.print(
+            "what would help: a --global-batch and --devices that share factors, or fewer fields held by --fix"
+        )
+
+
+def show_estimate(console: Console, question: Question, answer: Estimate) -> None:
+    """One plan: its rates, its step by part and its memory by part."""
+    assert isinstance(answer.plan, Plan)
+    show_question(console, question)
+    console.print(f"{answer.plan}: {_rates(float(answer.step_seconds), question)}", markup=False)
+    if answer.memory.peak_bytes > question.cluster.accelerator.memory_bytes:
+        console.print(f"does not fit: {why_too_big(answer, question.cluster)}", style="bold red", markup=False)
+    console.print()
+    console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
+    console.print()
+    console.print(_memory_table(question, answer))
+
+
+def show_simulation(console: Console, question: Question, answer: Estimate, played: "Simulation") -> None:
+    """The simulated step beside the estimate, and what each pipeline rank held."""
+    assert isinstance(answer.plan, Plan)
+    show_question(console, question)
+    simulated = played.breakdown
+    console.print(f"{answer.plan}: simulated {_rates(float(simulated.step_seconds), question)}", markup=False)
+    console.print()
+    console.print(_breakdown_table("step by part, on the busiest rank", answer.breakdown, simulated))
+    console.print()
+    held = played.peak_activations
+    shown = ", ".join(str(count) for count in held[:16]) + (", ..." if len(held) > 16 else "")
+    console.print(f"microbatches held at the peak, by pipeline rank: {shown}")
+
+
+def parameters(count: float) -> str:
+    """`70.6 B`."""
+    return f"{count / TERA:.3g} T" if count >= TERA else f"{count / GIGA:.3g} B"
+
+
+def _rates(step_seconds: float, question: Question) -> str:
+    per_device = tokens_per_second(step_seconds, question.job) / question.cluster.num_devices
+    flops = model_flops_per_second_per_device(step_seconds, question.job, question.cluster)
+    used = mfu(step_seconds, question.job, question.cluster)
+    return (
+        f"step {duration(step_seconds)}, {per_device:,.0f} tokens/s/device, "
+        f"{flops / TERA:,.0f} model TFLOP/s/device, MFU {used:.1%}"
+    )
+
+
+_SPLIT_COLUMNS = ("dp", "tp", "pp", "cp", "ep", "vp", "micro_batch", "schedule", "recompute", "zero_stage")
+_SHORT = {"micro_batch": "mb", "zero_stage": "zero"}
+
+
+def _ranking(question: Question, answer: Answer) -> Table:
+    """Plan fields as columns, those that no candidate uses left out."""
+    found, default = answer.candidates, Plan()
+    used = [
+        name
+        for name in _SPLIT_COLUMNS
+        if name in ("dp", "tp", "pp", "micro_batch")
+        or any(getattr(candidate.plan, name) != getattr(default, name) for candidate in found)
+    ]
+    simulated = any(candidate.simulated for candidate in found)
+    headings = [f"{'' if name in ('schedule', 'recompute') else '>'}{_SHORT.get(name, name)}" for name in used]
+    capacity = question.cluster.accelerator.memory_bytes / GIB
+    made = table(
+        ">#", *headings, "sp", *((">simulated",) if simulated else ()), ">estimate", ">tokens/s/device", ">MFU",
+        f">GiB of {capacity:.1f}", ">slower",
+    )  # fmt: skip
+    for number, candidate in enumerate(found, start=1):
+        made.add_row(str(number), *_ranking_row(question, candidate, found[0], used, simulated),
+                     style="bold" if number == 1 else None)  # fmt: skip
+    return made
+
+
+def _ranking_row(
+    question: Question, candidate: Candidate, best: Candidate, used: list[str], simulated: bool
+) -> list[str]:
+    plan, step_seconds = candidate.plan, float(candidate.step_seconds)
+    played = [duration(candidate.simulated.step_seconds) if candidate.simulated else "-"] if simulated else []
+    return [
+        *(plan.recompute.name.lower() if name == "recompute" else str(getattr(plan, name)) for name in used),
+        "sp" if plan.sequence_parallel else "",
+        *played,
+        duration(float(candidate.estimate.step_seconds)),
+        f"{tokens_per_second(step_seconds, question.job) / question.cluster.num_devices:,.0f}",
+        f"{mfu(step_seconds, question.job, question.cluster):.1%}",
+        f"{candidate.estimate.memory.peak_bytes / GIB:.1f}",
+        "" if candidate is best else f"+{step_seconds / best.step_seconds - 1.0:.1%}",
+    ]
+
+
+def _breakdown_table(title: str, estimated: Breakdown, simulated: Breakdown | None) -> Table:
+    """Parts that take any time, with a bar; two columns of seconds when there is a simulation."""
+    shown = simulated or estimated
+    step = float(shown.step_seconds)
+    made = table("part", ">estimated", *((">simulated",) if simulated else ()), ">share", "", title=title)
+    for part in PARTS:
+        columns = [breakdown.parts()[part] for breakdown in (estimated, simulated) if breakdown]
+        if max(columns) > 0.0:
+            share = float(columns[-1]) / step
+            made.add_row(PART_WORDS[part], *(duration(float(value)) for value in columns), f"{share:.1%}", bar(share))
+    totals = [duration(float(one.step_seconds)) for one in (estimated, simulated) if one]
+    made.add_row("step", *totals, "100.0%", "", style="bold")
+    return made
+
+
+def _memory_table(question: Question, answer: Estimate) -> Table:
+    capacity = question.cluster.accelerator.memory_bytes
+    made = table("part", ">GiB", ">of capacity", "", title="memory of the fullest rank")
+    for part, num_bytes in answer.memory.parts().items():
+        if num_bytes > 0.0:
+            share = float(num_bytes) / capacity
+            made.add_row(part, f"{num_bytes / GIB:.2f}", f"{share:.1%}", bar(share))
+    peak = float(answer.memory.peak_bytes)
+    made.add_row("peak", f"{peak / GIB:.2f}", f"{peak / capacity:.1%}", bar(peak / capacity), style="bold")
+    return made
+
+
+def bar(fraction: float) -> Text:
+    """A bar of `fraction` of BAR_CELLS, in characters every terminal and log has."""
+    cells = min(BAR_CELLS, round(fraction * BAR_CELLS))
+    return Text("#" * cells, style="cyan")
+
+
+def _show_pruned(console: Console, answer: Answer) -> None:
+    console.print(
+        f"searched {answer.num_plans:,} plans in {duration(answer.elapsed_seconds)}: {answer.num_legal:,} legal, "
+        f"{answer.num_fitting:,} fit in memory",
+        markup=False,
+    )
+    for rule, count in sorted(answer.rejected.items(), key=lambda item: -item[1]):
+        console.print(f"{count:>9,} break: {rule}", markup=False)
+    console.print()
+
+
+def _show_next(console: Console, question: Question, plan: Plan, saved: Path | None) -> None:
+    console.print("next", style="bold")
+    if saved:
+        lines = [f"meshwise simulate {saved} --gantt step.png --trace step.json", f"meshwise estimate {saved} --json"]
+    else:
+        table, flags = question.table, split_flags(plan)
+        asked = f"--model {table.model} --cluster {table.cluster} --devices {table.devices}"
+        lines = [f"meshwise plan {asked} --save plan.toml", "meshwise simulate plan.toml --gantt step.png",
+                 f"meshwise estimate {asked} {flags}"]  # fmt: skip
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def split_flags(plan: Plan) -> str:
+    """The command-line options that say this split."""
+    default = Plan()
+    flags = []
+    for name in ("tp", "pp", "cp", "ep", "vp", "micro_batch", "schedule", "zero_stage"):
+        if getattr(plan, name) != getattr(default, name):
+            flags.append(f"--{name.replace('_', '-')} {getattr(plan, name)}")
+    flags += ["--sequence-parallel"] if plan.sequence_parallel else []
+    flags += [f"--recompute {plan.recompute.name.lower()}"] if plan.recompute else []
+    return " ".join(flags)
