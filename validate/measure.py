@@ -1,0 +1,120 @@
+"""Honest clocks for one rank: spans of phases, time lost to other processes, peak memory.
+
+CPU steps are timed by the host; CUDA phases by events on the stream, read after the step has ended.
+"""
+
+import contextlib
+import ctypes
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from profiles.units import KIB, MILLI, NANO
+
+_RETURN_ALLOCATIONS_ABOVE_BYTES = int(64 * KIB)
+_MALLOPT_TRIM_THRESHOLD, _MALLOPT_TOP_PAD, _MALLOPT_MMAP_THRESHOLD = -1, -2, -3
+"""Parameter numbers of mallopt(3)."""
+_CLEAR_PEAK = "5"
+"""What resets the peak resident set when written to /proc/self/clear_refs (proc(5))."""
+
+
+def settle_process() -> None:
+    """One compute thread, and a scheduling class under which gloo's polling threads do not steal the core."""
+    torch.set_num_threads(1)
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def return_freed_memory() -> None:
+    """Make malloc give freed blocks back at once, so that the resident set is what tensors hold (glibc only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MALLOPT_MMAP_THRESHOLD, _RETURN_ALLOCATIONS_ABOVE_BYTES)
+        libc.mallopt(_MALLOPT_TRIM_THRESHOLD, _RETURN_ALLOCATIONS_ABOVE_BYTES)
+        libc.mallopt(_MALLOPT_TOP_PAD, 0)
+
+
+def queue_wait_seconds() -> float:
+    """Seconds the main thread has waited for a core so far; 0 where the kernel does not say."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) * NANO
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Spans of one step: (name, start, end) in seconds from the step's start."""
+
+    device: torch.device
+    spans: list[tuple[str, Any, Any]] = field(default_factory=list)
+    origin: Any = None
+
+    def start(self) -> None:
+        """Forget the last step and take this moment as zero."""
+        self.spans.clear()
+        self.origin = self.mark()
+
+    def mark(self) -> Any:
+        """This moment: host seconds on a CPU, an event on the current stream on CUDA."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, name: str, start: Any, end: Any) -> None:
+        """Note a span between two marks."""
+        self.spans.append((name, start, end))
+
+    @contextlib.contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Note the time the body takes."""
+        start = self.mark()
+        yield
+        self.add(name, start, self.mark())
+
+    def read(self) -> list[list[Any]]:
+        """[name, start, end] of every span in seconds; on CUDA call it after a synchronisation."""
+        return [[name, self._since_origin(start), self._since_origin(end)] for name, start, end in self.spans]
+
+    def _since_origin(self, mark: Any) -> float:
+        if self.device.type != "cuda":
+            return float(mark - self.origin)
+        return float(self.origin.elapsed_time(mark)) * MILLI
+
+
+class PeakMemory:
+    """Peak memory of this process since `__init__`: the CUDA allocator's, or the resident set of a CPU process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
+        self.before_bytes = _status_bytes("VmRSS")
+
+    def read(self) -> dict[str, float]:
+        """`allocated_bytes` and `reserved_bytes` at their peaks; on a CPU both are the growth of the resident set."""
+        if self.device.type == "cuda":
+            return {
+                "allocated_bytes": float(torch.cuda.max_memory_allocated(self.device)),
+                "reserved_bytes": float(torch.cuda.max_memory_reserved(self.device)),
+            }
+        grown = _status_bytes("VmHWM") - self.before_bytes
+        return {"allocated_bytes": grown, "reserved_bytes": grown}
+
+
+def _status_bytes(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return float(line.split()[1]) * KIB
+    return float("nan")

@@ -1,0 +1,125 @@
+"""What to run for real, and whether `validate` can: decided without torch; a refusal says why."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from planner.plan import Plan, Recompute
+from profiles.model import LayerList, TransformerShape
+from profiles.workload import TrainingJob
+
+RUNNABLE_PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What every rank of one launch is told."""
+
+    job: TrainingJob
+    plan: Plan
+    num_warmup: int = 3
+    num_steps: int = 10
+    num_profiled: int = 0
+    """Further steps under torch.profiler, which finds the time in tensor-parallel collectives."""
+    measure_memory: bool = False
+    """Return freed memory at once and report the peak; slows the steps, so ask for it in a launch of its own."""
+    seed: int = 1234
+    device: str = "auto"
+    """"cpu", "cuda", or "auto": CUDA when there is a GPU for every local rank."""
+    collective_timeout_seconds: float = 60.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for another process."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return values | {"job": self.job.model_dump(mode="json"), "plan": asdict(self.plan)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "RunSpec":
+        """The inverse of `to_json`."""
+        plan = Plan(**(values["plan"] | {"recompute": Recompute(values["plan"]["recompute"])}))
+        return cls(**(values | {"job": TrainingJob.model_validate(values["job"]), "plan": plan}))
+
+
+def check_runnable(job: TrainingJob, plan: Plan) -> None:
+    """Raise ValueError, naming the field, its value and what would be right, when `plan` of `job` cannot be run."""
+    _check_model(job)
+    _check_split(job, plan)
+    assert isinstance(job.model, TransformerShape)
+    for axis, field, size in (
+        ("tp", "num_heads", job.model.num_heads),
+        ("tp", "num_kv_heads", job.model.num_kv_heads),
+        ("tp", "ffn_size", job.model.ffn_size),
+        ("tp", "vocabulary_size", job.model.vocabulary_size),
+    ):
+        if size % plan.tp:
+            raise ValueError(f"{axis}: {plan.tp} does not divide {field}, which is {size}")
+
+
+def _check_model(job: TrainingJob) -> None:
+    model = job.model
+    if isinstance(model, LayerList):
+        raise ValueError(f"model: {model.name} is a list of layers; validate runs decoder or encoder transformers")
+    refused = {
+        "moe": model.moe is not None,
+        "mla": model.mla is not None,
+        "num_encoder_layers": model.num_encoder_layers > 0,
+        "qk_norm": model.qk_norm,
+        "norms_per_layer": model.norms_per_layer != 2,
+        "sliding_window": model.sliding_window is not None and model.sliding_window < job.sequence_length,
+        "num_extra_parameters": model.num_extra_parameters > 0,
+    }
+    found = [name for name, present in refused.items() if present]
+    if found:
+        raise ValueError(
+            f"model: {model.name} has {', '.join(found)}, which the GPT of validate does not build; "
+            "take a dense transformer of one stack with two norms a layer"
+        )
+    if not model.num_learned_positions and model.head_dim % 2:
+        raise ValueError(f"head_dim: rotary positions turn pairs and need an even number, got {model.head_dim}")
+    if 0 < model.num_learned_positions < job.sequence_length:
+        raise ValueError(
+            f"sequence_length: {job.sequence_length} exceeds the {model.num_learned_positions} learned positions"
+        )
+    if job.precision not in RUNNABLE_PRECISIONS:
+        raise ValueError(f"precision: validate runs {' or '.join(RUNNABLE_PRECISIONS)}, not {job.precision}")
+
+
+def _check_split(job: TrainingJob, plan: Plan) -> None:
+    for axis in ("cp", "ep"):
+        if getattr(plan, axis) > 1:
+            raise ValueError(f"{axis}: validate runs dp, tp and pp splits only, got {axis}={getattr(plan, axis)}")
+    if plan.zero_stage and (plan.tp > 1 or plan.pp > 1):
+        raise ValueError("zero_stage: validate shards the optimizer of a pure dp split only (tp=1, pp=1)")
+    if plan.zero_stage > 1:
+        raise ValueError(f"zero_stage: validate runs 0 or 1, got {plan.zero_stage}")
+    if plan.recompute == Recompute.SELECTIVE:
+        raise ValueError("recompute: validate runs none or full; fused attention keeps no scores to recompute")
+    if job.global_batch % (plan.dp * plan.micro_batch):
+        raise ValueError(
+            f"global_batch: {job.global_batch} is not a multiple of dp x micro_batch = {plan.dp * plan.micro_batch}"
+        )
+    if plan.sequence_parallel and job.sequence_length % plan.tp:
+        raise ValueError(f"sequence_length: {job.sequence_length} is not a multiple of tp={plan.tp}")
+    _check_pipeline(job, plan)
+
+
+def _check_pipeline(job: TrainingJob, plan: Plan) -> None:
+    model = job.model
+    assert isinstance(model, TransformerShape)
+    if (plan.vp > 1) != (plan.schedule == "interleaved") and plan.pp > 1:
+        raise ValueError(f"vp: the interleaved schedule needs more than 1 and the others exactly 1, got {plan.vp}")
+    if plan.pp == 1 and plan.vp > 1:
+        raise ValueError(f"vp: virtual stages need pp > 1, got vp={plan.vp}")
+    if model.num_layers < plan.pp * plan.vp:
+        raise ValueError(f"pp: {plan.pp * plan.vp} stages need as many layers, the model has {model.num_layers}")
+    if plan.pp == 1:
+        return
+    if model.tied_embeddings:
+        raise ValueError("tied_embeddings: validate ties them on one stage only; take pp=1 or an untied model")
+    num_microbatches = plan.num_microbatches(job.global_batch)
+    if num_microbatches < plan.pp:
+        raise ValueError(
+            f"pp: {plan.pp} stages need at least {plan.pp} microbatches a step, got {num_microbatches}; "
+            "raise global_batch or lower micro_batch"
+        )
+    if plan.vp > 1 and num_microbatches % plan.pp:
+        raise ValueError(f"pp: interleaved needs microbatches in multiples of {plan.pp}, got {num_microbatches}")

@@ -1,0 +1,58 @@
+"""One rank of a run that torchrun started: runs in place and shares results through torchrun's store."""
+
+import itertools
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from validate.launch import Body, LaunchError, Report, launch_local
+
+_RUNS = itertools.count()
+"""Runs of this process, the same number on every rank: keys of one run must not meet those of the next."""
+
+
+def run_in_place(
+    body: Body, values: dict[str, Any], num_ranks: int, timeout_seconds: float, on_progress: Report | None
+) -> list[dict[str, Any]]:
+    """Run `body` as this process's rank and return every rank's result, the same list on all of them.
+
+    A run of one rank (the baseline) happens in a child of rank 0 while the others wait. Raises LaunchError when
+    torchrun started another number of processes than the plan has ranks.
+    """
+    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
+    exchange = dist.PrefixStore(f"run-{next(_RUNS)}", store)
+    if num_ranks == 1 and world > 1:
+        if rank == 0:
+            _put(exchange, 0, lambda: launch_local(body, values, 1, timeout_seconds=timeout_seconds)[0])
+        return [_get(exchange, 0)]
+    if num_ranks != world:
+        raise LaunchError(f"the plan needs {num_ranks} ranks but torchrun started {world}; use --nproc-per-node")
+    report: Report = on_progress if on_progress is not None and rank == 0 else _ignore
+    _put(exchange, rank, lambda: body(values, report))
+    return [_get(exchange, other) for other in range(world)]
+
+
+def _put(exchange: Any, rank: int, run: Callable[[], dict[str, Any]]) -> None:
+    """Publish the result, or the error: the others must not wait for a rank that failed."""
+    try:
+        exchange.set(str(rank), json.dumps({"result": run()}))
+    except Exception as error:
+        exchange.set(str(rank), json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        raise
+
+
+def _get(exchange: Any, rank: int) -> dict[str, Any]:
+    answer = json.loads(exchange.get(str(rank)))
+    if "error" in answer:
+        raise LaunchError(f"rank {rank} failed: {answer['error']}")
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+def _ignore(phase: str) -> None:
+    """Phases of ranks other than the first are not shown."""

@@ -1,0 +1,183 @@
+"""One rank of a plan, for real: builds its share of the model, trains a few steps, and says how long they took.
+
+`run_rank` takes and returns plain JSON values and finds its place from the environment that torchrun sets
+(RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from planner.plan import Plan
+from profiles.model import TransformerShape
+from profiles.units import MICRO
+from validate.measure import PeakMemory, Recorder, queue_wait_seconds, return_freed_memory, settle_process
+from validate.models import token_batch
+from validate.runnable import RunSpec, check_runnable
+from validate.steps import Trainer, make_trainer
+
+_JOINED = itertools.count()
+"""Groups this process has joined: keys of one must not meet those of the next in torchrun's store."""
+
+
+Report = Callable[[str], None]
+
+
+def run_rank(values: dict[str, Any], report: Report = lambda phase: None) -> dict[str, Any]:
+    """Train the steps that `values` (`RunSpec.to_json`) asks for and return this rank's figures.
+
+    `report` is told the phase the rank enters. The result has `rank`, `coordinates`, `losses` (None but on the
+    last stage), `steps` (`seconds`, `queue_wait_seconds`, `spans` of each), `tp_fraction` and `memory`.
+    Raises ValueError when the plan cannot be run, and what torch raises when a peer fails.
+    """
+    spec = RunSpec.from_json(values)
+    check_runnable(spec.job, spec.plan)
+    settle_process()
+    if spec.measure_memory:
+        return_freed_memory()
+    device = choose_device(spec.device)
+    report("joining the process group")
+    join(device, spec.plan.num_ranks, spec.collective_timeout_seconds)
+    try:
+        return _train(spec, device, report)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this rank; raises ValueError when `name` is "cuda" and there are fewer GPUs than local ranks."""
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cuda" and available < local_size:
+        raise ValueError(f"device: cuda needs a GPU for each of {local_size} local ranks, this host has {available}")
+    if name == "cpu" or available < local_size:
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def join(device: torch.device, num_ranks: int, timeout_seconds: float) -> None:
+    """Enter the process group described by the environment, which must hold `num_ranks` ranks."""
+    world = int(os.environ["WORLD_SIZE"])
+    if world != num_ranks:
+        raise ValueError(f"plan: it needs {num_ranks} ranks, but {world} were started")
+    timeout = timedelta(seconds=timeout_seconds)
+    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"group-{next(_JOINED)}", store),
+        rank=rank,
+        world_size=world,
+        timeout=timeout,
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
+def make_mesh(plan: Plan, device: torch.device) -> DeviceMesh:
+    """Ranks as the planner numbers them: tp fastest, then dp, then pp."""
+    return init_device_mesh(device.type, (plan.pp, plan.dp, plan.tp), mesh_dim_names=("pp", "dp", "tp"))
+
+
+def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any]:
+    mesh = make_mesh(spec.plan, device)
+    memory = PeakMemory(device)
+    report("building the model")
+    recorder = Recorder(device)
+    trainer = make_trainer(spec.job, spec.plan, mesh, recorder, spec.seed)
+    batches = _Batches(spec, mesh, device)
+    losses, steps = [], []
+    for index in range(spec.num_warmup + spec.num_steps):
+        report(f"step {index + 1} of {spec.num_warmup + spec.num_steps}")
+        inputs, targets = batches.draw(index)
+        step, loss = timed_step(trainer, inputs, targets, device)
+        losses.append(loss)
+        if index >= spec.num_warmup:
+            steps.append(step)
+    report("profiling")
+    tp_fraction = profiled_tp_fraction(trainer, batches, spec, device) if spec.num_profiled else None
+    return {
+        "rank": dist.get_rank(),
+        "coordinates": {axis: mesh.get_local_rank(axis) for axis in ("pp", "dp", "tp")},
+        "device": device.type,
+        "losses": _mean_over_dp(losses, mesh, device),
+        "steps": steps,
+        "tp_fraction": tp_fraction,
+        "memory": memory.read(),
+        "num_parameters": trainer.num_parameters,
+    }
+
+
+class _Batches:
+    """This rank's share of the global batch of each step."""
+
+    def __init__(self, spec: RunSpec, mesh: DeviceMesh, device: torch.device) -> None:
+        self.spec, self.device, self.rank = spec, device, mesh.get_local_rank("dp")
+
+    def draw(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of step `index`, each (global_batch / dp, T)."""
+        job = self.spec.job
+        assert isinstance(job.model, TransformerShape)
+        inputs, targets = token_batch(job.model, job.global_batch, job.sequence_length, self.spec.seed + index)
+        share = job.global_batch // self.spec.plan.dp
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        return inputs[mine].to(self.device), targets[mine].to(self.device)
+
+
+def timed_step(
+    trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, device: torch.device
+) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """One optimizer step between barriers: its seconds, the seconds spent queueing for a core, and its spans."""
+    dist.barrier()
+    waited, start = queue_wait_seconds(), time.perf_counter()
+    trainer.recorder.start()
+    loss = trainer.step(inputs, targets)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - start
+    step = {"seconds": seconds, "queue_wait_seconds": queue_wait_seconds() - waited, "spans": trainer.recorder.read()}
+    return step, loss
+
+
+def _mean_over_dp(losses: list[torch.Tensor | None], mesh: DeviceMesh, device: torch.device) -> list[float] | None:
+    """Loss of each step over the global batch; None on ranks that hold no head."""
+    present = [loss for loss in losses if loss is not None]
+    if not present:
+        return None
+    stacked = torch.stack(present).to(device, torch.float32)
+    dist.all_reduce(stacked, group=mesh.get_group("dp"))
+    return [float(value) for value in stacked / mesh["dp"].size()]
+
+
+def profiled_tp_fraction(trainer: Trainer, batches: _Batches, spec: RunSpec, device: torch.device) -> float:
+    """Share of forward and backward time that this rank spends in tensor-parallel collectives."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    busy, inside = 0.0, 0.0
+    for index in range(spec.num_profiled):
+        inputs, targets = batches.draw(spec.num_warmup + spec.num_steps + index)
+        with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+            step, _ = timed_step(trainer, inputs, targets, device)
+        busy += sum(end - start for name, start, end in step["spans"] if name in ("forward", "backward"))
+        inside += _functional_collective_seconds(profile, device)
+    return inside / busy
+
+
+def _functional_collective_seconds(profile: Any, device: torch.device) -> float:
+    """Time blocked in DTensor's collectives: their host calls on gloo, the NCCL kernels on CUDA."""
+    total = 0.0
+    for event in profile.key_averages():
+        if device.type == "cuda":
+            if event.key.startswith("ncclDevKernel") and "SendRecv" not in event.key:
+                total += event.device_time_total
+        elif event.key.startswith("_c10d_functional::"):
+            total += event.self_cpu_time_total
+    return total * MICRO
