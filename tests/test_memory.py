@@ -12,7 +12,7 @@ from planner.plan import Plan, PlanGrid, Recompute
 from profiles.catalog import model, software
 from profiles.model import TransformerShape
 from profiles.software import default_stack
-from profiles.units import GIB
+from profiles.units import GIB, GIGA
 from profiles.workload import TrainingJob
 
 STACK = default_stack()
@@ -67,12 +67,12 @@ def test_states_of_the_sequence_parallelism_paper() -> None:
 
 
 def test_device_memory_of_bloom() -> None:
-    """BLOOM's final split on 384 A100: 60 GB on the device (bigscience@9e64edec2a chronicles), within 10 %."""
+    """BLOOM's final split on 384 A100: 59 GB on the device (bigscience@9e64edec2a chronicles)."""
     shape = model("bloom-176b")
     job = TrainingJob(model=shape, global_batch=2048, sequence_length=2048)
     plan = Plan(dp=8, tp=4, pp=12, micro_batch=2, recompute=Recompute.FULL, zero_stage=1)
     peak = memory(plan, job, software("megatron-deepspeed-bf16-2022")).peak_bytes
-    assert peak / GIB == pytest.approx(60.0, rel=0.10)
+    assert peak / GIGA == pytest.approx(59.0, rel=0.10)
 
 
 LLAMA = TrainingJob(model=model("llama3-8b"), global_batch=256, sequence_length=4096)
