@@ -94,9 +94,7 @@ def test_recomputation_trades_time_for_memory() -> None:
 
 
 def test_a_sharded_optimizer_updates_less() -> None:
-    whole, sharded = (
-        estimate(Plan(dp=8, zero_stage=stage), job("gpt2-xl"), cluster(8), stack()) for stage in (0, 1)
-    )
+    whole, sharded = (estimate(Plan(dp=8, zero_stage=stage), job("gpt2-xl"), cluster(8), stack()) for stage in (0, 1))
     assert sharded.breakdown.optimizer_seconds < whole.breakdown.optimizer_seconds / 4
     assert sharded.memory.peak_bytes < whole.memory.peak_bytes
 

@@ -250,14 +250,12 @@ def _core(
 ) -> list[Step]:
     """Scores, softmax and context: one fused kernel, or two batched products with the scores in memory."""
     keys = _exchange_keys(shard, kv_heads * (dim + value_dim))
-    key_length, masked = shard.key_length, causal
-    if model.sliding_window is not None and model.sliding_window < shard.key_length / 2.0:
-        key_length, masked = float(model.sliding_window), False
+    key_length = _keys_seen(model, shard.key_length)
     if shard.stack.attention_kernel != "unfused":
         dtype = "bf16" if shard.dtype == "fp8" else shard.dtype
         kernel = Attention(
             shard.sequences, heads, kv_heads, shard.query_length, key_length, dim, value_dim,
-            masked, shard.stack.attention_kernel, dtype,
+            causal, shard.stack.attention_kernel, dtype,
         )  # fmt: skip
         return [keys, Step.of(kernel, is_core=True)]
     batch, scores = shard.sequences * heads, shard.sequences * heads * shard.query_length * shard.key_length
@@ -270,6 +268,15 @@ def _core(
         Step(softmax.op, softmax.backward, is_core=True),
         Step.of(Gemm(shard.query_length, value_dim, shard.key_length, batch, dtype), is_core=True),
     ]
+
+
+def _keys_seen(model: TransformerShape, length: float) -> float:
+    """Key length with the pairs of an average layer: under a window w a sequence of s has s w - w^2 / 2 of them."""
+    if model.sliding_window is None or model.sliding_window >= length:
+        return length
+    full = model.num_full_attention_layers / model.num_layers
+    window = float(model.sliding_window)
+    return full * length + (1.0 - full) * (2.0 * window - window**2 / length)
 
 
 def _exchange_keys(shard: Shard, features: Numbers) -> Step:

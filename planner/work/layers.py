@@ -16,6 +16,7 @@ from planner.work.blocks import Shard, Step
 from planner.work.ops import Listed
 from planner.work.program import Work
 from profiles.model import LayerList, ModelShape, TransformerShape
+from profiles.parameters import model_flops_per_token
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
@@ -126,30 +127,10 @@ def boundary_bytes(job: TrainingJob, split: Plan | PlanGrid, stack: SoftwareStac
     return streams * shard.width * shard.tokens * job.model.hidden_size / slices
 
 
-@lru_cache(maxsize=512)
-def _flops_once(job: TrainingJob) -> float:
-    """Model FLOPs of one sequence, forward and backward, without recomputation."""
-    plan, total = Plan(), 0.0
-    kinds = sequence(job.model)
-    for kind in set(kinds):
-        work = layer_work(job, kind, plan, _REFERENCE_STACK)
-        flops = sum(op.flops * count for op, count in (*work.forward.ops, *work.backward.ops) if hasattr(op, "flops"))
-        total += float(flops) * kinds.count(kind)
-    return total
-
-
 def model_flops(job: TrainingJob) -> float:
-    """Model FLOPs of the step: every product of the forward and backward pass once, recomputation left out.
+    """Model FLOPs of the step, without recomputation and with all attention pairs: the numerator of MFU.
 
-    Attention counts all pairs, without the causal half, as Megatron-LM reports it
-    [Narayanan 2021, arXiv:2104.04473, eq. 3].
+    Source: `profiles.parameters.model_flops_per_token`; the operations of `layer_work` add up to the same.
     """
-    return _flops_once(job) * job.global_batch
-
-
-_REFERENCE_STACK = SoftwareStack(
-    name="reference",
-    source="a frame of reference for counting FLOPs, not a measurement",
-    attention_kernel="unfused",
-    vocabulary_multiple=1,
-)
+    samples = job.global_batch if isinstance(job.model, LayerList) else job.tokens_per_step
+    return float(samples * model_flops_per_token(job.model, job.sequence_length))
