@@ -66,7 +66,7 @@ class KernelCurves(Sourced):
     """Curves of one accelerator (or of the pool that stands in for devices nobody measured)."""
 
     accelerators: tuple[str, ...] = ()
-    """Names of the accelerators measured; empty for the pool."""
+    """Names of the accelerators served: the one measured and others with the same chip; empty for the pool."""
     gemm: dict[str, GemmCurve] = Field(min_length=1)
     """By dtype."""
     attention: dict[str, AttentionCurve] = Field(min_length=1)
@@ -119,7 +119,7 @@ class LinkCurves(Sourced):
     """Curves of one kind of link, by collective."""
 
     links: tuple[str, ...] = ()
-    """Names of the links measured (`Tier.link`); empty for the pool of a class."""
+    """Names of the links served (`Tier.link`): measured, or of the same kind; empty for the pool of a class."""
     link_class: Literal["scale_up", "pcie", "network", "host"]
     collectives: dict[CollectiveOp, CollectiveCurve] = Field(min_length=1)
 
