@@ -13,7 +13,7 @@ from validate.models import build_stage, rotate, token_batch, token_loss  # noqa
 SHAPE = TransformerShape(
     name="small", source="made up for tests", family="gpt", num_layers=3, hidden_size=24, num_heads=6, num_kv_heads=6,
     head_dim=4, ffn_size=40, vocabulary_size=50, max_sequence_length=12, num_learned_positions=12,
-    norm="layer_norm", linear_bias=True,
+    norm="layer_norm", qkv_bias=True, linear_bias=True,
 )  # fmt: skip
 VARIANTS = {
     "gpt": {},
@@ -21,9 +21,9 @@ VARIANTS = {
     "gated": {"gated_ffn": True},
     "tied": {"tied_embeddings": True},
     "llama": {
-        "num_kv_heads": 3, "gated_ffn": True, "norm": "rms_norm", "linear_bias": False, "num_learned_positions": 0,
+        "num_kv_heads": 3, "gated_ffn": True, "norm": "rms_norm", "qkv_bias": False, "linear_bias": False, "num_learned_positions": 0,
     },
-    "qkv bias": {"linear_bias": False, "qkv_bias": True},
+    "qkv bias": {"linear_bias": False},
     "encoder": {"causal": False},
 }  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_logits_are_finite_and_the_first_loss_is_that_of_guessing(changes: dict)
     inputs, targets = token_batch(shape, 4, 12, seed=3)
     logits = whole(shape)(inputs)
     assert logits.shape == (4, 12, 50)
-    assert float(token_loss(logits, targets)) == pytest.approx(math.log(50), rel=0.05)
+    assert float(token_loss(logits, targets)) == pytest.approx(math.log(50), rel=0.1)
 
 
 @pytest.mark.parametrize(("causal", "leaks"), [(True, False), (False, True)])

@@ -23,10 +23,17 @@ pytest.importorskip("torch")
 GPT = TransformerShape(
     name="gpt", source="made up for tests", family="gpt", num_layers=4, hidden_size=32, num_heads=4, num_kv_heads=4,
     head_dim=8, ffn_size=64, vocabulary_size=64, max_sequence_length=16, num_learned_positions=16,
-    norm="layer_norm", linear_bias=True,
+    norm="layer_norm", qkv_bias=True, linear_bias=True,
 )  # fmt: skip
 LLAMA = GPT.model_copy(
-    update={"num_kv_heads": 2, "gated_ffn": True, "norm": "rms_norm", "num_learned_positions": 0, "linear_bias": False}
+    update={
+        "num_kv_heads": 2,
+        "gated_ffn": True,
+        "norm": "rms_norm",
+        "num_learned_positions": 0,
+        "qkv_bias": False,
+        "linear_bias": False,
+    }
 )
 TIED = LLAMA.model_copy(update={"tied_embeddings": True})
 TOLERANCE = 1e-5

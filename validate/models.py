@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.heads_per_group = shape.num_heads // shape.num_kv_heads
         self.rotary = shape.num_learned_positions == 0
         rows = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
-        self.qkv = nn.Linear(shape.hidden_size, rows, bias=shape.qkv_bias or shape.linear_bias)
+        self.qkv = nn.Linear(shape.hidden_size, rows, bias=shape.qkv_bias)
         self.out = nn.Linear(shape.num_heads * shape.head_dim, shape.hidden_size, bias=shape.linear_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def build_stage(shape: TransformerShape, layers: Iterable[int], *, first: bool, 
             if parameter.ndim == 1:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
-            generator = torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
             depth = math.sqrt(2.0 * shape.num_layers) if name.endswith(("out.weight", "down.weight")) else 1.0
             parameter.normal_(0.0, _INIT_STD / depth, generator=generator)
     return stage
