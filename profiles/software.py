@@ -44,6 +44,8 @@ class SoftwareStack(Sourced):
     """Memory traffic of the optimizer step per parameter it updates."""
     accumulation_traffic_bytes_per_parameter: NonNegative = 6.0
     """Memory traffic of adding a microbatch's weight gradient to the accumulated one."""
+    fused_accumulation: bool = False
+    """The product that makes a weight gradient adds it; else a kernel of its own does."""
     weight_gradient_workspace: bool = False
     """Transformer Engine keeps one dummy weight gradient per distinct weight shape."""
     library_workspace_bytes: NonNegative = 0.0

@@ -61,7 +61,7 @@ class Score:
     skipped: dict[str, int]
     """Reason -> number of rows."""
     rows: tuple[dict[str, Any], ...] | None = None
-    errors: tuple[Scored, ...] = field(default=(), repr=False)
+    scored: tuple[Scored, ...] = field(default=(), repr=False)
     """Every scored row, for those who look closer."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _board(scored: list[Scored], skipped: dict[str, int], rows: bool) -> Score:
         ]),
         skipped=skipped,
         rows=tuple(_row(row) for row in timed) if rows else None,
-        errors=tuple(scored),
+        scored=tuple(scored),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ with sequence parallelism an all-gather before and a reduce-scatter behind [Kort
 arXiv:2205.05198, section 4.2.2]. Memory traffic of element-wise kernels counts every read and write once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,11 +79,14 @@ class Shard:
     def linear(self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0) -> Step:
         """A linear layer of `inputs` x `outputs` features over the rank's tokens.
 
-        Its weight gradient is added to what earlier microbatches left.
+        Its weight gradient is added to what earlier microbatches left: by the product itself, or after it.
         """
         product = Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype)
-        added = Elementwise(self.stack.accumulation_traffic_bytes_per_parameter * batch * inputs * outputs)
-        return Step(product, (*product.backward(), added))
+        added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
+        data, weight = product.backward()
+        if self.stack.fused_accumulation:
+            return Step(product, (data, replace(weight, extra_bytes=added)))
+        return Step(product, (data, weight, Elementwise(batch * added)))
 
     def traffic(self, elements: Numbers, forward: float, backward: float, launches: float = 1.0) -> Step:
         """A memory-bound kernel: element reads and writes per element of each direction."""

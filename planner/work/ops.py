@@ -23,6 +23,8 @@ class Gemm:
     batch: Numbers = 1.0
     dtype: str = "bf16"
     num_launches: Numbers = 1.0
+    extra_bytes: Numbers = 0.0
+    """Traffic of each product beside its three matrices, as of adding to an fp32 gradient."""
 
     @property
     def flops(self) -> Numbers:
@@ -31,9 +33,9 @@ class Gemm:
 
     @property
     def num_bytes(self) -> Numbers:
-        """Each matrix moved once."""
+        """Each matrix moved once, and the extra bytes."""
         elements = self.m * self.k + self.k * self.n + self.m * self.n
-        return DTYPE_BYTES[self.dtype] * self.batch * elements
+        return self.batch * (DTYPE_BYTES[self.dtype] * elements + self.extra_bytes)
 
     def backward(self) -> tuple["Gemm", "Gemm"]:
         """The data gradient dA = dC B' and the weight gradient dB = A' dC."""
