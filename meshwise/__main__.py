@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from meshwise import __version__
-from meshwise.commands import estimate, plan, profiles
+from meshwise.commands import estimate, plan, profiles, score, simulate
 from meshwise.screen import say_error
 
 BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 app.command("plan")(plan.plan)
 app.command("estimate")(estimate.estimate)
+app.command("simulate")(simulate.simulate)
+app.command("score")(score.score)
 app.add_typer(profiles.app, name="profiles")
 
 

@@ -5,8 +5,13 @@ import tempfile
 from pathlib import Path
 
 
-def check_writable(path: Path, force: bool) -> None:
-    """Raise ValueError when writing `path` would have to fail; called before long work, so that none is lost."""
+def check_writable(path: Path, force: bool, endings: tuple[str, ...] = ()) -> None:
+    """Raise ValueError when writing `path` would have to fail; called before long work, so that none is lost.
+
+    With `endings`, the name must have one of them.
+    """
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{path}: the name must end in {' or '.join(endings)}")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; give a file name")
     if path.exists() and not force:

@@ -128,8 +128,9 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     console.print(_breakdown_table("step by part, on the busiest rank", answer.breakdown, simulated))
     console.print()
     held = played.peak_activations
+    chunks = " (each virtual stage's counted)" if answer.plan.vp > 1 else ""
     shown = ", ".join(str(count) for count in held[:16]) + (", ..." if len(held) > 16 else "")
-    console.print(f"microbatches held at the peak, by pipeline rank: {shown}")
+    console.print(f"microbatches held at the peak, by pipeline rank{chunks}: {shown}")
 
 
 def parameters(count: float) -> str:

@@ -80,6 +80,8 @@ def read_runs(path: str | Path) -> tuple[Run, ...]:
     """
     try:
         size = Path(path).stat().st_size
+        if not Path(path).is_file():
+            raise BadTable(f"{path}: not a regular file; expected a CSV table")
         if size > MAX_TABLE_BYTES:
             raise BadTable(f"{path}: {size:,} bytes, but a table of runs is at most {MAX_TABLE_BYTES:,}")
         with open(path, encoding="utf-8-sig", newline="") as file:

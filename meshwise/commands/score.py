@@ -1,0 +1,45 @@
+"""`meshwise score`: predictions against published measurements."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.options import JsonFlag
+
+
+class What(StrEnum):
+    """Tables that can be scored."""
+
+    TRAINING = "training"
+
+
+def score(
+    what: Annotated[What, typer.Argument(help="What the table holds.", show_choices=True)],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE.csv", help="Measured runs (columns: docs/cli.md), or a shipped table's name."),
+    ],
+    *,
+    rows: Annotated[bool, typer.Option("--rows", help="Show every row.")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """Predict every run of a table and compare, beside the baseline of one constant utilisation.
+
+    Rows that cannot be modelled are counted by reason.
+    Example: meshwise score training sequence_parallelism_table5
+    """
+    from meshwise import score_tables, screen
+    from validate.published import TABLES, published_runs
+    from validate.score import score_runs
+    from validate.table import read_runs
+
+    runs = published_runs(str(table)) if str(table) in TABLES else read_runs(table)
+    with screen.progress() as on_progress:
+        board = score_runs(runs, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+    if json:
+        screen.print_json(board.as_dict())
+    else:
+        score_tables.show_score(screen.console(), board)
+    return 0

@@ -1,0 +1,49 @@
+"""`meshwise simulate`: play a plan on a clock."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.options import JobFlags, JsonFlag, SplitFlags, given, takes
+
+
+@takes(JobFlags, SplitFlags)
+def simulate(
+    job: JobFlags,
+    split: SplitFlags,
+    *,
+    file: Annotated[Path | None, typer.Argument(metavar="[PLAN]", help="A plan file; options win over it.")] = None,
+    gantt: Annotated[Path | None, typer.Option(help="Draw the step as a picture (.png, .svg, .pdf).")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev (.json).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --gantt and --trace replace files.")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """Play one split action by action: breakdown beside the estimate, activations held, Gantt, trace.
+
+    Example: meshwise simulate plan.toml --gantt step.png
+    """
+    from meshwise import asking, jsonout, saving, screen, tables
+
+    for path, endings in ((gantt, (".png", ".svg", ".pdf")), (trace, (".json",))):
+        if path:
+            saving.check_writable(path, force, endings)
+    asked = asking.plan_question(file, given(job), given(split))
+    answer = asking.estimate(asked)
+    played = asking.play(asked.question, asked.plan)
+    if gantt:
+        from simulator.gantt import save_gantt
+
+        save_gantt(played, gantt, title=f"{asked.question.job.model.name}: {asked.plan}")
+    if trace:
+        from simulator.trace import write_trace
+
+        write_trace(trace, played.tracks, played.prices)
+    if json:
+        screen.print_json(jsonout.simulation(asked.question, answer, played))
+    else:
+        tables.show_simulation(screen.console(), asked.question, answer, played)
+        for path in (gantt, trace):
+            if path:
+                screen.console().print(f"wrote {path}", markup=False)
+    return 0
