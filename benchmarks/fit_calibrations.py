@@ -5,12 +5,11 @@ from and which of their rows count. Prints the error of every curve on shapes th
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.kernel_records import Kernels
 from benchmarks.link_records import Links
-from profiles.calibration import Fit, KernelCurves, LinkCurves
+from profiles.calibration import Fit
 from profiles.writer import to_toml
 
 
@@ -29,18 +28,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for record in records:
             (folder / f"{record.name}.toml").write_text(to_toml(record), encoding="utf-8")
-            for name, fit in fits(record):
+            for name, fit in record.fits().items():
                 print(f"{record.name + ' ' + name:42s} {fit.num_points:7d} {_percent(fit)}")
-
-
-def fits(record: KernelCurves | LinkCurves) -> Iterator[tuple[str, Fit]]:
-    """(name of the curve, its fit) of every curve in `record`."""
-    if isinstance(record, LinkCurves):
-        yield from ((name, curve.fit) for name, curve in record.collectives.items())
-        return
-    yield from ((f"gemm {dtype}", curve.fit) for dtype, curve in record.gemm.items())
-    yield from ((f"attention {family}", curve.fit) for family, curve in record.attention.items())
-    yield "elementwise", record.elementwise.fit
 
 
 def _percent(fit: Fit) -> str:

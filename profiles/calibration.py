@@ -73,6 +73,14 @@ class KernelCurves(Sourced):
     """By kernel family: "flash-1", "flash-2", "flash-3"."""
     elementwise: ElementwiseCurve
 
+    def fits(self) -> dict[str, Fit]:
+        """Name of every curve -> its fit."""
+        return {
+            **{f"gemm {dtype}": curve.fit for dtype, curve in self.gemm.items()},
+            **{f"attention {kernel}": curve.fit for kernel, curve in self.attention.items()},
+            "elementwise": self.elementwise.fit,
+        }
+
     def gemm_curve(self, dtype: str) -> GemmCurve:
         """The curve of `dtype`, or of the nearest format measured, whose fractions carry over best."""
         return self.gemm[_nearest(dtype, self.gemm, ("bf16", "fp16", "fp8", "tf32", "fp32"))]
@@ -122,6 +130,10 @@ class LinkCurves(Sourced):
     """Names of the links served (`Tier.link`): measured, or of the same kind; empty for the pool of a class."""
     link_class: Literal["scale_up", "pcie", "network", "host"]
     collectives: dict[CollectiveOp, CollectiveCurve] = Field(min_length=1)
+
+    def fits(self) -> dict[str, Fit]:
+        """Name of every curve -> its fit."""
+        return {name: curve.fit for name, curve in self.collectives.items()}
 
     def curve(self, collective: str) -> CollectiveCurve:
         """The curve of `collective`, or of the one measured that moves its bytes most alike."""

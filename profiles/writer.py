@@ -44,7 +44,7 @@ def _scaled(value: Any) -> Any:
 
 
 def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _string(key)
 
 
 def _text(value: Any) -> str:
@@ -56,4 +56,9 @@ def _text(value: Any) -> str:
         return "[" + ", ".join(map(_text, value)) + "]"
     if isinstance(value, Mapping):
         return "{ " + ", ".join(_assignment(key, item) for key, item in value.items()) + " }"
-    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, int) else _string(value)
+
+
+def _string(text: str) -> str:
+    """A TOML basic string: JSON's, which does not escape the one control character beyond ASCII's first 32."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
