@@ -15,7 +15,7 @@ from planner.cost.kernels import Rates, attention_seconds, elementwise_seconds, 
 from planner.work.ops import Elementwise, Gemm
 from profiles import catalog
 from profiles.accelerator import Accelerator
-from profiles.calibration import AttentionCurve, ElementwiseCurve, Fit, GemmCurve, KernelCurves
+from profiles.calibration import AttentionCurve, ElementwiseCurve, Fit, GemmCurve, KernelCurves, Sustained
 from profiles.record import Record
 from validate.fit import Origin, fit_attention, fit_elementwise, fit_gemm
 
@@ -171,6 +171,7 @@ class Kernels:
             gemm=pooled_gemm,
             attention={"flash-1": self._published_attention("a100-sxm-80gb")["flash-1"], **pooled_attention},
             elementwise=ElementwiseCurve(**mean_of(list(elementwise.values()), errors)),
+            sustained=self._sustained("pool"),
         )
 
     def _gemm_errors(self, dtype: str, curves: Mapping[str, GemmCurve]) -> Errors:
@@ -225,11 +226,16 @@ class Kernels:
             gemm={dtype: curves[device] for dtype, curves in gemm.items() if device in curves},
             attention=dict(sorted(own.items())) or pool.attention,
             elementwise=elementwise.get(device, pool.elementwise),
+            sustained=self._sustained(device),
         )
 
     def _published_attention(self, device: str) -> dict[str, AttentionCurve]:
         published = self.published["attention"].get(device, {})
         return {family: AttentionCurve(**values) for family, values in published.items()}
+
+    def _sustained(self, name: str) -> Sustained | None:
+        values = self.published["sustained"].get(name)
+        return Sustained(**values) if values else None
 
     def _notes(self) -> str:
         misaligned, backward = self.published["misaligned"], self.published["backward"]

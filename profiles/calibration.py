@@ -62,6 +62,13 @@ class ElementwiseCurve(Record):
     fit: Fit
 
 
+class Sustained(Record):
+    """What a training step keeps of the compute rate measured in short benchmarks: power limits the clock."""
+
+    fraction: Positive
+    fit: Fit
+
+
 class KernelCurves(Sourced):
     """Curves of one accelerator (or of the pool that stands in for devices nobody measured)."""
 
@@ -72,6 +79,13 @@ class KernelCurves(Sourced):
     attention: dict[str, AttentionCurve] = Field(min_length=1)
     """By kernel family: "flash-1", "flash-2", "flash-3"."""
     elementwise: ElementwiseCurve
+    sustained: Sustained | None = None
+    """None: the curves were measured at the clock that lasts, or nobody compared them with whole steps."""
+
+    @property
+    def sustained_fraction(self) -> float:
+        """Factor on the compute rates of `gemm` and `attention` inside a training step."""
+        return self.sustained.fraction if self.sustained else 1.0
 
     def fits(self) -> dict[str, Fit]:
         """Name of every curve -> its fit."""
@@ -79,6 +93,7 @@ class KernelCurves(Sourced):
             **{f"gemm {dtype}": curve.fit for dtype, curve in self.gemm.items()},
             **{f"attention {kernel}": curve.fit for kernel, curve in self.attention.items()},
             "elementwise": self.elementwise.fit,
+            **({"sustained": self.sustained.fit} if self.sustained else {}),
         }
 
     def gemm_curve(self, dtype: str) -> GemmCurve:

@@ -63,9 +63,10 @@ class Rates:
 
     @classmethod
     def of(cls, cluster: Cluster, dtype: str) -> "Rates":
-        """The rates of the cluster's accelerator at `dtype`."""
+        """The rates of the cluster's accelerator at `dtype`, as far as a training step sustains them."""
         accelerator = cluster.accelerator
-        return cls(accelerator.flops_per_second(dtype), accelerator.memory_bytes_per_second)
+        peak = accelerator.flops_per_second(dtype) * cluster.kernels.sustained_fraction
+        return cls(peak, accelerator.memory_bytes_per_second)
 
 
 def gemm_seconds(op: Gemm, curve: GemmCurve, rates: Rates) -> Seconds:
