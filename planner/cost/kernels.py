@@ -1,5 +1,6 @@
 """Seconds of compute kernels: smooth rooflines with the fitted curves of the cluster's accelerator.
 
+Smooth rooflines [Williams 2009, doi:10.1145/1498765.1498785] with constants of `profiles.calibration` records.
 Every function broadcasts over the fields of its operation. Launch constants are device time; what the host
 needs to launch is priced where the stack is known.
 """

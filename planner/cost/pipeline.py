@@ -1,5 +1,6 @@
 """How long a pipeline schedule takes, in closed form, from the times of its stages.
 
+The bubbles of GPipe, 1F1B and interleaving [Narayanan 2021, arXiv:2104.04473, section 2.2], for unequal stages.
 A stage is all of one pipeline rank: v chunks under the interleaved schedule. The simulator finds the same
 figures by playing the actions of `planner.work.schedules`; the tests compare the two.
 """
