@@ -91,7 +91,9 @@ def _job(run: Run) -> TrainingJob:
 
 def _shape(run: Run) -> TransformerShape:
     """The transformer of a row. Whether it is gated is not in the table: the size decides, else the width."""
-    assert run.layers and run.hidden and run.seq_len
+    assert run.layers
+    assert run.hidden
+    assert run.seq_len
     heads = run.heads or max(1, run.hidden // USUAL_HEAD_DIM)
     dense_width = 4 * run.hidden
     moe = None
@@ -124,7 +126,9 @@ def _transformer(
     run: Run, heads: int, ffn_size: int, moe: MixtureOfExperts | None, gated: bool, vocabulary: int | None
 ) -> TransformerShape:
     """With a stated vocabulary the two ends share its weights unless gated, as GPT does and Llama does not."""
-    assert run.layers and run.hidden and run.seq_len
+    assert run.layers
+    assert run.hidden
+    assert run.seq_len
     learned = 0 if gated else run.seq_len
     return TransformerShape(
         name=run.model or "unnamed", source=run.source or "a table of runs", family="table",

@@ -248,7 +248,5 @@ def _measured_bytes(run: Run) -> float:
 
 def _out_of_memory(rows: Sequence[Scored]) -> dict[str, int]:
     """Whether the runs that failed for memory, and only they, are predicted not to fit."""
-    predicted = [
-        bool(row.estimate.memory.device_bytes > row.setting.cluster.accelerator.memory_bytes) for row in rows
-    ]
+    predicted = [bool(row.estimate.memory.device_bytes > row.setting.cluster.accelerator.memory_bytes) for row in rows]
     return confusion(predicted, [bool(row.run.oom) for row in rows])

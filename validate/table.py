@@ -160,7 +160,5 @@ def _flag(text: str) -> Flag:
     return known[text.lower()]
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    field.name: {Whole: _whole, Number: _number, Flag: _flag, str: str}[field.type]  # type: ignore[index]
-    for field in fields(Run)
-}
+_BY_TYPE: dict[Any, Callable[[str], Any]] = {Whole: _whole, Number: _number, Flag: _flag, str: str}
+_PARSERS = {field.name: _BY_TYPE[field.type] for field in fields(Run)}
