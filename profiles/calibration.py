@@ -59,6 +59,8 @@ class ElementwiseCurve(Record):
 
     memory_efficiency_fraction: Positive
     launch_seconds: NonNegative
+    in_place_efficiency_fraction: Positive | None = None
+    """Of kernels that update resident buffers; None: as all others. CPUs map new pages and miss caches else."""
     fit: Fit
 
 

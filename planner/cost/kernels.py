@@ -103,8 +103,12 @@ def attention_seconds(op: Attention, curve: AttentionCurve, rates: Rates) -> Sec
 
 
 def elementwise_seconds(op: Elementwise, curve: ElementwiseCurve, memory_bytes_per_second: float) -> Seconds:
-    """t = bytes / (e * bandwidth) + launches * t0: the memory side of a roofline [Williams 2009]."""
-    bandwidth = curve.memory_efficiency_fraction * memory_bytes_per_second
+    """t = bytes / (e * bandwidth) + launches * t0: the memory side of a roofline [Williams 2009].
+
+    Kernels that update in place have an e of their own where the curve states one.
+    """
+    in_place = curve.in_place_efficiency_fraction if op.in_place else None
+    bandwidth = (in_place or curve.memory_efficiency_fraction) * memory_bytes_per_second
     return op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
 
 

@@ -86,7 +86,7 @@ class Shard:
         data, weight = product.backward()
         if self.stack.fused_accumulation:
             return Step(product, (data, replace(weight, extra_bytes=added)))
-        return Step(product, (data, weight, Elementwise(batch * added)))
+        return Step(product, (data, weight, Elementwise(batch * added, in_place=True)))
 
     def traffic(self, elements: Numbers, forward: float, backward: float, launches: float = 1.0) -> Step:
         """A memory-bound kernel: element reads and writes per element of each direction."""

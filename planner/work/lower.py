@@ -86,7 +86,7 @@ def data_parallel_work(
         reductions.append((Message(axis, "reduce_scatter", gradients), present * sharded))
         gathers.append((Message(axis, "all_gather", width * held), present * sharded))
         updated = updated + held / np.where(sharded > 0.0, ranks, 1.0)
-    update = Elementwise(stack.optimizer_traffic_bytes_per_parameter * updated)
+    update = Elementwise(stack.optimizer_traffic_bytes_per_parameter * updated, in_place=True)
     return {
         Kind.REDUCE_GRADIENTS: Work(tuple(reductions)),
         Kind.OPTIMIZER: Work(((update, 1.0),)),

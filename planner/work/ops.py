@@ -87,6 +87,8 @@ class Elementwise:
     num_launches: Numbers = 1.0
     backward_launches: Numbers = 1.0
     flops: float = 0.0
+    in_place: bool = False
+    """Updates a buffer where it lies (optimizer, gradient accumulation) in place of writing a new one."""
 
     def backward(self) -> tuple["Elementwise", ...]:
         """The traffic of the backward pass."""
