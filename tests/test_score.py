@@ -141,6 +141,9 @@ def test_the_board_as_plain_values() -> None:
             "skipped", "rows"} == set(board)  # fmt: skip
     assert {"n", "mape", "median", "p90", "max", "bias", "coverage"} == set(board["overall"])
     assert {"id", "measured", "predicted", "low", "high"} <= set(board["rows"][0])
+    assert all(row["low"] < row["predicted"] * 1.3 < 2 * row["high"] for row in board["rows"])
+    inside = [row["low"] <= row["measured"] <= row["high"] for row in board["rows"]]
+    assert board["overall"]["coverage"] == sum(inside) / len(inside)
     assert list(board["by_accelerator"]) == ["a100-sxm-80gb"]
 
 

@@ -23,6 +23,9 @@ GPT2_VOCABULARY = 50257
 USUAL_HEAD_DIM = 128
 LARGEST_VOCABULARY = 300_000
 """A size that a shape of unstated vocabulary does not reach is put down to its vocabulary, up to this."""
+HEAD_DIMS = (64, 128, 192, 256)
+HEAD_TOLERANCE_FRACTION = 0.01
+"""A shape further than this from the stated size may have heads of another width, if that brings it within half."""
 SIZE_TOLERANCE_FRACTION = 0.06
 """How far the parameters of a row's shape may be from the size its source states."""
 _NETWORK_LINKS = (("omni-path", "omni-path"), ("roce", "roce"), ("infiniband", "infiniband-hdr"))
@@ -111,13 +114,29 @@ def _shape(run: Run) -> TransformerShape:
         if moe is not None:
             raise Unmodelled("size of a sparse model is not stated, so its shape cannot be checked")
         return shapes[dense_width != 4 * run.hidden]
-    stated = run.params_b * GIGA
-    best = min(shapes, key=lambda shape: abs(num_parameters(shape) - stated))
-    if abs(num_parameters(best) / stated - 1.0) <= SIZE_TOLERANCE_FRACTION:
+    return _of_stated_size(run, shapes, run.params_b * GIGA)
+
+
+def _of_stated_size(run: Run, shapes: list[TransformerShape], stated: float) -> TransformerShape:
+    """The shape whose parameters come nearest to what the source states; raises Unmodelled if none is near.
+
+    What the table has no column for is looked for where the size is off: a head that is not hidden / heads
+    wide, then a vocabulary that is not stated.
+    """
+
+    def miss(shape: TransformerShape) -> float:
+        return abs(num_parameters(shape) / stated - 1.0)
+
+    best = min(shapes, key=miss)
+    if miss(best) > HEAD_TOLERANCE_FRACTION:
+        wider = [best.model_copy(update={"head_dim": dim}) for dim in HEAD_DIMS]
+        if miss(found := min(wider, key=miss)) < HEAD_TOLERANCE_FRACTION / 2.0:
+            return found
+    if miss(best) <= SIZE_TOLERANCE_FRACTION:
         return best
-    missing = (stated - num_parameters(best)) / (2.0 * run.hidden) + best.vocabulary_size
+    missing = (stated - num_parameters(best)) / (2.0 * best.hidden_size) + best.vocabulary_size
     if run.vocab is None and not best.gated_ffn and missing < LARGEST_VOCABULARY:
-        return _transformer(run, heads, dense_width, moe, False, int(missing))
+        return best.model_copy(update={"tied_embeddings": False, "vocabulary_size": int(missing)})
     raise Unmodelled("stated size disagrees with the stated shape (parts of the model are not in the table)")
 
 
@@ -125,7 +144,7 @@ def _shape(run: Run) -> TransformerShape:
 def _transformer(
     run: Run, heads: int, ffn_size: int, moe: MixtureOfExperts | None, gated: bool, vocabulary: int | None
 ) -> TransformerShape:
-    """With a stated vocabulary the two ends share its weights unless gated, as GPT does and Llama does not."""
+    """Gated shapes are those of Llama (rotary, RMS norm, untied), others those of GPT (learned positions, biases)."""
     assert run.layers
     assert run.hidden
     assert run.seq_len

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.cost.estimate import Estimate, estimate
+from planner.cost.intervals import Interval, interval
 from planner.cost.memory import MemoryBreakdown
 from planner.plan import Recompute
 from planner.work.layers import model_flops
@@ -39,6 +40,18 @@ class Scored:
     def predicted_seconds(self) -> float:
         """Predicted step time."""
         return float(self.estimate.step_seconds)
+
+    @property
+    def interval(self) -> Interval:
+        """The error bar of the prediction."""
+        return interval(self.predicted_seconds, self.setting.job, self.setting.cluster)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the measured time lies inside the error bar."""
+        assert self.measured_seconds is not None
+        bar = self.interval
+        return bool(bar.low_seconds <= self.measured_seconds <= bar.high_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +162,11 @@ def _board(scored: list[Scored], skipped: dict[str, int], rows: bool) -> Score:
 
 
 def _errors(rows: Sequence[Scored]) -> Errors:
-    return Errors.of([row.predicted_seconds for row in rows], [row.measured_seconds or 0.0 for row in rows])
+    return Errors.of(
+        [row.predicted_seconds for row in rows],
+        [row.measured_seconds or 0.0 for row in rows],
+        [row.is_inside for row in rows],
+    )
 
 
 def _row(row: Scored) -> dict[str, Any]:
@@ -157,8 +174,8 @@ def _row(row: Scored) -> dict[str, Any]:
         "id": row.run.id,
         "measured": row.measured_seconds,
         "predicted": row.predicted_seconds,
-        "low": None,
-        "high": None,
+        "low": row.interval.low_seconds,
+        "high": row.interval.high_seconds,
         "plan": str(row.setting.plan),
         "stack": row.setting.stack.name,
         "breakdown_seconds": row.estimate.breakdown.parts(),
