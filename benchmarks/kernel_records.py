@@ -57,12 +57,15 @@ class Errors:
 
 
 def mean_of(curves: Sequence[Record], fit: Fit | None, **fixed: float) -> dict[str, Any]:
-    """Field by field geometric mean of curves (arithmetic where a field is zero somewhere)."""
+    """Geometric mean of each field that all curves state (arithmetic where it is zero somewhere)."""
     values: dict[str, Any] = {"fit": fit}
     for name in type(curves[0]).model_fields:
         if name == "fit":
             continue
-        column = np.array([getattr(curve, name) for curve in curves], dtype=float)
+        stated = [getattr(curve, name) for curve in curves]
+        if None in stated:
+            continue
+        column = np.array(stated, dtype=float)
         values[name] = float(np.exp(np.log(column).mean()) if (column > 0).all() else column.mean())
     return values | fixed
 

@@ -16,13 +16,15 @@ from planner.cost.collectives import message_seconds
 from profiles import catalog
 from profiles.calibration import CollectiveCurve, CollectiveOp, Fit, LinkCurves
 from profiles.cluster import Cluster, LinkClass, Tier
-from profiles.units import GIGA
+from profiles.units import GIGA, MIB
 from validate.fit import Origin, fit_collective, fit_outer_tier
 
 COLLECTIVES: tuple[CollectiveOp, ...] = get_args(CollectiveOp)
 RINGS: tuple[CollectiveOp, ...] = ("all_gather", "reduce_scatter", "all_to_all")
 PUBLISHED = HERE / "published_collectives.csv"
 NODE_DEVICES = 8
+LARGE_BYTES, LARGE_WEIGHT = 64 * MIB, 3.0
+"""Gradients and parameters cross networks in messages this large; the tables hold few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,10 @@ class Links:
             all_reduce = self._published_curve(link, case)
         else:
             origin = Origin(f"nodes of eight devices over {link.name}", DATE, sources)
-            fitted = fit_outer_tier("all_reduce", case.cluster, case.sizes, case.num_bytes, case.seconds, origin)
+            weights = np.where(case.num_bytes >= LARGE_BYTES, LARGE_WEIGHT, 1.0)
+            fitted = fit_outer_tier(
+                "all_reduce", case.cluster, case.sizes, case.num_bytes, case.seconds, origin, weights=weights
+            )
             all_reduce = _extended(fitted)
         share = min(1.0, *all_reduce.bus_fraction)
         ring = all_reduce.model_copy(

@@ -14,7 +14,8 @@ from profiles.calibration import CollectiveCurve, Fit, GemmCurve, KernelCurves, 
 from profiles.writer import to_toml
 
 FIT = Fit(machine="none", date="2026", num_points=0, source="a test")
-RECORDS = {name: catalog.load("calibration", name) for name in catalog.names("calibration")}
+CURVES = [name for name in catalog.names("calibration") if "/" in name]
+RECORDS = {name: catalog.load("calibration", name) for name in CURVES}
 KERNELS = {name: record for name, record in RECORDS.items() if isinstance(record, KernelCurves)}
 LINKS = {name: record for name, record in RECORDS.items() if isinstance(record, LinkCurves)}
 MEASURED = os.environ.get("MESHWISE_MEASURED")

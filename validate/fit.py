@@ -52,6 +52,7 @@ class Prior:
 
     centre: float
     log_spread: float
+    least: float = 0.0
     most: float = math.inf
 
 
@@ -76,7 +77,7 @@ ELEMENTWISE_PRIORS: Mapping[str, Prior] = {
 COLLECTIVE_PRIORS: Mapping[str, Prior] = {
     "latency_seconds": Prior(15 * MICRO, 1.5),
     "bus_fraction": Prior(0.7, 0.7),
-    "exponent": Prior(0.8, 0.3),
+    "exponent": Prior(0.8, 0.3, least=0.5),  # below, the largest messages never reach the fitted rate
 }
 
 
@@ -195,13 +196,15 @@ def fit_outer_tier(
     num_bytes: ArrayLike,
     seconds: ArrayLike,
     origin: Origin,
+    *,
+    weights: ArrayLike = 1.0,
 ) -> CollectiveCurve:
     """The curve of `collective` over the outermost tier of `cluster`, whose inner tiers are calibrated.
 
     `sizes` are ranks of groups at stride 1 that fill whole inner tiers; what the inner tiers take is predicted and
     the outermost fitted to the rest. Each number of inner groups is fitted by itself. Raises ValueError as `fit_gemm`.
     """
-    columns = _columns(sizes=sizes, num_bytes=num_bytes, seconds=seconds)
+    columns = _columns(sizes=sizes, num_bytes=num_bytes, weights=weights, seconds=seconds)
     inside = cluster.tiers[-2].num_devices if len(cluster.tiers) > 1 else 1
     table = []
     for size in np.unique(columns["sizes"]):
@@ -219,7 +222,7 @@ def fit_outer_tier(
             trial = _with_outer_curve(cluster, collective, joined, parameters)
             return message_seconds(collective, part["num_bytes"][rows], size, 1.0, trial)
 
-        fitted, errors = _fit_and_errors(predict, COLLECTIVE_PRIORS, part, _group(part, "num_bytes"), None)
+        fitted, errors = _fit_and_errors(predict, COLLECTIVE_PRIORS, part, _group(part, "num_bytes"), part["weights"])
         table.append((joined, fitted, errors))
     return _collective_curve(table, origin, False)
 
@@ -303,11 +306,11 @@ def _minimise(
     names = tuple(priors)
     centres = np.log([prior.centre for prior in priors.values()])
     spreads = np.array([prior.log_spread for prior in priors.values()])
-    most = np.array([prior.most for prior in priors.values()])
+    bounds = np.array([(prior.least, prior.most) for prior in priors.values()]).T
     log_seconds, weight = np.log(seconds[rows]), share[rows] / share[rows].sum()
 
     def loss(position: Any) -> float:
-        parameters = dict(zip(names, np.minimum(np.exp(position), most), strict=True))
+        parameters = dict(zip(names, np.clip(np.exp(position), *bounds), strict=True))
         misfit = np.abs(np.log(predict(parameters, rows)) - log_seconds) @ weight
         surprise = 0.5 * np.sum(((position - centres) / spreads) ** 2)
         return float(misfit + _LOG_ERROR_SCALE * surprise / len(rows))
@@ -319,7 +322,7 @@ def _minimise(
         options = limits | {"initial_simplex": simplex}
         found = minimize(loss, position, method="Nelder-Mead", options=options)  # type: ignore[call-overload, unused-ignore]
         position = found.x
-    return {name: float(value) for name, value in zip(names, np.minimum(np.exp(position), most), strict=True)}
+    return {name: float(value) for name, value in zip(names, np.clip(np.exp(position), *bounds), strict=True)}
 
 
 def _fit_record(origin: Origin, errors: Floats) -> Fit:
