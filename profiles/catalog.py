@@ -20,6 +20,7 @@ from profiles.calibration import KernelCurves, LinkCurves
 from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
 from profiles.files import BadFile, explain, read_table, read_text, validated
 from profiles.record import Sourced
+from profiles.residuals import Residuals
 
 if TYPE_CHECKING:
     from profiles.model import LayerList, TransformerShape
