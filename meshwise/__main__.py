@@ -3,7 +3,6 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,7 +13,7 @@ from meshwise import __version__
 from meshwise.commands import estimate, plan, profiles, score, simulate
 from meshwise.screen import say_error
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_INPUT, INTERRUPTED = 2, 130
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """typer's command-line errors; newer releases bring their own copy of click, so the class is found from typer."""
@@ -55,9 +54,6 @@ def run(arguments: Sequence[str]) -> int:
     except UsageError as error:
         say_error(_usage(error))
         return BAD_INPUT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except ValueError as error:
         say_error(str(error))
         return BAD_INPUT

@@ -29,7 +29,7 @@ SAMPLES_PER_DEVICE = 32
 MAX_DEFAULT_SEQUENCE = 8192
 
 Degree = Annotated[int, Field(ge=1, le=1_000_000)]
-Batch = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Batch = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Name = Annotated[str, Field(min_length=1, max_length=4096)]
 
 

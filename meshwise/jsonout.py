@@ -3,13 +3,13 @@
 A value that is not known is null, never left out.
 """
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meshwise.jobfile import Question
 from planner.breakdown import Breakdown
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
+from planner.cost.intervals import interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import PLAN_FIELDS, Plan
 
@@ -43,6 +43,17 @@ def rates(step_seconds: float, question: Question) -> dict[str, Any]:
     }
 
 
+def interval_fields(step_seconds: float, question: Question) -> dict[str, Any]:
+    """The error bar of a step time, and which runs it rests on."""
+    bar = interval(step_seconds, question.job, question.cluster)
+    return {
+        "low": float(bar.low_seconds),
+        "high": float(bar.high_seconds),
+        "level": bar.level_fraction,
+        "basis": bar.basis,
+    }
+
+
 def priced(question: Question, answer: Estimate) -> dict[str, Any]:
     """One plan and what it costs."""
     assert isinstance(answer.plan, Plan)
@@ -50,7 +61,7 @@ def priced(question: Question, answer: Estimate) -> dict[str, Any]:
     return {
         "plan": plan_fields(answer.plan),
         **rates(float(answer.step_seconds), question),
-        "interval": None,
+        "interval": interval_fields(float(answer.step_seconds), question),
         "breakdown_seconds": answer.breakdown.parts(),
         "memory_bytes": answer.memory.parts() | {"peak": answer.memory.peak_bytes, "capacity": capacity},
         "fits": bool(answer.memory.peak_bytes <= capacity),
@@ -93,7 +104,7 @@ def simulation(question: Question, answer: Estimate, played: "Simulation") -> di
         "schema_version": SCHEMA_VERSION,
         "job": job(question),
         "plan": plan_fields(answer.plan),
-        "estimated": rates(float(answer.step_seconds), question) | {"breakdown_seconds": answer.breakdown.parts()},
+        "estimated": priced(question, answer),
         "simulated": _simulated(question, played.breakdown),
         "busiest_rank": played.busiest_rank,
         "peak_activations": list(played.peak_activations),
@@ -125,9 +136,5 @@ def _candidate(question: Question, candidate: Candidate) -> dict[str, Any]:
 
 
 def _simulated(question: Question, breakdown: Breakdown) -> dict[str, Any]:
-    return rates(float(breakdown.step_seconds), question) | {"breakdown_seconds": asdict_parts(breakdown)}
-
-
-def asdict_parts(breakdown: Breakdown) -> dict[str, float]:
-    """Part -> seconds, as plain floats."""
-    return {name.removesuffix("_seconds"): float(value) for name, value in asdict(breakdown).items()}
+    parts = {name: float(seconds) for name, seconds in breakdown.parts().items()}
+    return rates(float(breakdown.step_seconds), question) | {"breakdown_seconds": parts}

@@ -56,4 +56,5 @@ def progress() -> Iterator[OnProgress]:
     try:
         yield advance
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()

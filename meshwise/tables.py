@@ -13,6 +13,7 @@ from planner.breakdown import PARTS, Breakdown
 from planner.choose.explain import PART_WORDS, duration, why_too_big
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
+from planner.cost.intervals import Interval, interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan
 from profiles.parameters import num_parameters
@@ -67,6 +68,7 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
     """A ranked list of plans, the winner in detail, why the others lost, what was pruned, what to try next."""
     show_question(console, question)
     console.print(_ranking(question, answer))
+    console.print(_basis(question, answer.candidates[0].step_seconds), style="dim", markup=False)
     console.print()
     losers = [candidate for candidate in answer.candidates if candidate is not answer.candidates[0]]
     if losers:
@@ -110,6 +112,7 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     assert isinstance(answer.plan, Plan)
     show_question(console, question)
     console.print(f"{answer.plan}: {_rates(float(answer.step_seconds), question)}", markup=False)
+    console.print(_basis(question, float(answer.step_seconds)), style="dim", markup=False)
     if answer.memory.peak_bytes > question.cluster.accelerator.memory_bytes:
         console.print(f"does not fit: {why_too_big(answer, question.cluster)}", style="bold red", markup=False)
     console.print()
@@ -133,6 +136,16 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     console.print(f"microbatches held at the peak, by pipeline rank{chunks}: {shown}")
 
 
+def span(bar: Interval) -> str:
+    """`38.1 .. 52.9 s`."""
+    low, high = duration(float(bar.low_seconds)), duration(float(bar.high_seconds))
+    return f"{low.removesuffix(' s') if high.endswith(' s') and not low.endswith('ms') else low} .. {high}"
+
+
+def _basis(question: Question, step_seconds: float) -> str:
+    return f"ranges: {interval(step_seconds, question.job, question.cluster).basis}"
+
+
 def parameters(count: float) -> str:
     """`70.6 B`."""
     return f"{count / TERA:.3g} T" if count >= TERA else f"{count / GIGA:.3g} B"
@@ -140,37 +153,44 @@ def parameters(count: float) -> str:
 
 def _rates(step_seconds: float, question: Question) -> str:
     per_device = tokens_per_second(step_seconds, question.job) / question.cluster.num_devices
+    bar = interval(step_seconds, question.job, question.cluster)
     flops = model_flops_per_second_per_device(step_seconds, question.job, question.cluster)
     used = mfu(step_seconds, question.job, question.cluster)
     return (
-        f"step {duration(step_seconds)}, {per_device:,.0f} tokens/s/device, "
-        f"{flops / TERA:,.0f} model TFLOP/s/device, MFU {used:.1%}"
+        f"step {duration(step_seconds)} ({bar.level_fraction:.0%} within {span(bar)}), "
+        f"{per_device:,.0f} tokens/s/device, {flops / TERA:,.0f} model TFLOP/s/device, MFU {used:.1%}"
     )
 
 
-_SPLIT_COLUMNS = ("dp", "tp", "pp", "cp", "ep", "vp", "micro_batch", "schedule", "recompute", "zero_stage")
-_SHORT = {"micro_batch": "mb", "zero_stage": "zero"}
+_DEGREES = ("dp", "tp", "pp", "cp", "ep", "vp", "micro_batch")
 
 
 def _ranking(question: Question, answer: Answer) -> Table:
-    """Plan fields as columns, those that no candidate uses left out."""
-    found, default = answer.candidates, Plan()
+    """Degrees as columns, those that no candidate uses left out; the rest of a plan in one column of options."""
+    found = answer.candidates
     used = [
         name
-        for name in _SPLIT_COLUMNS
-        if name in ("dp", "tp", "pp", "micro_batch")
-        or any(getattr(candidate.plan, name) != getattr(default, name) for candidate in found)
+        for name in _DEGREES
+        if name in ("dp", "tp", "pp", "micro_batch") or any(getattr(candidate.plan, name) > 1 for candidate in found)
     ]
     simulated = any(candidate.simulated for candidate in found)
-    headings = [f"{'' if name in ('schedule', 'recompute') else '>'}{_SHORT.get(name, name)}" for name in used]
+    level = interval(1.0, question.job, question.cluster).level_fraction
     capacity = question.cluster.accelerator.memory_bytes / GIB
     made = table(
-        ">#", *headings, "sp", *((">simulated",) if simulated else ()), ">estimate", ">tokens/s/device", ">MFU",
-        f">GiB of {capacity:.1f}", ">slower",
-    )  # fmt: skip
+        ">#",
+        *(f">{'mb' if name == 'micro_batch' else name}" for name in used),
+        "options",
+        *((">simulated",) if simulated else ()),
+        ">estimate",
+        f">{level:.0%} range",
+        ">tokens/s\n/device",
+        ">MFU",
+        f">GiB of\n{capacity:.1f}",
+        ">slower",
+    )
     for number, candidate in enumerate(found, start=1):
-        made.add_row(str(number), *_ranking_row(question, candidate, found[0], used, simulated),
-                     style="bold" if number == 1 else None)  # fmt: skip
+        cells = _ranking_row(question, candidate, found[0], used, simulated)
+        made.add_row(str(number), *cells, style="bold" if number == 1 else None)
     return made
 
 
@@ -180,15 +200,25 @@ def _ranking_row(
     plan, step_seconds = candidate.plan, float(candidate.step_seconds)
     played = [duration(candidate.simulated.step_seconds) if candidate.simulated else "-"] if simulated else []
     return [
-        *(plan.recompute.name.lower() if name == "recompute" else str(getattr(plan, name)) for name in used),
-        "sp" if plan.sequence_parallel else "",
+        *(str(getattr(plan, name)) for name in used),
+        _options(plan),
         *played,
         duration(float(candidate.estimate.step_seconds)),
+        span(interval(step_seconds, question.job, question.cluster)),
         f"{tokens_per_second(step_seconds, question.job) / question.cluster.num_devices:,.0f}",
         f"{mfu(step_seconds, question.job, question.cluster):.1%}",
         f"{candidate.estimate.memory.peak_bytes / GIB:.1f}",
         "" if candidate is best else f"+{step_seconds / best.step_seconds - 1.0:.1%}",
     ]
+
+
+def _options(plan: Plan) -> str:
+    """Everything but the degrees; the schedule only where vp does not give it away."""
+    words: list[str] = [plan.schedule] if plan.pp > 1 and plan.vp == 1 else []
+    words += ["sp"] if plan.sequence_parallel else []
+    words += [f"zero{plan.zero_stage}"] if plan.zero_stage else []
+    words += [plan.recompute.name.lower()] if plan.recompute else []
+    return " ".join(words)
 
 
 def _breakdown_table(title: str, estimated: Breakdown, simulated: Breakdown | None) -> Table:

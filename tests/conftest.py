@@ -1,0 +1,35 @@
+"""Options and fixtures that tests share."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate-golden", action="store_true", help="write the golden files and README outputs anew")
+
+
+def normalise(text: str) -> str:
+    """Output without what differs from run to run: how long a search took, and blanks at line ends."""
+    text = re.sub(r"(searched [\d,]+ plans in )[\d.,]+ m?s", r"\1... s", text)
+    text = re.sub(r'("elapsed_seconds": )[-+.\de]+', r"\1 0", text)
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip() + "\n"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare text with `golden/NAME`, or write that file under --regenerate-golden."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--regenerate-golden"):
+            path.write_text(normalise(text))
+        assert path.read_text() == normalise(text), (
+            f"{path.name} differs; if the new output is right, run pytest --regenerate-golden"
+        )
+
+    return compare
