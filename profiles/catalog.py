@@ -146,7 +146,8 @@ def load(kind: str, name: str) -> Sourced:
         return software(name)
     path = _find(kind, name)
     if kind == "calibration":
-        return _record(KernelCurves, path) if path.parent.name == "kernels" else _record(LinkCurves, path)
+        curves: dict[str, type[Sourced]] = {"kernels": KernelCurves, "links": LinkCurves}
+        return _record(curves.get(path.parent.name, Residuals), path)
     records: dict[str, type[Sourced]] = {
         "accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link
     }  # fmt: skip
