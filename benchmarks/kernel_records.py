@@ -133,7 +133,8 @@ class Kernels:
         return {
             device: fit_elementwise(
                 part["bytes_min"], tables.seconds(part), accelerator.memory_bytes_per_second,
-                Origin(device, DATE, f"{AIC}; {VIDUR}"), weights=tables.equal_weights(part["op"]),
+                Origin(device, DATE, f"{AIC}; {VIDUR}"),
+                weights=tables.streaming_weights(part, accelerator.cache_bytes or 0.0),
             )
             for device, accelerator, part in self._elementwise_parts()
         }  # fmt: skip

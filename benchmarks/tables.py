@@ -122,8 +122,14 @@ def elementwise_rows(table: Table, gpu: str, cache_bytes: float) -> Table:
         (table["gpu"] == gpu)
         & np.isin(table["op"], _STREAMING_OPS)
         & ~np.char.startswith(table["backend"].astype(str), "sglang")
-        & ((num_bytes >= 4.0 * cache_bytes) | (num_bytes <= 0.02 * cache_bytes)),
+        & ((num_bytes >= 4.0 * cache_bytes) | (num_bytes <= 0.002 * cache_bytes)),
     )
+
+
+def streaming_weights(table: Table, cache_bytes: float) -> NDArray[np.float64]:
+    """Equal weights to the large and the small rows of each operation: one tells the rate, the other the launch."""
+    large = (table["bytes_min"] >= cache_bytes).astype(str)
+    return equal_weights(np.char.add(table["op"].astype(str), large))
 
 
 def collective_rows(table: Table, gpu: str, collective: str) -> Table:
