@@ -164,11 +164,12 @@ def _code(name: str, value: Any) -> int:
 
 def axis_stride(plan: Plan | PlanGrid, axis: str) -> Any:
     """Distance in ranks between neighbours along `axis`: tp, then cp, then dp (ep inside), then pp."""
-    strides = {
-        "tp": np.ones_like(plan.tp),
-        "cp": plan.tp * 1,
-        "ep": plan.tp * 1,
-        "dp": plan.tp * plan.cp,
-        "pp": plan.tp * plan.cp * plan.dp,
-    }
-    return strides[axis]
+    match axis:
+        case "tp":
+            return np.ones_like(plan.tp)
+        case "cp" | "ep":
+            return plan.tp * 1
+        case "dp":
+            return plan.tp * plan.cp
+    assert axis == "pp", axis
+    return plan.tp * plan.cp * plan.dp

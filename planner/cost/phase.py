@@ -82,22 +82,25 @@ def group_of(axis: str, plan: Plan | PlanGrid) -> tuple[Any, Any]:
     Gradients of replicated parameters are reduced over dp and cp together; those of experts ("edp") over what
     ep leaves of it. A pp message joins two neighbouring stages.
     """
-    groups = {
-        "tp": (plan.tp, axis_stride(plan, "tp")),
-        "cp": (plan.cp, axis_stride(plan, "cp")),
-        "ep": (plan.ep, axis_stride(plan, "ep")),
-        "dp": (plan.dp * plan.cp, axis_stride(plan, "cp")),
-        "edp": (plan.dp * plan.cp // plan.ep, axis_stride(plan, "ep") * plan.ep),
-        "pp": (np.minimum(plan.pp, 2), axis_stride(plan, "pp")),
-    }
-    return groups[axis]
+    match axis:
+        case "dp":
+            return plan.dp * plan.cp, axis_stride(plan, "cp")
+        case "edp":
+            return plan.dp * plan.cp // plan.ep, axis_stride(plan, "ep") * plan.ep
+        case "pp":
+            return np.minimum(plan.pp, 2), axis_stride(plan, "pp")
+    return getattr(plan, axis), axis_stride(plan, axis)
 
 
 def price_program(
     program: StepProgram, cluster: Cluster, stack: SoftwareStack
 ) -> dict[tuple[Kind, int], "ActionPrice"]:
-    """The price of every (kind, chunk) of a lowered program."""
-    return {key: _action_price(key[0], work, program.plan, cluster, stack) for key, work in program.work.items()}
+    """The price of every (kind, chunk) of a lowered program; chunks that share their work share its price."""
+    priced: dict[tuple[Kind, int], ActionPrice] = {}
+    for (kind, _), work in program.work.items():
+        if (kind, id(work)) not in priced:
+            priced[kind, id(work)] = _action_price(kind, work, program.plan, cluster, stack)
+    return {(kind, chunk): priced[kind, id(work)] for (kind, chunk), work in program.work.items()}
 
 
 @dataclass(frozen=True, slots=True)

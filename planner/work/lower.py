@@ -1,12 +1,13 @@
 """A plan of a job, lowered to its step program."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import saved_bytes
-from planner.work.layers import boundary_bytes, layer_parameters, layer_work, stage_counts
+from planner.work.layers import boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
 from profiles.software import SoftwareStack
@@ -26,34 +27,45 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
             "at least one microbatch per rank is needed"
         )
     chunks = stage_counts(job.model, plan.pp * plan.vp)
-    work: dict[tuple[Kind, int], Work] = {}
-    for chunk, counts in enumerate(chunks):
-        layers = [(layer_work(job, kind, plan, stack), count) for kind, count in counts.items()]
-        work[Kind.FORWARD, chunk] = Work(_repeat([(layer.forward.ops, count) for layer, count in layers]))
-        work[Kind.BACKWARD, chunk] = Work(
-            _repeat([(layer.backward.ops, count) for layer, count in layers]),
-            _repeat([(layer.backward.recomputed, count) for layer, count in layers]),
-        )
-        parameters = [layer_parameters(job.model, kind, plan) for kind in counts]
-        dense = sum(float(part[0]) * count for part, count in zip(parameters, counts.values(), strict=True))
-        expert = sum(float(part[1]) * count for part, count in zip(parameters, counts.values(), strict=True))
-        for kind, done in data_parallel_work(dense, expert, plan, job, stack).items():
-            work[kind, chunk] = Work(_repeat([(done.ops, 1)]))
+    distinct = {tuple(counts.items()): counts for counts in chunks}
+    alike = {key: _chunk_work(counts, plan, job, stack) for key, counts in distinct.items()}
+    work = {
+        (kind, chunk): done
+        for chunk, counts in enumerate(chunks)
+        for kind, done in alike[tuple(counts.items())].items()
+    }
     transfer = Work(((Message("pp", "send_recv", float(boundary_bytes(job, plan, stack))), 1.0),))
     for chunk in range(len(chunks) - 1):
         work[Kind.SEND_FORWARD, chunk] = transfer
         work[Kind.SEND_BACKWARD, chunk + 1] = transfer
+    kept = {kind: float(saved_bytes(job, kind, plan, stack)) for kind in dict.fromkeys(sequence(job.model))}
     return StepProgram(
         plan=plan,
         num_microbatches=num_microbatches,
         ranks=build_actions(plan, num_microbatches),
         work=work,
-        activation_bytes=tuple(
-            sum(float(saved_bytes(job, kind, plan, stack)) * count for kind, count in counts.items())
-            for counts in chunks
-        ),
+        activation_bytes=tuple(sum(kept[kind] * count for kind, count in counts.items()) for counts in chunks),
         num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),
     )
+
+
+def _chunk_work(counts: Mapping[str, int], plan: Plan, job: TrainingJob, stack: SoftwareStack) -> dict[Kind, Work]:
+    """What the actions of a chunk run that holds `counts` layers of each kind; equal chunks share one object."""
+    layers = [(layer_work(job, kind, plan, stack), count) for kind, count in counts.items()]
+    parameters = [(layer_parameters(job.model, kind, plan), count) for kind, count in counts.items()]
+    dense = sum(float(held[0]) * count for held, count in parameters)
+    expert = sum(float(held[1]) * count for held, count in parameters)
+    forward = Work(_repeat([(layer.forward.ops, count) for layer, count in layers]))
+    backward = Work(
+        _repeat([(layer.backward.ops, count) for layer, count in layers]),
+        _repeat([(layer.backward.recomputed, count) for layer, count in layers]),
+    )
+    shared = data_parallel_work(dense, expert, plan, job, stack)
+    return {
+        Kind.FORWARD: forward,
+        Kind.BACKWARD: backward,
+        **{kind: Work(_repeat([(done.ops, 1)])) for kind, done in shared.items()},
+    }
 
 
 def num_buckets(num_layers: int) -> int:

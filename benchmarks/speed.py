@@ -1,0 +1,79 @@
+"""How fast: full estimates a second on a grid of a million, a whole search from the shell, start-up.
+
+`python -m benchmarks.speed`; one core, medians of several runs.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from planner.cost.estimate import estimate
+from planner.plan import SCHEDULE_NAMES, PlanGrid, Recompute
+from profiles import catalog
+from profiles.workload import TrainingJob
+
+SEARCH = ("plan", "--model", "gpt3-175B", "--cluster", "dgx-a100", "--devices", "1024")
+
+
+def million() -> PlanGrid:
+    """A million different splits of GPT-3 175B: degrees, microbatches, schedules, recomputation, sharding."""
+    grid = PlanGrid.product(
+        dp=[2**power for power in range(11)],
+        tp=[1, 2, 4, 8, 16],
+        pp=[1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48],
+        cp=[1, 2],
+        vp=[1, 2, 3, 4, 6],
+        micro_batch=list(range(1, 17)),
+        schedule=["1f1b"],
+        recompute=list(Recompute),
+        sequence_parallel=[0, 1],
+        zero_stage=[0, 1],
+    )
+    codes = np.where(grid.vp > 1, SCHEDULE_NAMES.index("interleaved"), grid.schedule)
+    columns = {name: getattr(grid, name) for name in PlanGrid.__dataclass_fields__} | {"schedule": codes}
+    return PlanGrid(**columns).take(np.arange(1_000_000))
+
+
+def estimates_per_second(runs: int = 5) -> float:
+    """Median over `runs` of full estimates (time by part and memory by part) a second."""
+    grid = million()
+    job = TrainingJob(model=catalog.model("gpt3-175B"), global_batch=1536, sequence_length=2048)
+    cluster, stack = catalog.cluster("dgx-a100", 1024), catalog.software("megatron-core")
+
+    def run() -> None:
+        priced = estimate(grid, job, cluster, stack)
+        assert np.all(np.isfinite(priced.step_seconds + priced.memory.peak_bytes))
+
+    return len(grid) / median_seconds(run, runs)
+
+
+def shell_seconds(arguments: tuple[str, ...], runs: int = 5) -> float:
+    """Median wall seconds of `meshwise ARGUMENTS` in a fresh process."""
+    command = (sys.executable, "-m", "meshwise", *arguments)
+    return median_seconds(lambda: subprocess.run(command, check=True, capture_output=True), runs)
+
+
+def median_seconds(run: Callable[[], object], runs: int) -> float:
+    """Median wall seconds of `run`, after one uncounted call."""
+    run()
+    seconds = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"full estimates per second, grid of 1,000,000: {estimates_per_second():>12,.0f}   (asked: 300,000)")
+    print(f"meshwise {' '.join(SEARCH)}: {shell_seconds(SEARCH):.2f} s   (asked: 5 s)")
+    print(f"meshwise --help: {shell_seconds(('--help',)):.2f} s   (asked: 0.5 s)")
+
+
+if __name__ == "__main__":
+    main()
