@@ -13,19 +13,28 @@ _SIGNIFICANT_DIGITS = 5
 def to_toml(record: Record) -> str:
     """`record` as TOML: defaults left out, seconds in microseconds, fractions to five significant digits.
 
-    A record inside becomes a table; one that holds only plain values, such as a `Fit`, becomes an inline table.
+    A record inside becomes a table, a tuple of records an array of tables; a record that holds only plain values,
+    such as a `Fit`, becomes an inline table.
     """
     return "\n".join(_lines(record.model_dump(exclude_defaults=True), ())).lstrip("\n") + "\n"
 
 
-def _lines(values: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    plain = {key: value for key, value in values.items() if not _is_table(value)}
-    lines = ["", f"[{'.'.join(map(_key, path))}]"] if path and plain else []
+def _lines(values: Mapping[str, Any], path: tuple[str, ...], brackets: str = "[]") -> list[str]:
+    plain = {key: value for key, value in values.items() if not (_is_table(value) or _is_array_of_tables(value))}
+    opening, closing = brackets[: len(brackets) // 2], brackets[len(brackets) // 2 :]
+    named = path and (plain or opening == "[[")
+    lines = ["", f"{opening}{'.'.join(map(_key, path))}{closing}"] if named else []
     lines += [_assignment(key, value) for key, value in plain.items()]
     for key, value in values.items():
         if _is_table(value):
             lines += _lines(value, (*path, key))
+        elif _is_array_of_tables(value):
+            lines += [line for item in value for line in _lines(item, (*path, key), "[[]]")]
     return lines
+
+
+def _is_array_of_tables(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _is_table(value: Any) -> bool:
