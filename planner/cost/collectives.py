@@ -102,9 +102,7 @@ def group_sizes(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
     return _ratios(_members(size, stride, cluster))
 
 
-def message_seconds(
-    collective: str, num_bytes: Numbers, size: Numbers, stride: Numbers, cluster: Cluster
-) -> Floats:
+def message_seconds(collective: str, num_bytes: Numbers, size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
     """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
 
     Each tier t that the group spans has a latency L_t and a wire time W_t; alone it takes T_t = (L**p +
@@ -146,9 +144,7 @@ def _ratios(members: Floats) -> Floats:
     return members / inside
 
 
-def _tier_seconds(
-    pattern: Collective, wire_bytes: Floats, joined: Floats, tier: Tier
-) -> tuple[Floats, Floats]:
+def _tier_seconds(pattern: Collective, wire_bytes: Floats, joined: Floats, tier: Tier) -> tuple[Floats, Floats]:
     """Latency, and what the transfer adds to it, of `wire_bytes` a device over one tier."""
     curve = tier.curves.curve(pattern.name)
     exponent = _by_ranks(curve, curve.exponent, joined)
