@@ -39,6 +39,6 @@ def test_durations_read_well() -> None:
 
 def test_too_big_names_the_largest_part() -> None:
     priced = estimate(Plan(dp=8), job("llama3-70b"), cluster(8), stack())
-    reason = why_too_big(priced, cluster(8))
-    assert "GiB over the 80.0 GiB of a100-sxm-80gb" in reason
+    reason = why_too_big(priced, cluster(8), stack())
+    assert "GiB over the 78.8 GiB usable of a100-sxm-80gb" in reason
     assert "optimizer alone takes" in reason

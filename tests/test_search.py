@@ -8,6 +8,7 @@ from planner.choose.legality import check_plan, legal
 from planner.choose.search import Answer, search
 from planner.choose.space import plan_space
 from planner.cost.estimate import estimate
+from planner.cost.memory import usable_bytes
 from planner.plan import Plan
 from tests.scenes import cluster, job, stack
 
@@ -22,7 +23,7 @@ def test_the_winner_is_the_fastest_that_fits(answer: Answer) -> None:
     space = plan_space(work, devices, {})
     plans = space.take(np.flatnonzero(legal(space, work, devices)[0]))
     priced = estimate(plans, work, devices, stack())
-    fits = priced.memory.peak_bytes <= devices.accelerator.memory_bytes
+    fits = priced.memory.peak_bytes <= usable_bytes(devices, stack())
     assert answer.candidates[0].step_seconds == pytest.approx(priced.step_seconds[fits].min(), rel=1e-9)
     assert answer.num_plans == len(space)
     assert answer.num_legal == len(plans)

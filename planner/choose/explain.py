@@ -2,8 +2,10 @@
 
 from planner.breakdown import Breakdown
 from planner.cost.estimate import Estimate
+from planner.cost.memory import usable_bytes
 from planner.plan import Plan
 from profiles.cluster import Cluster
+from profiles.software import SoftwareStack
 from profiles.units import GIB, MILLI
 
 PART_WORDS = {
@@ -48,12 +50,12 @@ def why_lost(loser: Breakdown, winner: Breakdown) -> str:
     return f"{100.0 * slower / winner.step_seconds:.1f} % slower: {words}{but}"
 
 
-def why_too_big(estimate: Estimate, cluster: Cluster) -> str:
-    """One sentence: how many bytes over the device's memory, and what takes the most."""
-    over = estimate.memory.peak_bytes - cluster.accelerator.memory_bytes
+def why_too_big(estimate: Estimate, cluster: Cluster, stack: SoftwareStack) -> str:
+    """One sentence: how many bytes over what a plan may take of the device's memory, and what takes the most."""
+    usable = usable_bytes(cluster, stack)
     part, num_bytes = max(estimate.memory.parts().items(), key=lambda item: item[1])
     return (
-        f"{over / GIB:.1f} GiB over the {cluster.accelerator.memory_bytes / GIB:.1f} GiB of "
+        f"{(estimate.memory.peak_bytes - usable) / GIB:.1f} GiB over the {usable / GIB:.1f} GiB usable of "
         f"{cluster.accelerator.name}; {part} alone takes {num_bytes / GIB:.1f} GiB"
     )
 

@@ -12,6 +12,7 @@ from planner.choose.explain import why_lost, why_too_big
 from planner.choose.legality import legal
 from planner.choose.space import MAX_MICRO_BATCH, plan_space, simplicity
 from planner.cost.estimate import Estimate, estimate
+from planner.cost.memory import usable_bytes
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid, Recompute
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -85,7 +86,7 @@ def search(
     allowed, rejected = legal(space, job, cluster)
     plans = space.take(np.flatnonzero(allowed))
     seconds, peak_bytes = _price(plans, job, cluster, stack, on_progress)
-    fitting = peak_bytes <= cluster.accelerator.memory_bytes
+    fitting = peak_bytes <= usable_bytes(cluster, stack)
     rows = _best_of_each_split(plans, seconds, np.flatnonzero(fitting))[:top]
     ranked = _rank(plans, rows, job, cluster, stack, simulate, on_progress)
     misses = () if ranked else _nearest_misses(plans, peak_bytes, job, cluster, stack)
@@ -179,6 +180,6 @@ def _nearest_misses(
     misses = []
     for row in np.argsort(peak_bytes, kind="stable")[:3]:
         priced = estimate(plans.plan(int(row)), job, cluster, stack)
-        over = float(priced.memory.peak_bytes - cluster.accelerator.memory_bytes)
-        misses.append(NearMiss(plans.plan(int(row)), over, why_too_big(priced, cluster)))
+        over = float(priced.memory.peak_bytes - usable_bytes(cluster, stack))
+        misses.append(NearMiss(plans.plan(int(row)), over, why_too_big(priced, cluster, stack)))
     return tuple(misses)

@@ -19,6 +19,7 @@ from planner.work.activations import FLOAT_BYTES, recomputed_bytes, saved_bytes,
 from planner.work.blocks import attention_parameters, ffn_parameters, padded_vocabulary
 from planner.work.layers import layer_parameters, sequence, stage_counts
 from planner.work.schedules import in_flight
+from profiles.cluster import Cluster
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
