@@ -42,13 +42,15 @@ _COMPUTE_ROW = (0.10, 0.62)
 _NETWORK_ROWS = {Stream.PP_SEND: (0.74, 0.07), Stream.PP_RECEIVE: (0.82, 0.07), Stream.DP: (0.90, 0.07)}
 _NUMBER_POINTS = 6.5
 """Size of the microbatch numbers; a digit takes 0.65 of it."""
-_SMALLEST_BAR_POINTS = 2.0
+_SMALLEST_BAR_POINTS = 4.0
 """Compute bars narrower than this are blended into a strip of _BLENDED_COLUMNS columns."""
-_BLENDED_COLUMNS = 1600
+_BLENDED_COLUMNS = 2400
+_THINNEST_MESSAGE_POINTS = 0.7
+"""Messages are drawn at least this wide; narrower ones would come and go with the pixels."""
 
 
 def draw_gantt(simulation: Simulation, *, title: str = "", width_inches: float = 14.0) -> "Figure":
-    """The picture as a matplotlib Figure; raises nothing that the simulation did not.
+    """The picture as a matplotlib Figure.
 
     Microbatch numbers stand in the bars that are wide enough for them. Later chunks of an interleaved rank are
     lighter.
@@ -105,7 +107,9 @@ def _draw_track(
         _draw_blended(axes, bars, track.rank, place, simulation.step_seconds / unit_seconds)
         return
     for colour, starts, ends in bars:
-        _draw_bars(axes, starts, ends, track.rank, place, colour, width >= 2.0 * _SMALLEST_BAR_POINTS)
+        if not is_compute:
+            ends = np.maximum(ends, starts + _THINNEST_MESSAGE_POINTS / points_per_unit)
+        _draw_bars(axes, starts, ends, track.rank, place, colour, width >= _SMALLEST_BAR_POINTS)
 
 
 def _track_bars(track: Track, simulation: Simulation, unit_seconds: float) -> list[Bars]:
