@@ -1,5 +1,6 @@
 """Answers as tables for people: aligned, 120 columns at most, plain text when not on a terminal."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from planner.choose.explain import PART_WORDS, duration, why_too_big
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
 from planner.cost.intervals import Interval, interval
+from planner.cost.memory import usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan
 from profiles.parameters import num_parameters
@@ -47,7 +49,7 @@ def show_question(console: Console, question: Question) -> None:
         markup=False,
     )
     if question.assumed:
-        console.print(f"assumed: {'; '.join(question.assumed)}", markup=False)
+        console.print(f"assumed: {'; '.join(question.assumed.values())}", markup=False)
     doubts = unverified(question)
     if doubts:
         console.print(f"figures nobody could check against a source: {', '.join(doubts)}", markup=False)
@@ -113,8 +115,8 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     show_question(console, question)
     console.print(f"{answer.plan}: {_rates(float(answer.step_seconds), question)}", markup=False)
     console.print(_basis(question, float(answer.step_seconds)), style="dim", markup=False)
-    if answer.memory.peak_bytes > question.cluster.accelerator.memory_bytes:
-        console.print(f"does not fit: {why_too_big(answer, question.cluster)}", style="bold red", markup=False)
+    if answer.memory.peak_bytes > usable_bytes(question.cluster, question.stack):
+        console.print(f"does not fit: {why_too_big(answer, question.cluster, question.stack)}", style="bold red", markup=False)
     console.print()
     console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
     console.print()
@@ -268,14 +270,20 @@ def _show_pruned(console: Console, answer: Answer) -> None:
 def _show_next(console: Console, question: Question, plan: Plan, saved: Path | None) -> None:
     console.print("next", style="bold")
     if saved:
-        lines = [f"meshwise simulate {saved} --gantt step.png --trace step.json", f"meshwise estimate {saved} --json"]
+        file = shlex.quote(str(saved))
+        lines = [f"meshwise simulate {file} --gantt step.png --trace step.json", f"meshwise estimate {file} --json"]
     else:
-        table, flags = question.table, split_flags(plan)
-        asked = f"--model {table.model} --cluster {table.cluster} --devices {table.devices}"
+        asked, flags = job_flags(question), split_flags(plan)
         lines = [f"meshwise plan {asked} --save plan.toml", "meshwise simulate plan.toml --gantt step.png",
                  f"meshwise estimate {asked} {flags}"]  # fmt: skip
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def job_flags(question: Question) -> str:
+    """The command-line options that ask the same question; defaults stay unsaid."""
+    stated = question.table.model_dump(exclude={"kind", *question.assumed})
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in stated.items())
 
 
 def split_flags(plan: Plan) -> str:

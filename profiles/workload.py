@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from profiles.model import ModelShape
 from profiles.record import Count, Record
 

@@ -109,6 +109,11 @@ def memory(plans: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Me
     return answer if isinstance(plans, PlanGrid) else answer.row(0)
 
 
+def usable_bytes(cluster: Cluster, stack: SoftwareStack) -> float:
+    """Bytes of a device that a plan may take. Source: see `SoftwareStack.usable_memory_fraction`."""
+    return stack.usable_memory_fraction * cluster.accelerator.memory_bytes
+
+
 def _fullest(grid: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBreakdown:
     rows, column_of = combinations(grid, _STAGE_COLUMNS)
     distinct = grid.take(rows)
