@@ -116,7 +116,8 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     console.print(f"{answer.plan}: {_rates(float(answer.step_seconds), question)}", markup=False)
     console.print(_basis(question, float(answer.step_seconds)), style="dim", markup=False)
     if answer.memory.peak_bytes > usable_bytes(question.cluster, question.stack):
-        console.print(f"does not fit: {why_too_big(answer, question.cluster, question.stack)}", style="bold red", markup=False)
+        reason = why_too_big(answer, question.cluster, question.stack)
+        console.print(f"does not fit: {reason}", style="bold red", markup=False)
     console.print()
     console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
     console.print()
