@@ -1,7 +1,7 @@
 """Prints what training steps keep of benchmarked compute rates: `python -m benchmarks.fit_sustained TABLE.csv`.
 
-For every accelerator with dense runs of a current stack in the table (columns as `validate.table.Run`), the
-factor on compute rates that makes the mean absolute log error of step times least, and its error on sources
+For every accelerator and format with dense runs of a current stack in the table (columns as
+`validate.table.Run`), the factor on compute rates that makes the mean absolute log error of step times least, and its error on sources
 that had no part in it (on the other half of the rows where there is one source). The figures go into
 published_curves.toml.
 """
@@ -18,15 +18,15 @@ from validate.resolve import Setting, Unmodelled, resolve
 from validate.score import measured_seconds
 from validate.table import read_runs
 
-FRACTIONS = np.arange(0.7, 1.1001, 0.02)
-STACKS = ("nemo", "megatron-core")
+FRACTIONS = np.arange(0.6, 1.1001, 0.02)
+STACKS = ("nemo", "megatron-core", "megatron-core-no-overlap")
 """Of the same years as the benchmarks of kernels; older stacks have other gaps between kernels."""
 Floats = NDArray[np.float64]
 
 
 def main(path: str) -> None:
-    """Print one line an accelerator."""
-    errors: defaultdict[str, list[tuple[str, Floats]]] = defaultdict(list)
+    """Print one line an accelerator and format."""
+    errors: defaultdict[tuple[str, str], list[tuple[str, Floats]]] = defaultdict(list)
     for run in read_runs(path):
         try:
             setting = resolve(run)
@@ -35,12 +35,13 @@ def main(path: str) -> None:
         seconds = measured_seconds(run)
         if seconds is not None and setting.stack.name in STACKS and getattr(setting.job.model, "moe", None) is None:
             source = run.id.rsplit("-", 1)[0]
-            errors[setting.cluster.accelerator.name].append((source, np.log(_predictions(setting) / seconds)))
-    for name, rows in sorted(errors.items()):
+            key = (setting.cluster.accelerator.name, setting.job.precision)
+            errors[key].append((source, np.log(_predictions(setting) / seconds)))
+    for (name, dtype), rows in sorted(errors.items()):
         best = _least([error for _, error in rows])
         held_out = _held_out(rows)
         print(
-            f"{name}: fraction {FRACTIONS[best]:.2f}, {len(rows)} runs, mean error "
+            f"{name} {dtype}: fraction {FRACTIONS[best]:.2f}, {len(rows)} runs, mean error "
             f"{np.mean([abs(error[best]) for _, error in rows]):.4f}, held out: median {np.median(held_out):.4f}, "
             f"p90 {np.quantile(held_out, 0.9):.4f}"
         )
@@ -50,7 +51,7 @@ def _predictions(setting: Setting) -> Floats:
     seconds = []
     for fraction in FRACTIONS:
         sustained = Sustained(fraction=fraction, fit=Fit(machine="", date="", num_points=0, source="trial"))
-        kernels = setting.cluster.kernels.model_copy(update={"sustained": sustained})
+        kernels = setting.cluster.kernels.model_copy(update={"sustained": {setting.job.precision: sustained}})
         cluster = setting.cluster.model_copy(update={"kernels": kernels})
         seconds.append(estimate(setting.plan, setting.job, cluster, setting.stack).step_seconds)
     return np.array(seconds, dtype=float)

@@ -237,9 +237,8 @@ class Kernels:
         published = self.published["attention"].get(device, {})
         return {family: AttentionCurve(**values) for family, values in published.items()}
 
-    def _sustained(self, name: str) -> Sustained | None:
-        values = self.published["sustained"].get(name)
-        return Sustained(**values) if values else None
+    def _sustained(self, name: str) -> dict[str, Sustained]:
+        return {dtype: Sustained(**values) for dtype, values in self.published["sustained"].get(name, {}).items()}
 
     def _notes(self) -> str:
         misaligned, backward = self.published["misaligned"], self.published["backward"]

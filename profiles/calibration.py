@@ -81,13 +81,14 @@ class KernelCurves(Sourced):
     attention: dict[str, AttentionCurve] = Field(min_length=1)
     """By kernel family: "flash-1", "flash-2", "flash-3"."""
     elementwise: ElementwiseCurve
-    sustained: Sustained | None = None
-    """None: the curves were measured at the clock that lasts, or nobody compared them with whole steps."""
+    sustained: dict[str, Sustained] = Field(default_factory=dict)
+    """By dtype; none where nobody compared the curves with whole steps."""
 
-    @property
-    def sustained_fraction(self) -> float:
-        """Factor on the compute rates of `gemm` and `attention` inside a training step."""
-        return self.sustained.fraction if self.sustained else 1.0
+    def sustained_fraction(self, dtype: str) -> float:
+        """Factor on the compute rates of `gemm` and `attention` inside a training step in `dtype`."""
+        if not self.sustained:
+            return 1.0
+        return self.sustained[_nearest(dtype, self.sustained, ("bf16", "fp16", "fp8"))].fraction
 
     def fits(self) -> dict[str, Fit]:
         """Name of every curve -> its fit."""
@@ -95,7 +96,7 @@ class KernelCurves(Sourced):
             **{f"gemm {dtype}": curve.fit for dtype, curve in self.gemm.items()},
             **{f"attention {kernel}": curve.fit for kernel, curve in self.attention.items()},
             "elementwise": self.elementwise.fit,
-            **({"sustained": self.sustained.fit} if self.sustained else {}),
+            **{f"sustained {dtype}": sustained.fit for dtype, sustained in self.sustained.items()},
         }
 
     def gemm_curve(self, dtype: str) -> GemmCurve:
@@ -126,6 +127,8 @@ class CollectiveCurve(Record):
     exponent: tuple[Positive, ...]
     in_network_reduction: bool = False
     """Measured with reductions in the switches (NVLink SHARP)."""
+    reduction_gain: tuple[Positive, ...] = ()
+    """By num_ranks: what reducing switches multiply `bus_fraction` by, where it was measured without; empty: nothing."""
     fit: Fit
 
     @model_validator(mode="after")
@@ -133,7 +136,7 @@ class CollectiveCurve(Record):
         lengths = {
             len(self.num_ranks), len(self.latency_seconds), len(self.bus_fraction), len(self.exponent)
         }  # fmt: skip
-        if len(lengths) != 1:
+        if len(lengths) != 1 or len(self.reduction_gain) not in (0, *lengths):
             raise ValueError("num_ranks, latency_seconds, bus_fraction and exponent must have equal lengths")
         if list(self.num_ranks) != sorted(set(self.num_ranks)):
             raise ValueError(f"num_ranks must increase strictly, got {self.num_ranks}")

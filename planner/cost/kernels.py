@@ -66,7 +66,7 @@ class Rates:
     def of(cls, cluster: Cluster, dtype: str) -> "Rates":
         """The rates of the cluster's accelerator at `dtype`, as far as a training step sustains them."""
         accelerator = cluster.accelerator
-        peak = accelerator.flops_per_second(dtype) * cluster.kernels.sustained_fraction
+        peak = accelerator.flops_per_second(dtype) * cluster.kernels.sustained_fraction(dtype)
         return cls(peak, accelerator.memory_bytes_per_second)
 
 
