@@ -140,6 +140,7 @@ class Links:
         ring = all_reduce.model_copy(
             update={
                 "bus_fraction": tuple(min(fraction, share) for fraction in all_reduce.bus_fraction),
+                "reduction_gain": (),
                 "fit": _carried_over(all_reduce.fit),
             }
         )
@@ -160,7 +161,8 @@ class Links:
         """A curve that others fitted to step times; the published all-reduces give its held-out error."""
         values = dict(self.published_curves["network"][link.name])
         origin = {name: values.pop(name) for name in ("machine", "date", "num_points", "source")}
-        curve = CollectiveCurve(**values, fit=Fit(**origin))
+        gain = self.published_curves["reduction_gain"]["network"]
+        curve = CollectiveCurve(**values, reduction_gain=(gain,) * len(values["num_ranks"]), fit=Fit(**origin))
         return curve.model_copy(update={"fit": _with_errors(curve.fit, [case.errors("all_reduce", curve)])})
 
     def _network_pool(self, infiniband: LinkCurves) -> LinkCurves:
@@ -211,6 +213,10 @@ class Links:
             }
             if measured:
                 curves[collective] = self._mean(collective, measured)
+        if link_class == "scale_up":
+            curves["all_reduce"] = self._mean("all_reduce", {record.name: _ring(record) for record in records})
+            gain = self.published_curves["reduction_gain"]["scale_up"]
+            curves["all_reduce"] = curves["all_reduce"].model_copy(update={"reduction_gain": tuple(gain)})
         return LinkCurves(
             name=f"pool-{link_class}",
             link_class=link_class,
@@ -284,6 +290,15 @@ def _cluster(tiers: tuple[Tier, ...]) -> Cluster:
         name="measured", source="measured", accelerator=catalog.accelerator("h100-sxm"), tiers=tiers,
         num_devices=tiers[-1].num_devices, kernels=catalog.kernel_curves("h100-sxm"),
     )  # fmt: skip
+
+
+def _ring(record: LinkCurves) -> CollectiveCurve:
+    """The all-reduce of `record` without its switches: no faster than an all-gather, as `planner.cost.collectives`."""
+    all_reduce, ring = record.collectives["all_reduce"], record.collectives["all_gather"]
+    if not all_reduce.in_network_reduction:
+        return all_reduce
+    fraction = np.minimum(all_reduce.bus_fraction, ring.bus_fraction)
+    return all_reduce.model_copy(update={"bus_fraction": tuple(map(float, fraction)), "in_network_reduction": False})
 
 
 def _mean_curve(curves: Sequence[CollectiveCurve]) -> CollectiveCurve:

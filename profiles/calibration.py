@@ -128,7 +128,7 @@ class CollectiveCurve(Record):
     in_network_reduction: bool = False
     """Measured with reductions in the switches (NVLink SHARP)."""
     reduction_gain: tuple[Positive, ...] = ()
-    """By num_ranks: what reducing switches multiply `bus_fraction` by, where it was measured without; empty: nothing."""
+    """By num_ranks: what reducing switches multiply a `bus_fraction` measured without by; empty: nothing."""
     fit: Fit
 
     @model_validator(mode="after")

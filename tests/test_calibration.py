@@ -121,6 +121,7 @@ def test_unmeasured_formats_and_kernels_use_the_nearest() -> None:
     [
         ({"exponent": (1.0,)}, "equal lengths"),
         ({"num_ranks": (4, 2)}, "must increase strictly"),
+        ({"reduction_gain": (1.2,)}, "equal lengths"),
         ({"bus_fraction": (0.0, 0.5)}, "greater than 0"),
     ],
 )

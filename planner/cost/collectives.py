@@ -159,12 +159,12 @@ def _bus_fraction(pattern: Collective, curve: CollectiveCurve, joined: Floats, t
 
     A full mesh has one link a pair, so that `joined` members use (joined - 1) of (devices - 1). A curve that
     was measured with reduction in the switches serves a tier without it at the rate of an all-gather, a plain
-    ring; the other way round, a device sends S bytes instead of the ring's 2 (n - 1) / n * S [Graham 2016,
-    SHArP, doi:10.1109/COMHPC.2016.006].
+    ring; the other way round, it gains what was measured, well below the 2 (n - 1) / n that a device saves by
+    sending each byte once [Graham 2016, SHArP, doi:10.1109/COMHPC.2016.006].
     """
     fraction = _by_ranks(curve, curve.bus_fraction, joined)
-    if pattern.reduces_and_spreads and tier.in_network_reduction and not curve.in_network_reduction:
-        fraction = fraction * np.maximum(2.0 * (joined - 1.0) / joined, 1.0)
+    if pattern.reduces_and_spreads and tier.in_network_reduction and curve.reduction_gain:
+        fraction = fraction * _by_ranks(curve, curve.reduction_gain, joined)
     if pattern.reduces_and_spreads and curve.in_network_reduction and not tier.in_network_reduction:
         ring = tier.curves.curve("all_gather")
         fraction = np.minimum(fraction, _by_ranks(ring, ring.bus_fraction, joined))
