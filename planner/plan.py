@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -134,16 +134,11 @@ class PlanGrid:
 
     def plan(self, row: int) -> Plan:
         """One row as a `Plan`."""
-        values = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
-        return replace(
-            Plan(),
-            **values
-            | {
-                "schedule": SCHEDULE_NAMES[values["schedule"]],
-                "recompute": Recompute(values["recompute"]),
-                "sequence_parallel": bool(values["sequence_parallel"]),
-            },
-        )
+        values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
+        values["schedule"] = SCHEDULE_NAMES[values["schedule"]]
+        values["recompute"] = Recompute(values["recompute"])
+        values["sequence_parallel"] = bool(values["sequence_parallel"])
+        return Plan(**values)
 
     def __iter__(self) -> Iterator[Plan]:
         return (self.plan(row) for row in range(len(self)))

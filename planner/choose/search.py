@@ -111,7 +111,7 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
         if name == "schedule":
             if value not in SCHEDULE_NAMES:
                 raise ValueError(f"fix: schedule={value!r} is not one of {', '.join(SCHEDULE_NAMES)}")
-            codes[name] = SCHEDULE_NAMES.index(value)  # type: ignore[arg-type]
+            codes[name] = SCHEDULE_NAMES.index(value)
         elif name == "recompute" and isinstance(value, str):
             codes[name] = int(Recompute.parse(value))
         else:

@@ -71,7 +71,7 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     )
     transfers = _exposed_transfers(grid, job, cluster, stack, stages, num_microbatches)
     gradients = gradient_times(grid, job, cluster, stack)
-    overlap = {"overlaps": stack.dp_overlap, "vp": grid.vp, "num_stages": grid.pp}
+    overlap: dict[str, Any] = {"overlaps": stack.dp_overlap, "vp": grid.vp, "num_stages": grid.pp}
     reduce = exposed_seconds(gradients.reduce, stages.first_backward, gradients.num_buckets, **overlap)
     collect = exposed_seconds(gradients.gather, stages.first_forward, gradients.num_buckets, **overlap)
     busy = num_microbatches * stages.total_max
