@@ -48,7 +48,7 @@ class JobTable(_Table):
     sequence_length: Batch | None = None
     precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
     software: Name | None = None
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd"] | None = None
 
 
 class SplitTable(_Table):
@@ -83,8 +83,8 @@ class Question:
     stack: SoftwareStack
     table: JobTable
     """The same as names and numbers, nothing left out."""
-    assumed: tuple[str, ...]
-    """What was not said, and what was taken for it, in words."""
+    assumed: dict[str, str]
+    """Fields that were not stated -> what was taken for them, in words."""
 
 
 def read(path: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any]) -> JobFile:
@@ -130,7 +130,7 @@ def question(table: JobTable) -> Question:
     )
     cluster.accelerator.flops_per_second(job.precision)
     stack = catalog.software(filled.software or DEFAULT_STACK)
-    assumed = tuple(_words(name, value, job) for name, value in defaults.items())
+    assumed = {name: _words(name, value, job) for name, value in defaults.items()}
     return Question(job, cluster, stack, filled, assumed)
 
 
@@ -208,6 +208,8 @@ def _defaults(table: JobTable, model: TransformerShape | LayerList, cluster: Clu
         chosen["precision"] = _default_precision(cluster.accelerator)
     if table.software is None:
         chosen["software"] = DEFAULT_STACK
+    if table.optimizer is None:
+        chosen["optimizer"] = "adam"
     return chosen
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from meshwise import __version__
 from planner.breakdown import PARTS
-from planner.plan import PLAN_FIELDS
+from planner.plan import PLAN_FIELDS, SCHEDULE_NAMES, Recompute
 from tests.cli import faults, meshwise
 
 LLAMA = ("--model", "llama3-8b", "--cluster", "dgx-h100", "--devices", "16", "--global-batch", "64")
@@ -43,6 +43,11 @@ def test_every_command_has_help(command: str) -> None:
     result = meshwise(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     assert "Usage: meshwise" in result.out
+
+
+def test_help_names_every_choice() -> None:
+    shown = meshwise("estimate", "--help").out
+    assert all(name in shown for name in (*SCHEDULE_NAMES, *(policy.name.lower() for policy in Recompute)))
 
 
 def test_estimate_golden(golden: Golden) -> None:
@@ -158,7 +163,7 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
         (("plan", *LLAMA, "--fix", "tp=0"), "tp must be greater than or equal to 1, got 0"),
         (("plan", *LLAMA, "--top", "0"), "--top"),
         (("plan", *LLAMA, "--save", "nowhere/plan.toml"), "there is no folder nowhere"),
-        (("plan", *LLAMA, "--precision", "fp7"), "--precision"),
+        (("plan", *LLAMA, "--precision", "fp7"), "precision must be 'fp32', 'bf16', 'fp16' or 'fp8', got 'fp7'"),
         (("plan", "missing.toml"), "missing.toml: cannot be read: No such file"),
         (("estimate", *LLAMA, "--tp", "3"), "does not divide 16 devices"),
         (("estimate", *LLAMA, "--dp", "3", "--tp", "4"), "the product must equal it"),

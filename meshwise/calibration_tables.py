@@ -1,0 +1,49 @@
+"""A calibration as tables for people: the rates found, and how well each curve predicts what it did not see."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from meshwise.tables import table
+from profiles.accelerator import Accelerator
+from profiles.calibration import Fit
+from profiles.cluster import ClusterSpec
+from profiles.units import GIGA
+
+
+def show_calibration(console: Console, spec: ClusterSpec, output: Path) -> None:
+    """What was measured and what to do with it."""
+    device = spec.accelerator
+    assert isinstance(device, Accelerator)
+    peaks = ", ".join(f"{dtype} {rate / GIGA:,.1f}" for dtype, rate in device.peak_flops_per_second.items())
+    console.print(f"{spec.name}: {spec.source}", style="bold", markup=False)
+    console.print(
+        f"best rates seen: {peaks} GFLOP/s, memory {device.memory_bytes_per_second / GIGA:,.1f} GB/s", markup=False
+    )
+    made = table("curve", ">points", ">held-out median", ">held-out p90")
+    for name, fit in _fits(spec):
+        made.add_row(name, str(fit.num_points), _share(fit.held_out_median_error_fraction),
+                     _share(fit.held_out_p90_error_fraction))  # fmt: skip
+    console.print()
+    console.print(made)
+    console.print()
+    file = shlex.quote(str(output))
+    console.print(f"wrote {file}; next: meshwise plan --model gpt2 --cluster {file} --devices 2", markup=False)
+
+
+def _fits(spec: ClusterSpec) -> Iterator[tuple[str, Fit]]:
+    if spec.kernels:
+        for name, gemm in spec.kernels.gemm.items():
+            yield f"matmul {name}", gemm.fit
+        for name, attention in spec.kernels.attention.items():
+            yield f"attention {name}", attention.fit
+        yield "element-wise", spec.kernels.elementwise.fit
+    for tier in spec.tiers:
+        for name, curve in (tier.curves.collectives if tier.curves else {}).items():
+            yield f"{tier.name} {name}", curve.fit
+
+
+def _share(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{fraction:.1%}"

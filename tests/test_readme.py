@@ -1,0 +1,101 @@
+"""What the documents say is what the program does."""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwise.jobfile import JobTable, SplitTable
+from tests.cli import meshwise
+from tests.conftest import normalise
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+CONSOLE = re.compile(r"```console\n\$ meshwise (.*)\n((?:.*\n)*?)```\n")
+COMMANDS = re.compile(r"^ *(?:\S.*&& )?meshwise ((?:plan|estimate|simulate|score|profiles) .*)$", re.MULTILINE)
+DOCUMENTS = (README, ROOT / "docs" / "cli.md", ROOT / "CONTRIBUTING.md")
+
+
+def test_readme_shows_what_the_commands_print(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def printed(match: re.Match[str]) -> str:
+        result = meshwise(*shlex.split(match[1]))
+        assert (result.code, result.err) == (0, "")
+        return f"```console\n$ meshwise {match[1]}\n{normalise(result.out)}```\n"
+
+    text = README.read_text()
+    assert CONSOLE.search(text)
+    fresh = CONSOLE.sub(printed, text)
+    if request.config.getoption("--regenerate-golden"):
+        README.write_text(fresh)
+    assert README.read_text() == fresh, "README outputs differ; if they are right, run pytest --regenerate-golden"
+
+
+def written_commands() -> Iterator[str]:
+    """Every complete command line in a code block of README.md."""
+    for block in re.findall(r"```\n(.*?)```", README.read_text(), re.DOTALL):
+        yield from (line for line in COMMANDS.findall(block) if not re.search(r"YOUR_|path/to|plan\.toml", line))
+
+
+@pytest.mark.parametrize("line", list(written_commands()))
+def test_every_command_of_the_readme_answers(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    words = shlex.split(line)
+    if words[0] == "plan":
+        words += ["--no-simulate", "--top", "1"]
+    result = meshwise(*words)
+    assert (result.code, result.err) == (0, "")
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_tables_of_options_are_complete() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    fields = [name for name in (*JobTable.model_fields, *SplitTable.model_fields) if name != "kind"]
+    assert [name for name in fields if f"`{name}` |" not in text] == []
+
+
+JOB = ("--model", "gpt2", "--cluster", "dgx-a100", "--global-batch", "16")
+JSON_COMMANDS = (
+    ("estimate", *JOB),
+    ("plan", *JOB, "--top", "2", "--max-micro-batch", "1"),
+    ("plan", "--model", "llama3.1-405b", "--cluster", "a10"),
+    ("simulate", *JOB, "--pp", "2"),
+    ("score", "training", "sequence_parallelism_table5", "--rows"),
+    ("profiles", "list"),
+    ("profiles", "check", os.fspath(ROOT / "profiles" / "data" / "models" / "gpt2.toml")),
+)
+DATA_KEYS = {"rejected", "names", "by_source", "by_accelerator", "memory", "skipped", "cluster", "records"}
+"""Keys whose value is keyed by data: rules, names, reasons."""
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """Keys at any depth, but for those that are data."""
+    if isinstance(value, list):
+        for item in value:
+            yield from keys_of(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from keys_of(list(item.values()) if key in DATA_KEYS and isinstance(item, dict) else item)
+
+
+@pytest.mark.parametrize("command", JSON_COMMANDS, ids=lambda command: " ".join(command[:2]))
+def test_every_json_key_is_documented(command: tuple[str, ...]) -> None:
+    text = (ROOT / "docs" / "json.md").read_text()
+    answer = json.loads(meshwise(*command, "--json").out)
+    assert answer["schema_version"] == 1
+    assert sorted({key for key in keys_of(answer) if f"`{key}`" not in text}) == []
