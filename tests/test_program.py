@@ -51,7 +51,7 @@ def test_every_send_has_its_receive_on_another_rank(shape: Shape) -> None:
         (Plan(zero_stage=1), {Kind.OPTIMIZER}),
         (Plan(pp=2, tp=4), {Kind.OPTIMIZER, *SENDS, *RECEIVES}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, Plan) else " ".join(sorted(value)),
 )
 def test_communication_follows_the_plan(plan: Plan, kinds: set[Kind]) -> None:
     ranks = build_actions(plan, 4)
