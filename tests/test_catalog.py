@@ -329,10 +329,8 @@ def test_curves_are_found_by_what_they_list(tmp_path: Path, monkeypatch: pytest.
     folder = tmp_path / "calibration" / "kernels"
     folder.mkdir(parents=True)
     (folder / "pool.toml").write_text(pool)
-    listed = re.sub(r"(?m)^accelerators = .*$", 'accelerators = ["toy-2"]', pool)
-    (folder / "family.toml").write_text(
-        listed.replace('"pool"', '"family"', 1).replace("source = ", 'notes = "toy-1"\nsource = ', 1)
-    )
+    noted = re.sub(r"(?m)^notes = .*$", 'notes = "toy-1"', pool.replace('"pool"', '"family"', 1))
+    (folder / "family.toml").write_text(f'accelerators = ["toy-2"]\n{noted}')
     monkeypatch.setattr(catalog, "DATA", tmp_path)
     assert catalog.kernel_curves("toy-2").name == "family"
     assert catalog.kernel_curves("toy-1").name == "pool"
