@@ -27,6 +27,8 @@ TOKENS_PER_STEP = 4_194_304
 SAMPLES_PER_DEVICE = 32
 """Default batch of a plain list of layers, that of ResNet-50 [Goyal 2017, arXiv:1706.02677, section 2.3]."""
 MAX_DEFAULT_SEQUENCE = 8192
+CPU_STACK = "pytorch-eager-cpu"
+"""Stack assumed on CPUs: what `meshwise validate` runs there."""
 
 Degree = Annotated[int, Field(ge=1, le=1_000_000)]
 Batch = Annotated[int, Field(ge=1, le=2_147_483_647)]
@@ -193,29 +195,32 @@ def _toml(value: bool | int | str) -> str:
 
 def _defaults(table: JobTable, model: TransformerShape | LayerList, cluster: Cluster) -> dict[str, Any]:
     """Values of the fields that `table` leaves open."""
-    chosen: dict[str, Any] = {}
-    if table.devices is None:
-        chosen["devices"] = cluster.num_devices
-    if table.sequence_length is None:
-        longest = model.max_sequence_length if isinstance(model, TransformerShape) else 1
-        chosen["sequence_length"] = min(longest, MAX_DEFAULT_SEQUENCE)
-    if table.global_batch is None:
-        length = table.sequence_length or chosen["sequence_length"]
-        share = TOKENS_PER_STEP / length / cluster.num_devices
-        per_device = max(1, round(share)) if isinstance(model, TransformerShape) else SAMPLES_PER_DEVICE
-        chosen["global_batch"] = per_device * cluster.num_devices
-    if table.precision is None:
-        chosen["precision"] = _default_precision(cluster.accelerator)
-    if table.software is None:
-        chosen["software"] = DEFAULT_STACK
-    if table.optimizer is None:
-        chosen["optimizer"] = "adam"
-    return chosen
+    length = min(model.max_sequence_length, MAX_DEFAULT_SEQUENCE) if isinstance(model, TransformerShape) else 1
+    values = {
+        "devices": cluster.num_devices,
+        "sequence_length": length,
+        "global_batch": _default_batch(model, table.sequence_length or length, cluster.num_devices),
+        "precision": _default_precision(cluster.accelerator),
+        "software": CPU_STACK if cluster.accelerator.kind == "cpu" else DEFAULT_STACK,
+        "optimizer": "adam",
+    }
+    return {name: value for name, value in values.items() if getattr(table, name) is None}
+
+
+def _default_batch(model: TransformerShape | LayerList, sequence_length: int, num_devices: int) -> int:
+    """About TOKENS_PER_STEP, as a number that splits over the devices: a multiple of them, or a divisor."""
+    if isinstance(model, LayerList):
+        return SAMPLES_PER_DEVICE * num_devices
+    sequences = max(1, TOKENS_PER_STEP // sequence_length)
+    if sequences >= num_devices:
+        return round(sequences / num_devices) * num_devices
+    return max(divisor for divisor in range(1, sequences + 1) if num_devices % divisor == 0)
 
 
 def _default_precision(accelerator: Accelerator) -> str:
-    """bf16 where the device has it, else the nearest format it has."""
-    return next((name for name in ("bf16", "fp16", "fp32") if name in accelerator.peak_flops_per_second), "bf16")
+    """bf16 where the device has it, else the nearest format it has; CPUs train in fp32."""
+    wanted = ("fp32",) if accelerator.kind == "cpu" else ("bf16", "fp16", "fp32")
+    return next((name for name in wanted if name in accelerator.peak_flops_per_second), "bf16")
 
 
 def _check_sequence(table: JobTable, model: TransformerShape | LayerList) -> None:
@@ -227,11 +232,13 @@ def _check_sequence(table: JobTable, model: TransformerShape | LayerList) -> Non
 
 
 def _words(name: str, value: Any, job: TrainingJob) -> str:
-    """One assumption as people say it."""
+    """One assumption as people say it; nothing for the sequence of a list of layers, which has none."""
+    if name == "sequence_length" and isinstance(job.model, LayerList):
+        return ""
     if name == "global_batch":
         if isinstance(job.model, LayerList):
             return f"global batch {value:,} ({SAMPLES_PER_DEVICE} a device)"
-        return f"global batch {value:,} ({_tokens(job.tokens_per_step)} tokens, whole sequences a device)"
+        return f"global batch {value:,} ({_tokens(job.tokens_per_step)} tokens)"
     return f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name} {value}"
 
 

@@ -1,7 +1,6 @@
 """Where output goes: tables and JSON on stdout, errors and progress on stderr, plain when not a terminal."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-PLAIN_WIDTH = 120
-"""Columns when stdout is not a terminal and COLUMNS is not set."""
+MIN_WIDTH = 120
+"""Columns tables are laid out for; a narrower terminal wraps lines rather than lose figures."""
 PATIENCE_SECONDS = 1.0
 """A progress bar appears once work has taken longer."""
 
@@ -21,8 +20,10 @@ OnProgress = Callable[[str, int, int], None]
 
 def console() -> Console:
     """The console tables are printed on."""
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
-    return Console(width=width, highlight=False, soft_wrap=False)
+    found = Console(highlight=False)
+    if not found.is_terminal or found.width < MIN_WIDTH:
+        found.width = MIN_WIDTH
+    return found
 
 
 def say_error(sentence: str) -> None:

@@ -18,6 +18,7 @@ from planner.cost.intervals import Interval, interval
 from planner.cost.memory import usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan
+from profiles.model import LayerList
 from profiles.parameters import num_parameters
 from profiles.units import GIB, GIGA, TERA
 
@@ -40,19 +41,22 @@ def show_question(console: Console, question: Question) -> None:
     """The question restated in one line, and what was assumed in another."""
     job, cluster = question.job, question.cluster
     tiers = ", ".join(f"{tier.link} x{tier.num_devices}" for tier in cluster.tiers)
-    length = f" of {job.sequence_length:,} tokens" if job.sequence_length > 1 else ""
+    batch = f"{job.global_batch:,} sequences of {job.sequence_length:,} tokens"
+    if isinstance(job.model, LayerList):
+        batch = f"{job.global_batch:,} samples"
     console.print(
         f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {cluster.num_devices:,} "
-        f"{cluster.accelerator.name} ({cluster.name}: {tiers}), {job.global_batch:,} sequences{length} a step, "
+        f"{cluster.accelerator.name} ({cluster.name}: {tiers}), {batch} a step, "
         f"{job.precision}, {question.stack.name}",
         style="bold",
         markup=False,
     )
     if question.assumed:
-        console.print(f"assumed: {'; '.join(question.assumed.values())}", markup=False)
+        words = [text for text in question.assumed.values() if text]
+        console.print(f"assumed: {'; '.join(words)}", markup=False)
     doubts = unverified(question)
     if doubts:
-        console.print(f"figures nobody could check against a source: {', '.join(doubts)}", markup=False)
+        console.print(f"not checked against a source: {', '.join(doubts)}", markup=False)
     console.print()
 
 
@@ -139,6 +143,11 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     console.print(f"microbatches held at the peak, by pipeline rank{chunks}: {shown}")
 
 
+def _items(question: Question) -> str:
+    """What a job's batch is counted in."""
+    return "samples" if isinstance(question.job.model, LayerList) else "tokens"
+
+
 def span(bar: Interval) -> str:
     """`38.1 .. 52.9 s`."""
     low, high = duration(float(bar.low_seconds)), duration(float(bar.high_seconds))
@@ -161,7 +170,7 @@ def _rates(step_seconds: float, question: Question) -> str:
     used = mfu(step_seconds, question.job, question.cluster)
     return (
         f"step {duration(step_seconds)} ({bar.level_fraction:.0%} within {span(bar)}), "
-        f"{per_device:,.0f} tokens/s/device, {flops / TERA:,.0f} model TFLOP/s/device, MFU {used:.1%}"
+        f"{per_device:,.0f} {_items(question)}/s/device, {flops / TERA:,.0f} model TFLOP/s/device, MFU {used:.1%}"
     )
 
 
@@ -186,9 +195,9 @@ def _ranking(question: Question, answer: Answer) -> Table:
         *((">simulated",) if simulated else ()),
         ">estimate",
         f">{level:.0%} range",
-        ">tokens/s\n/device",
+        f">{_items(question)}/s\n/device",
         ">MFU",
-        f">GiB of\n{capacity:.1f}",
+        f">GiB of\n{capacity:,.4g}",
         ">slower",
     )
     for number, candidate in enumerate(found, start=1):

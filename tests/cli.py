@@ -1,7 +1,6 @@
 """Run a command line inside the test's own process."""
 
 import io
-import os
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,8 @@ class Result:
 def meshwise(*arguments: str | Path) -> Result:
     """Exit code, stdout and stderr of `meshwise ARGUMENTS`."""
     out, err = io.StringIO(), io.StringIO()
-    columns = os.environ.pop("COLUMNS", None)
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            code = run([str(argument) for argument in arguments])
-    finally:
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run([str(argument) for argument in arguments])
     return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -109,7 +109,7 @@ FLOATS = re.compile(r"\b(float|Positive|NonNegative|Floats|float64)\b")
 """Annotations that hold floats without saying of what (`Seconds` and `Bytes` say it)."""
 UNITS = re.compile(
     r"(^|_)(seconds?|bytes|flops|watts|dollars|fraction|parameters|tokens|launches|ranks|devices|elements|length|inches)"
-    r"(_per_\w+)?$|^num_|^bytes_|_by_part$|_(ratio|factor)$|^exponent$"
+    r"(_per_\w+)?$|^num_|^bytes_|_by_part$|_(ratio|factor|gain)$|^exponent$"
 )
 UNIT_OWNERS = re.compile(r"(Times|Bytes|Seconds)$")
 """Classes whose name says the unit of every field."""

@@ -95,6 +95,12 @@ def test_defaults_are_stated() -> None:
     assert None not in question.table.model_dump().values()
 
 
+@pytest.mark.parametrize(("devices", "batch"), [(8, 512), (64, 512), (24, 504), (1000, 500), (16384, 512)])
+def test_the_default_batch_splits_over_the_devices(devices: int, batch: int) -> None:
+    question = jobfile.question(JobTable(model="llama3-70b", cluster="dgx-h100", devices=devices))
+    assert question.job.global_batch == batch
+
+
 def test_what_is_stated_is_not_assumed() -> None:
     table = JobTable(
         model="gpt2", cluster="dgx-a100", devices=8, global_batch=16, sequence_length=512, precision="fp16",
@@ -107,6 +113,11 @@ def test_what_is_stated_is_not_assumed() -> None:
 
 def test_a_device_without_bf16_is_planned_in_fp16() -> None:
     assert jobfile.question(JobTable(model="gpt2", cluster="dgx-2")).job.precision == "fp16"
+
+
+def test_a_cpu_is_planned_as_validate_runs_it() -> None:
+    question = jobfile.question(JobTable(model="gpt2", cluster="xeon-8480"))
+    assert (question.job.precision, question.stack.name) == ("fp32", "pytorch-eager-cpu")
 
 
 def test_a_list_of_layers_has_no_sequence() -> None:
