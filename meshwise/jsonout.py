@@ -16,8 +16,6 @@ from planner.plan import PLAN_FIELDS, Plan
 if TYPE_CHECKING:
     from simulator.engine import Simulation
 
-SCHEMA_VERSION = 1
-
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
     """A plan's fields as they are written in a plan file."""
@@ -71,7 +69,6 @@ def priced(question: Question, answer: Estimate) -> dict[str, Any]:
 def estimate(question: Question, answer: Estimate) -> dict[str, Any]:
     """The document of `estimate --json`."""
     return {
-        "schema_version": SCHEMA_VERSION,
         "job": job(question),
         **priced(question, answer),
         "sources": sources(question),
@@ -81,7 +78,6 @@ def estimate(question: Question, answer: Estimate) -> dict[str, Any]:
 def search(question: Question, answer: Answer) -> dict[str, Any]:
     """The document of `plan --json`; without candidates it says why nothing fits."""
     return {
-        "schema_version": SCHEMA_VERSION,
         "job": job(question),
         "candidates": [_candidate(question, candidate) for candidate in answer.candidates],
         "num_plans": answer.num_plans,
@@ -101,7 +97,6 @@ def simulation(question: Question, answer: Estimate, played: "Simulation") -> di
     """The document of `simulate --json`: the simulated step beside the estimate."""
     assert isinstance(answer.plan, Plan)
     return {
-        "schema_version": SCHEMA_VERSION,
         "job": job(question),
         "plan": plan_fields(answer.plan),
         "estimated": priced(question, answer),

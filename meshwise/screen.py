@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+SCHEMA_VERSION = 1
 MIN_WIDTH = 120
 """Columns tables are laid out for; a narrower terminal wraps lines rather than lose figures."""
 PATIENCE_SECONDS = 1.0
@@ -32,8 +33,8 @@ def say_error(sentence: str) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    """One JSON object on stdout, headed by the version of its keys (docs/json.md)."""
+    sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager

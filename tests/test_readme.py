@@ -56,6 +56,18 @@ def test_every_command_of_the_readme_answers(line: str, tmp_path: Path, monkeypa
     assert (result.code, result.err) == (0, "")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*-on-*.toml")), ids=lambda path: path.stem)
+def test_example_jobs_are_answered(path: Path) -> None:
+    result = meshwise("plan", path, "--no-simulate", "--top", "1")
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("gpt-20m-*.toml")), ids=lambda path: path.stem)
+def test_example_plans_are_simulated(path: Path) -> None:
+    result = meshwise("simulate", path, "--cluster", "xeon-8480")
+    assert (result.code, result.err) == (0, "")
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):

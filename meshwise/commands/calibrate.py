@@ -37,7 +37,7 @@ def calibrate(
             on_progress=lambda what, fraction: on_progress("calibrate", round(1000 * fraction), 1000),
         )
     if json:
-        screen.print_json({"schema_version": 1, "output": str(output), "cluster": spec.model_dump(mode="json")})
+        screen.print_json({"output": str(output), "cluster": spec.model_dump(mode="json")})
     else:
         calibration_tables.show_calibration(screen.console(), spec, output)
     return 0

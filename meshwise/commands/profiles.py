@@ -24,7 +24,7 @@ def list_profiles(kind: KindArgument = None, *, json: JsonFlag = False) -> int:
     kinds = (kind,) if kind else catalog.KINDS
     names = {one: catalog.names(one) for one in kinds}
     if json:
-        screen.print_json({"schema_version": 1, "names": {one: list(found) for one, found in names.items()}})
+        screen.print_json({"names": {one: list(found) for one, found in names.items()}})
     else:
         catalog_tables.show_names(screen.console(), names)
     return 0
@@ -42,7 +42,7 @@ def show_profile(
 
     found = inspecting.find(name, kind)
     if json:
-        screen.print_json({"schema_version": 1, "records": inspecting.as_json(found)})
+        screen.print_json({"records": inspecting.as_json(found)})
     else:
         catalog_tables.show_records(screen.console(), found)
     return 0
@@ -61,7 +61,7 @@ def check_profiles(
 
     report = inspecting.check(files or [])
     if json:
-        screen.print_json({"schema_version": 1, "checked": report.num_checked, "faults": list(report.faults)})
+        screen.print_json({"checked": report.num_checked, "faults": list(report.faults)})
     else:
         catalog_tables.show_check(screen.console(), report)
     return 2 if report.faults else 0
