@@ -1,9 +1,9 @@
 """Prints what training steps keep of benchmarked compute rates: `python -m benchmarks.fit_sustained TABLE.csv`.
 
 For every accelerator and format with dense runs of a current stack in the table (columns as
-`validate.table.Run`), the factor on compute rates that makes the mean absolute log error of step times least, and its error on sources
-that had no part in it (on the other half of the rows where there is one source). The figures go into
-published_curves.toml.
+`validate.table.Run`): the factor on compute rates that makes the mean absolute log error of step times least,
+and its error on sources that had no part in it (on the other half of the rows where there is one source). The
+figures go into published_curves.toml.
 """
 
 import sys

@@ -20,4 +20,3 @@ class TrainingJob(Record):
     def tokens_per_step(self) -> float:
         """Tokens of one optimizer step."""
         return float(self.global_batch) * float(self.sequence_length)
-
