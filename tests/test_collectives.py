@@ -225,3 +225,12 @@ def test_latency_continues_beyond_the_table() -> None:
 def test_names_are_unique() -> None:
     with pytest.raises(AssertionError, match="registered twice"):
         collective("all_reduce")(COLLECTIVES["all_reduce"].wire_bytes)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_a_full_mesh_prices_every_group_size(size: int) -> None:
+    """A group of one has no partner, and no link to divide by."""
+    cluster = catalog.cluster("mi355x", 8)
+    seconds = message_seconds("all_reduce", np.array([0.0, 1e6]), size, 1, cluster)
+    assert np.all(np.isfinite(seconds))
+    assert (seconds[1] > 0.0) == (size > 1)

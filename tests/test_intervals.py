@@ -24,7 +24,7 @@ def test_intervals_scale_the_prediction() -> None:
     assert np.allclose(found.low_seconds, [0.9, 9.0])
     assert np.allclose(found.high_seconds, [1.2, 12.0])
     assert found.level_fraction == 0.8
-    assert "10 published runs of dense models on a100-sxm-80gb" in found.basis
+    assert "10 published runs of dense transformer models on a100-sxm-80gb" in found.basis
 
 
 def test_others_take_the_pool_of_their_kind() -> None:

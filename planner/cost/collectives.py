@@ -169,7 +169,7 @@ def _bus_fraction(pattern: Collective, curve: CollectiveCurve, joined: Floats, t
         ring = tier.curves.curve("all_gather")
         fraction = np.minimum(fraction, _by_ranks(ring, ring.bus_fraction, joined))
     if tier.topology == "full-mesh":
-        partners = joined - 1.0 if pattern.visits_every_tier else 1.0
+        partners = np.maximum(joined - 1.0, 1.0) if pattern.visits_every_tier else 1.0
         fraction = fraction * np.minimum(partners / max(tier.num_devices - 1.0, 1.0), 1.0)
     return fraction
 

@@ -86,7 +86,7 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         pp_seconds=transfers,
         dp_seconds=reduce + collect,
         host_seconds=num_microbatches * stages.parts["host"],
-        idle_seconds=np.maximum(makespan - busy, 0.0),
+        idle_seconds=np.where(grid.pp > 1, np.maximum(makespan - busy, 0.0), 0.0),
     )
 
 

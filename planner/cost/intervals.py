@@ -30,7 +30,7 @@ def interval(step_seconds: Any, job: TrainingJob, cluster: Cluster, residuals: R
     sparse = getattr(job.model, "moe", None) is not None
     spread, name = record.spread(cluster.accelerator.name, sparse=sparse)
     where = "any accelerator, none of them this one" if name == "pool" else name
-    kind = "mixture-of-experts" if sparse else "dense"
+    kind = "mixture-of-experts" if sparse else "dense transformer"
     return Interval(
         low_seconds=step_seconds * spread.low_ratio,
         high_seconds=step_seconds * spread.high_ratio,
