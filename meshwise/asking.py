@@ -47,8 +47,21 @@ def estimate(asked: Asked) -> Estimate:
     return price(asked.plan, question.job, question.cluster, question.stack)
 
 
+MAX_ACTIONS = 5_000_000
+"""Forwards and backwards a simulation may have; it plays some 100,000 a second."""
+
+
 def play(question: Question, plan: Plan) -> "Simulation":
-    """The plan's step program on the simulator's clock, at the estimate's prices."""
+    """The plan's step program on the simulator's clock, at the estimate's prices.
+
+    Raises ValueError when the step has more actions than anyone would wait for.
+    """
+    num_actions = 2 * plan.num_microbatches(question.job.global_batch) * plan.pp * plan.vp
+    if num_actions > MAX_ACTIONS:
+        raise ValueError(
+            f"global_batch: {question.job.global_batch:,} under {plan} makes {num_actions:,} actions to simulate, "
+            f"and {MAX_ACTIONS:,} are allowed; use a smaller batch or `meshwise estimate` (`plan --no-simulate`)"
+        )
     from planner.cost.phase import price_program
     from planner.work.lower import lower
     from simulator.engine import simulate

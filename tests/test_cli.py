@@ -173,6 +173,7 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
         (("estimate", *LLAMA, "--tp", "2", "--ep", "2"), "ep=2 must divide"),
         (("estimate", *LLAMA, "--micro-batch", "7"), "is not a multiple of dp*micro_batch"),
         (("simulate", *LLAMA, "--gantt", "step.bmp"), "must end in .png or .svg or .pdf"),
+        (("simulate", *LLAMA, "--global-batch", "1000000000"), "actions to simulate, and 5,000,000 are allowed"),
         (("score", "training", "missing.csv"), "missing.csv: cannot be read"),
         (("profiles", "show", "h100-sxn"), "close names"),
         (("profiles", "list", "gizmos"), "'gizmos' is not one of accelerators"),
@@ -215,6 +216,16 @@ def test_a_file_of_100_megabytes_is_refused(command: str, tmp_path: Path) -> Non
     with path.open("wb") as file:
         file.truncate(100 * 2**20)
     assert not faults(meshwise(command, path))
+
+
+def test_an_interruption_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.choose.search.search", interrupted)
+    result = meshwise("plan", *LLAMA)
+    assert (result.code, result.out) == (130, "")
+    assert "Traceback" not in result.err
 
 
 def test_a_closed_pipe_is_no_error() -> None:
