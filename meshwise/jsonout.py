@@ -10,6 +10,7 @@ from planner.breakdown import Breakdown
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
 from planner.cost.intervals import interval
+from planner.cost.memory import usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import PLAN_FIELDS, Plan
 
@@ -55,14 +56,17 @@ def interval_fields(step_seconds: float, question: Question) -> dict[str, Any]:
 def priced(question: Question, answer: Estimate) -> dict[str, Any]:
     """One plan and what it costs."""
     assert isinstance(answer.plan, Plan)
-    capacity = question.cluster.accelerator.memory_bytes
+    capacity = {
+        "usable": float(usable_bytes(question.cluster, question.stack)),
+        "capacity": question.cluster.accelerator.memory_bytes,
+    }
     return {
         "plan": plan_fields(answer.plan),
         **rates(float(answer.step_seconds), question),
         "interval": interval_fields(float(answer.step_seconds), question),
         "breakdown_seconds": answer.breakdown.parts(),
-        "memory_bytes": answer.memory.parts() | {"peak": answer.memory.peak_bytes, "capacity": capacity},
-        "fits": bool(answer.memory.peak_bytes <= capacity),
+        "memory_bytes": answer.memory.parts() | {"peak": answer.memory.peak_bytes} | capacity,
+        "fits": bool(answer.memory.peak_bytes <= capacity["usable"]),
     }
 
 

@@ -81,9 +81,10 @@ def test_estimate_json_has_the_promised_keys() -> None:
     assert set(answer["breakdown_seconds"]) == set(PARTS)
     assert sum(answer["breakdown_seconds"].values()) == pytest.approx(answer["step_seconds"])
     memory = dict(answer["memory_bytes"])
-    capacity, peak = memory.pop("capacity"), memory.pop("peak")
+    capacity, usable, peak = memory.pop("capacity"), memory.pop("usable"), memory.pop("peak")
+    assert usable <= capacity
     assert sum(memory.values()) == pytest.approx(peak)
-    assert answer["fits"] == (peak <= capacity)
+    assert answer["fits"] == (peak <= usable)
     assert answer["tokens_per_second"] * answer["step_seconds"] == pytest.approx(64 * 8192)
     assert all(source["source"] for source in answer["sources"])
 
@@ -163,6 +164,7 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
         (("plan", *LLAMA, "--fix", "tp=0"), "tp must be greater than or equal to 1, got 0"),
         (("plan", *LLAMA, "--top", "0"), "--top"),
         (("plan", *LLAMA, "--save", "nowhere/plan.toml"), "there is no folder nowhere"),
+        (("plan", *LLAMA, "--save", "plan.json"), "the name must end in .toml"),
         (("plan", *LLAMA, "--precision", "fp7"), "precision must be 'fp32', 'bf16', 'fp16' or 'fp8', got 'fp7'"),
         (("plan", "missing.toml"), "missing.toml: cannot be read: No such file"),
         (("estimate", *LLAMA, "--tp", "3"), "does not divide 16 devices"),

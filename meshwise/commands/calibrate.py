@@ -24,7 +24,8 @@ def calibrate(
 
     Example: meshwise calibrate --output machine.toml, then meshwise plan --model gpt2 --cluster machine.toml
     """
-    from meshwise import calibration_tables, screen
+    from meshwise import screen
+    from meshwise.tables.calibration import show_calibration
     from validate.calibrate import NORMAL, QUICK
     from validate.calibrate import calibrate as measure
 
@@ -39,5 +40,5 @@ def calibrate(
     if json:
         screen.print_json({"output": str(output), "cluster": spec.model_dump(mode="json")})
     else:
-        calibration_tables.show_calibration(screen.console(), spec, output)
+        show_calibration(screen.console(), spec, output)
     return 0

@@ -20,12 +20,13 @@ def estimate(
 
     Example: meshwise estimate --model llama3-70b --cluster dgx-h100 --devices 64 --tp 8 --pp 4
     """
-    from meshwise import asking, jsonout, screen, tables
+    from meshwise import asking, jsonout, screen
+    from meshwise.tables import plans
 
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
     if json:
         screen.print_json(jsonout.estimate(asked.question, answer))
     else:
-        tables.show_estimate(screen.console(), asked.question, answer)
+        plans.show_estimate(screen.console(), asked.question, answer)
     return 0

@@ -35,14 +35,15 @@ def plan(
 
     Example: meshwise plan --model llama3-70b --cluster dgx-h100 --devices 64
     """
-    from meshwise import asking, jobfile, jsonout, saving, screen, tables
+    from meshwise import asking, jobfile, jsonout, saving, screen
+    from meshwise.tables import plans
     from planner.choose.search import search
 
     asked = jobfile.read(file, given(job), {})
     question = jobfile.question(asked.job)
     fixed = asking.fixed_fields(fix or [], asked.split)
     if save:
-        saving.check_writable(save, force)
+        saving.check_writable(save, force, (".toml",))
     with screen.progress() as on_progress:
         answer = search(
             question.job,
@@ -60,7 +61,7 @@ def plan(
     if json:
         screen.print_json(jsonout.search(question, answer))
     elif answer.candidates:
-        tables.show_answer(screen.console(), question, answer, save)
+        plans.show_answer(screen.console(), question, answer, save)
     else:
-        tables.show_refusal(screen.console(), question, answer, fixed)
+        plans.show_refusal(screen.console(), question, answer, fixed)
     return 0 if answer.candidates else NO_PLAN_FITS

@@ -18,7 +18,8 @@ KindArgument = Annotated[str | None, typer.Argument(metavar="KIND", help="One ki
 @app.command("list")
 def list_profiles(kind: KindArgument = None, *, json: JsonFlag = False) -> int:
     """Names in the catalog."""
-    from meshwise import catalog_tables, screen
+    from meshwise import screen
+    from meshwise.tables import catalog as tables
     from profiles import catalog
 
     kinds = (kind,) if kind else catalog.KINDS
@@ -26,7 +27,7 @@ def list_profiles(kind: KindArgument = None, *, json: JsonFlag = False) -> int:
     if json:
         screen.print_json({"names": {one: list(found) for one, found in names.items()}})
     else:
-        catalog_tables.show_names(screen.console(), names)
+        tables.show_names(screen.console(), names)
     return 0
 
 
@@ -38,13 +39,14 @@ def show_profile(
     json: JsonFlag = False,
 ) -> int:
     """A record as it is used: SI units, its sources, and which figures are unverified."""
-    from meshwise import catalog_tables, inspecting, screen
+    from meshwise import inspecting, screen
+    from meshwise.tables import catalog as tables
 
     found = inspecting.find(name, kind)
     if json:
         screen.print_json({"records": inspecting.as_json(found)})
     else:
-        catalog_tables.show_records(screen.console(), found)
+        tables.show_records(screen.console(), found)
     return 0
 
 
@@ -57,11 +59,12 @@ def check_profiles(
     json: JsonFlag = False,
 ) -> int:
     """Load records and report every one that is faulty. Exits 2 when one is."""
-    from meshwise import catalog_tables, inspecting, screen
+    from meshwise import inspecting, screen
+    from meshwise.tables import catalog as tables
 
     report = inspecting.check(files or [])
     if json:
         screen.print_json({"checked": report.num_checked, "faults": list(report.faults)})
     else:
-        catalog_tables.show_check(screen.console(), report)
+        tables.show_check(screen.console(), report)
     return 2 if report.faults else 0

@@ -30,7 +30,8 @@ def score(
     Rows that cannot be modelled are counted by reason.
     Example: meshwise score training sequence_parallelism_table5
     """
-    from meshwise import score_tables, screen
+    from meshwise import screen
+    from meshwise.tables.score import show_score
     from validate.published import TABLES, published_runs
     from validate.score import score_runs
     from validate.table import read_runs
@@ -41,5 +42,5 @@ def score(
     if json:
         screen.print_json(board.as_dict())
     else:
-        score_tables.show_score(screen.console(), board)
+        show_score(screen.console(), board)
     return 0

@@ -23,7 +23,8 @@ def simulate(
 
     Example: meshwise simulate plan.toml --gantt step.png
     """
-    from meshwise import asking, jsonout, saving, screen, tables
+    from meshwise import asking, jsonout, saving, screen
+    from meshwise.tables import plans
 
     for path, endings in ((gantt, (".png", ".svg", ".pdf")), (trace, (".json",))):
         if path:
@@ -42,7 +43,7 @@ def simulate(
     if json:
         screen.print_json(jsonout.simulation(asked.question, answer, played))
     else:
-        tables.show_simulation(screen.console(), asked.question, answer, played)
+        plans.show_simulation(screen.console(), asked.question, answer, played)
         for path in (gantt, trace):
             if path:
                 screen.console().print(f"wrote {path}", markup=False)

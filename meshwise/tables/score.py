@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from meshwise.tables import table
+from meshwise.tables.parts import share, table
 from planner.choose.explain import duration
 from validate.agreement import Errors
 from validate.score import Score
@@ -28,8 +28,8 @@ def show_score(console: Console, board: Score) -> None:
     if board.ranking.families:
         ranking = board.ranking
         console.print(
-            f"ranking of plans: {ranking.families} families, regret mean {_share(ranking.regret_mean)} "
-            f"max {_share(ranking.regret_max)}, Kendall tau {_number(ranking.kendall_tau)}"
+            f"ranking of plans: {ranking.families} families, regret mean {share(ranking.regret_mean)} "
+            f"max {share(ranking.regret_max)}, Kendall tau {_number(ranking.kendall_tau)}"
         )
     console.print(f"skipped {sum(board.skipped.values())} rows")
     for reason, count in sorted(board.skipped.items(), key=lambda item: -item[1]):
@@ -55,7 +55,7 @@ def _errors(title: str, groups: Mapping[str, Errors]) -> Table:
     for name, errors in groups.items():
         if errors.n:
             figures = (errors.mape, errors.median, errors.p90, errors.max, errors.bias, errors.coverage)
-            made.add_row(name, str(errors.n), *map(_share, figures))
+            made.add_row(name, str(errors.n), *map(share, figures))
     return made
 
 
@@ -67,10 +67,6 @@ def _rows(rows: tuple[dict[str, Any], ...]) -> Table:
         shown = duration(measured) if measured else "-"
         made.add_row(row["id"], shown, duration(predicted), error, row["plan"], row["stack"])
     return made
-
-
-def _share(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{fraction:.1%}"
 
 
 def _number(value: float | None) -> str:

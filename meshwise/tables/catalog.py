@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwise.inspecting import Report
-from meshwise.tables import table
+from meshwise.tables.parts import table
 from profiles.record import Sourced
 
 

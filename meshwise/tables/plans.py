@@ -1,4 +1,4 @@
-"""Answers as tables for people: aligned, 120 columns at most, plain text when not on a terminal."""
+"""Plans as tables: the question restated, a ranking, one plan in detail, and why nothing fits."""
 
 import shlex
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from meshwise.jobfile import Question
+from meshwise.tables.parts import bar, table
 from planner.breakdown import PARTS, Breakdown
 from planner.choose.explain import PART_WORDS, duration, why_too_big
 from planner.choose.search import Answer, Candidate
@@ -24,17 +24,6 @@ from profiles.units import GIB, GIGA, TERA
 
 if TYPE_CHECKING:
     from simulator.engine import Simulation
-
-BAR_CELLS = 32
-
-
-def table(*columns: str, title: str | None = None) -> Table:
-    """A table without frames; a column whose name starts with `>` is aligned to the right."""
-    made = Table(box=None, title=title, title_justify="left", title_style="bold", header_style="dim", pad_edge=False)
-    for name in columns:
-        right = name.startswith(">")
-        made.add_column(name.removeprefix(">"), justify="right" if right else "left", no_wrap=right)
-    return made
 
 
 def show_question(console: Console, question: Question) -> None:
@@ -119,9 +108,7 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     show_question(console, question)
     console.print(f"{answer.plan}: {_rates(float(answer.step_seconds), question)}", markup=False)
     console.print(_basis(question, float(answer.step_seconds)), style="dim", markup=False)
-    if answer.memory.peak_bytes > usable_bytes(question.cluster, question.stack):
-        reason = why_too_big(answer, question.cluster, question.stack)
-        console.print(f"does not fit: {reason}", style="bold red", markup=False)
+    _show_fit(console, question, answer)
     console.print()
     console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
     console.print()
@@ -134,6 +121,7 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     show_question(console, question)
     simulated = played.breakdown
     console.print(f"{answer.plan}: simulated {_rates(float(simulated.step_seconds), question)}", markup=False)
+    _show_fit(console, question, answer)
     console.print()
     console.print(_breakdown_table("step by part, on the busiest rank", answer.breakdown, simulated))
     console.print()
@@ -156,6 +144,12 @@ def span(bar: Interval) -> str:
 
 def _basis(question: Question, step_seconds: float) -> str:
     return f"ranges: {interval(step_seconds, question.job, question.cluster).basis}"
+
+
+def _show_fit(console: Console, question: Question, answer: Estimate) -> None:
+    if answer.memory.peak_bytes > usable_bytes(question.cluster, question.stack):
+        reason = why_too_big(answer, question.cluster, question.stack)
+        console.print(f"does not fit: {reason}", style="bold red", markup=False)
 
 
 def parameters(count: float) -> str:
@@ -258,12 +252,6 @@ def _memory_table(question: Question, answer: Estimate) -> Table:
     peak = float(answer.memory.peak_bytes)
     made.add_row("peak", f"{peak / GIB:.2f}", f"{peak / capacity:.1%}", bar(peak / capacity), style="bold")
     return made
-
-
-def bar(fraction: float) -> Text:
-    """A bar of `fraction` of BAR_CELLS, in characters every terminal and log has."""
-    cells = min(BAR_CELLS, round(fraction * BAR_CELLS))
-    return Text("#" * cells, style="cyan")
 
 
 def _show_pruned(console: Console, answer: Answer) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from meshwise.tables import table
+from meshwise.tables.parts import share, table
 from profiles.accelerator import Accelerator
 from profiles.calibration import Fit
 from profiles.cluster import ClusterSpec
@@ -24,8 +24,8 @@ def show_calibration(console: Console, spec: ClusterSpec, output: Path) -> None:
     )
     made = table("curve", ">points", ">held-out median", ">held-out p90")
     for name, fit in _fits(spec):
-        made.add_row(name, str(fit.num_points), _share(fit.held_out_median_error_fraction),
-                     _share(fit.held_out_p90_error_fraction))  # fmt: skip
+        made.add_row(name, str(fit.num_points), share(fit.held_out_median_error_fraction),
+                     share(fit.held_out_p90_error_fraction))  # fmt: skip
     console.print()
     console.print(made)
     console.print()
@@ -43,7 +43,3 @@ def _fits(spec: ClusterSpec) -> Iterator[tuple[str, Fit]]:
     for tier in spec.tiers:
         for name, curve in (tier.curves.collectives if tier.curves else {}).items():
             yield f"{tier.name} {name}", curve.fit
-
-
-def _share(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{fraction:.1%}"
