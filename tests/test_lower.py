@@ -63,3 +63,11 @@ def test_activations_of_all_layers_are_kept() -> None:
 def test_a_batch_without_a_microbatch_is_refused() -> None:
     with pytest.raises(ValueError, match="global_batch: 4 is too small for dp=8"):
         lower(Plan(dp=8), job(global_batch=4), stack())
+
+
+def test_sgd_updates_move_less_than_adam() -> None:
+    adam, sgd = (
+        lower(Plan(), job(optimizer=name), stack()).work[Kind.OPTIMIZER, 0].ops[0][0] for name in ("adam", "sgd")
+    )
+    held = sum(sum(map(float, layer_parameters(job().model, kind, Plan()))) for kind in sequence(job().model))
+    assert adam.num_bytes - sgd.num_bytes == pytest.approx(8.0 * held)

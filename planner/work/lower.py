@@ -98,9 +98,15 @@ def data_parallel_work(
         reductions.append((Message(axis, "reduce_scatter", gradients), present * sharded))
         gathers.append((Message(axis, "all_gather", width * held), present * sharded))
         updated = updated + held / np.where(sharded > 0.0, ranks, 1.0)
-    update = Elementwise(stack.optimizer_traffic_bytes_per_parameter * updated, in_place=True)
+    update = Elementwise(_update_traffic(job, stack) * updated, in_place=True)
     return {
         Kind.REDUCE_GRADIENTS: Work(tuple(reductions)),
         Kind.OPTIMIZER: Work(((update, 1.0),)),
         Kind.GATHER_PARAMETERS: Work(tuple(gathers)),
     }
+
+
+def _update_traffic(job: TrainingJob, stack: SoftwareStack) -> float:
+    """Memory traffic of the update per parameter: SGD with momentum has no second moment to read and write."""
+    second_moment = 0.0 if job.optimizer == "adam" else 2.0 * DTYPE_BYTES["fp32"]
+    return stack.optimizer_traffic_bytes_per_parameter - second_moment
