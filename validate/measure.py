@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from profiles.units import KIB, MILLI, NANO
+from profiles.units import GIB, KIB, MIB, MILLI, NANO
 
-_RETURN_ALLOCATIONS_ABOVE_BYTES = int(64 * KIB)
 _MALLOPT_TRIM_THRESHOLD, _MALLOPT_TOP_PAD, _MALLOPT_MMAP_THRESHOLD = -1, -2, -3
 """Parameter numbers of mallopt(3)."""
 _CLEAR_PEAK = "5"
@@ -31,13 +30,23 @@ def settle_process() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+def keep_freed_memory() -> None:
+    """Let malloc keep freed blocks, as a GPU's caching allocator does: else each step pays its page faults again."""
+    _tune_malloc({_MALLOPT_MMAP_THRESHOLD: int(32 * MIB), _MALLOPT_TRIM_THRESHOLD: int(2 * GIB - 1)})
+
+
 def return_freed_memory() -> None:
-    """Make malloc give freed blocks back at once, so that the resident set is what tensors hold (glibc only)."""
+    """Make malloc give freed blocks back at once, so that the resident set is what tensors hold."""
+    small = int(64 * KIB)
+    _tune_malloc({_MALLOPT_MMAP_THRESHOLD: small, _MALLOPT_TRIM_THRESHOLD: small, _MALLOPT_TOP_PAD: 0})
+
+
+def _tune_malloc(values: dict[int, int]) -> None:
+    """Set parameters of glibc's malloc; other C libraries have none and keep their ways."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(_MALLOPT_MMAP_THRESHOLD, _RETURN_ALLOCATIONS_ABOVE_BYTES)
-        libc.mallopt(_MALLOPT_TRIM_THRESHOLD, _RETURN_ALLOCATIONS_ABOVE_BYTES)
-        libc.mallopt(_MALLOPT_TOP_PAD, 0)
+        for parameter, value in values.items():
+            libc.mallopt(parameter, value)
 
 
 def queue_wait_seconds() -> float:
@@ -46,6 +55,36 @@ def queue_wait_seconds() -> float:
         return int(Path("/proc/self/schedstat").read_text().split()[1]) * NANO
     except (OSError, IndexError, ValueError):
         return 0.0
+
+
+def busy_core_seconds() -> float:
+    """Core seconds that all processes of this machine, and its hypervisor, have used so far; 0 where unknown."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        user, nice, system, _, _, interrupt, soft_interrupt, steal = (int(field) for field in fields[:8])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + interrupt + soft_interrupt + steal) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What has been used up to now; differences tell what a stretch of time met."""
+
+    wall_seconds: float
+    own_core_seconds: float
+    """Of all threads of this process."""
+    busy_core_seconds: float
+    queue_wait_seconds: float
+
+    @classmethod
+    def now(cls) -> "Usage":
+        """Read the clocks."""
+        return cls(time.perf_counter(), time.process_time(), busy_core_seconds(), queue_wait_seconds())
+
+    def until(self, later: "Usage") -> dict[str, float]:
+        """Field -> growth since this moment."""
+        return {name: getattr(later, name) - getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)

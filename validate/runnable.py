@@ -18,8 +18,6 @@ class RunSpec:
     plan: Plan
     num_warmup: int = 3
     num_steps: int = 10
-    num_profiled: int = 0
-    """Further steps under torch.profiler, which finds the time in tensor-parallel collectives."""
     measure_memory: bool = False
     """Return freed memory at once and report the peak; slows the steps, so ask for it in a launch of its own."""
     seed: int = 1234
@@ -87,8 +85,8 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
     for axis in ("cp", "ep"):
         if getattr(plan, axis) > 1:
             raise ValueError(f"{axis}: validate runs dp, tp and pp splits only, got {axis}={getattr(plan, axis)}")
-    if plan.zero_stage and (plan.tp > 1 or plan.pp > 1):
-        raise ValueError("zero_stage: validate shards the optimizer of a pure dp split only (tp=1, pp=1)")
+    if plan.zero_stage and plan.pp > 1:
+        raise ValueError("zero_stage: validate shards the optimizer of splits without a pipeline only (pp=1)")
     if plan.zero_stage > 1:
         raise ValueError(f"zero_stage: validate runs 0 or 1, got {plan.zero_stage}")
     if plan.recompute == Recompute.SELECTIVE:

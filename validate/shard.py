@@ -1,72 +1,225 @@
-"""Applies a plan to a stage: tensor and sequence parallelism first, then recomputation."""
+"""Tensor and sequence parallelism of a stage, and recomputation of its layers.
+
+The styles here go through `torch.distributed.tensor.parallel.parallelize_module`, but leave plain tensors where
+torch's own leave DTensors: dispatching those took a third of a small model's step on CPUs, and DTensors do not
+mix with DistributedDataParallel.
+"""
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    ParallelStyle,
-    PrepareModuleInput,
-    PrepareModuleOutput,
-    RowwiseParallel,
-    SequenceParallel,
-    parallelize_module,
-)
+from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from profiles.model import TransformerShape
+from validate.measure import Recorder
 from validate.models import Stage
 
+all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+"""Collectives on one tensor, by their names since torch 2.13 or before."""
 
-def tensor_parallel(stage: Stage, shape: TransformerShape, mesh: DeviceMesh, *, sequence_parallel: bool) -> None:
-    """Split the matrices of `stage` over the tp `mesh`, Megatron's way [Shoeybi 2019, arXiv:1909.08053].
 
-    Each part of a layer enters once (one all-reduce of the input's gradient) and leaves once. With
-    `sequence_parallel`, residuals and norms hold T / tp tokens [Korthikanti 2022, arXiv:2205.05198].
-    Raises AssertionError when a style matched no module, which `parallelize_module` only warns about.
+@dataclass(frozen=True, slots=True)
+class TensorAxis:
+    """The tp group as one rank sees it; its collectives are timed as spans called "tp"."""
+
+    mesh: DeviceMesh
+    recorder: Recorder
+    sequence_parallel: bool
+
+    @property
+    def size(self) -> int:
+        """Ranks that share each layer."""
+        return int(self.mesh.size())
+
+    @property
+    def rank(self) -> int:
+        """This rank's place among them."""
+        return int(self.mesh.get_local_rank())
+
+    def shard(self, tensor: Tensor, dim: int) -> Tensor:
+        """This rank's equal part of `tensor` along `dim`."""
+        return tensor.chunk(self.size, dim)[self.rank].contiguous()
+
+    def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        """Combine `tensor` in place over the group."""
+        with self.recorder.span("tp"):
+            dist.all_reduce(tensor, op=op, group=self.mesh.get_group())
+        return tensor
+
+    def gather_sequence(self, part: Tensor) -> Tensor:
+        """(B, T / tp, H) of each rank -> (B, T, H)."""
+        parts = part.new_empty(self.size, *part.shape)
+        with self.recorder.span("tp"):
+            all_gather_single(parts.flatten(0, 1), part.contiguous(), group=self.mesh.get_group())
+        return parts.transpose(0, 1).flatten(1, 2)
+
+    def scatter_sequence(self, whole: Tensor) -> Tensor:
+        """Sum (B, T, H) over the ranks; each keeps its (B, T / tp, H)."""
+        parts = whole.unflatten(1, (self.size, -1)).transpose(0, 1).contiguous()
+        part = torch.empty_like(parts[0])
+        with self.recorder.span("tp"):
+            reduce_scatter_single(part, parts.flatten(0, 1), group=self.mesh.get_group())
+        return part
+
+
+class _Enter(torch.autograd.Function):
+    """Into a split part: copy forward, sum the gradients backward [Shoeybi 2019, arXiv:1909.08053, operator f]."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, axis: TensorAxis) -> Tensor:
+        ctx.axis = axis
+        return axis.gather_sequence(hidden) if axis.sequence_parallel else hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        axis: TensorAxis = ctx.axis
+        return (axis.scatter_sequence if axis.sequence_parallel else axis.all_reduce)(gradient.contiguous()), None
+
+
+class _Leave(torch.autograd.Function):
+    """Out of a split part: sum forward, copy the gradient backward [Shoeybi 2019, operator g]."""
+
+    @staticmethod
+    def forward(ctx: Any, partial: Tensor, axis: TensorAxis) -> Tensor:
+        ctx.axis = axis
+        return axis.scatter_sequence(partial) if axis.sequence_parallel else axis.all_reduce(partial.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        axis: TensorAxis = ctx.axis
+        return axis.gather_sequence(gradient) if axis.sequence_parallel else gradient, None
+
+
+class _Split(torch.autograd.Function):
+    """Keep this rank's tokens of a replicated tensor; gather the gradients of all tokens backward."""
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, axis: TensorAxis) -> Tensor:
+        ctx.axis = axis
+        return axis.shard(whole, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.axis.gather_sequence(gradient), None
+
+
+@dataclass
+class Entrance(ParallelStyle):
+    """The input of a module becomes whole, its gradient summed."""
+
+    axis: TensorAxis
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        module.register_forward_pre_hook(lambda _, inputs: (_Enter.apply(inputs[0], self.axis),))
+        return module
+
+
+@dataclass
+class Columns(ParallelStyle):
+    """A linear layer computes its rank's share of the output features."""
+
+    axis: TensorAxis
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(self.axis.shard(parameter.detach(), 0)))
+        return module
+
+
+@dataclass
+class Rows(ParallelStyle):
+    """A linear layer takes its rank's share of the input features; the outputs are summed.
+
+    The first rank alone holds the bias, so that the sum contains it once.
     """
-    styles = _stage_styles(stage, Shard(1) if sequence_parallel else Replicate())
-    parallelize_module(stage, mesh, styles)
+
+    axis: TensorAxis
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        module.weight = nn.Parameter(self.axis.shard(module.weight.detach(), 1))
+        if self.axis.rank:
+            module.bias = None
+        module.register_forward_hook(lambda _, inputs, output: _Leave.apply(output, self.axis))
+        return module
+
+
+@dataclass
+class VocabularyRows(ParallelStyle):
+    """An embedding holds its rank's share of the vocabulary; other tokens give zeros, and the rows are summed."""
+
+    axis: TensorAxis
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        module.weight = nn.Parameter(self.axis.shard(module.weight.detach(), 0))
+        whole = TensorAxis(self.axis.mesh, self.axis.recorder, sequence_parallel=False)
+        first, count = self.axis.rank * len(module.weight), len(module.weight)
+
+        def forward(tokens: Tensor) -> Tensor:
+            rows = tokens - first
+            absent = (rows < 0) | (rows >= count)
+            found = nn.functional.embedding(rows.masked_fill(absent, 0), module.weight)
+            summed: Tensor = _Leave.apply(found.masked_fill(absent.unsqueeze(-1), 0.0), whole)
+            return summed
+
+        module.forward = forward
+        return module
+
+
+@dataclass
+class SplitOutput(ParallelStyle):
+    """The output of a module, the same on every rank, is dealt out by tokens."""
+
+    axis: TensorAxis
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        module.register_forward_hook(lambda _, inputs, output: _Split.apply(output, self.axis))
+        return module
+
+
+def tensor_parallel(stage: Stage, shape: TransformerShape, axis: TensorAxis) -> None:
+    """Split the matrices of `stage` over tp, Megatron's way [Shoeybi 2019, arXiv:1909.08053].
+
+    Each part of a layer enters once (one sum of the input's gradient) and leaves once. With sequence parallelism
+    residuals and norms hold T / tp tokens [Korthikanti 2022, arXiv:2205.05198]; the gradients of what lies there
+    (`sequence_parameters`) are then partial sums.
+    """
+    parallelize_module(stage, axis.mesh, _styles(stage, axis))
     stage.tie(shape)
-    split = sum(isinstance(parameter, DTensor) and parameter.placements[0].is_shard()
-                for parameter in stage.parameters())  # fmt: skip
-    assert split >= 4 * len(stage.layers), f"{split} parameters were split, expected at least {4 * len(stage.layers)}"
 
 
-def _stage_styles(stage: Stage, residual: Shard | Replicate) -> dict[str, ParallelStyle]:
+def _styles(stage: Stage, axis: TensorAxis) -> dict[str, ParallelStyle]:
     styles: dict[str, ParallelStyle] = {}
     if stage.embedding is not None:
-        styles["embedding.tokens"] = RowwiseParallel(input_layouts=Replicate(), output_layouts=Replicate())
-        if residual != Replicate():
-            styles["embedding"] = PrepareModuleOutput(output_layouts=Replicate(), desired_output_layouts=residual)
-    for name, layer in stage.layers.items():
-        styles |= {f"layers.{name}.{part}": style for part, style in _block_styles(layer, residual).items()}
+        styles["embedding.tokens"] = VocabularyRows(axis)
+        if axis.sequence_parallel:
+            styles["embedding"] = SplitOutput(axis)
+    for index, layer in stage.layers.items():
+        columns = ["attention.qkv", "ffn.up"] + (["ffn.gate"] if layer.ffn.gate is not None else [])
+        styles |= {f"layers.{index}.{name}": Columns(axis) for name in columns}
+        styles |= {f"layers.{index}.{name}": Rows(axis) for name in ("attention.out", "ffn.down")}
+        styles |= {f"layers.{index}.{name}": Entrance(axis) for name in ("attention", "ffn")}
     if stage.head is not None:
-        if residual != Replicate():
-            styles["head.norm"] = SequenceParallel()
-        styles["head.logits"] = ColwiseParallel(
-            input_layouts=residual, output_layouts=Shard(-1), use_local_output=False
-        )
+        styles["head.logits"] = _Logits(axis)
     return styles
 
 
-def _block_styles(layer: nn.Module, residual: Shard | Replicate) -> dict[str, ParallelStyle]:
-    enter = PrepareModuleInput(input_layouts=(residual,), desired_input_layouts=(Replicate(),))
-    leave = RowwiseParallel(output_layouts=residual)
-    styles: dict[str, ParallelStyle] = {
-        "attention": enter,
-        "attention.qkv": ColwiseParallel(),
-        "attention.out": leave,
-        "ffn": enter,
-        "ffn.up": ColwiseParallel(),
-        "ffn.down": leave,
-    }
-    if layer.ffn.gate is not None:
-        styles["ffn.gate"] = ColwiseParallel()
-    if residual != Replicate():
-        styles |= {"attention_norm": SequenceParallel(), "ffn_norm": SequenceParallel()}
-    return styles
+@dataclass
+class _Logits(Columns):
+    """The logits enter and split at once: their input is their module's."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        return Entrance(self.axis)._apply(super()._apply(module, device_mesh), device_mesh)
+
+
+def sequence_parameters(stage: Stage) -> list[nn.Parameter]:
+    """Parameters that sequence parallelism applies to T / tp tokens only: the norms."""
+    return [parameter for name, parameter in stage.named_parameters() if "norm" in name]
 
 
 def recompute_layers(stage: Stage) -> None:
@@ -75,16 +228,37 @@ def recompute_layers(stage: Stage) -> None:
         stage.layers[name] = checkpoint_wrapper(layer)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of a possibly distributed tensor that this rank stores, without copying."""
-    with torch.no_grad():
-        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+class _ShardedLoss(torch.autograd.Function):
+    """Cross-entropy of logits split over the vocabulary [Shoeybi 2019, section 3]: three sums of one value a token."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, axis: TensorAxis) -> Tensor:
+        largest = axis.all_reduce(logits.amax(dim=-1), dist.ReduceOp.MAX)
+        shifted = logits - largest.unsqueeze(-1)
+        columns = targets - axis.rank * logits.shape[-1]
+        absent = (columns < 0) | (columns >= logits.shape[-1])
+        columns = columns.masked_fill(absent, 0).unsqueeze(-1)
+        wanted = shifted.gather(-1, columns).squeeze(-1).masked_fill(absent, 0.0)
+        probabilities = shifted.exp_()
+        totals, wanted = axis.all_reduce(torch.stack((probabilities.sum(dim=-1), wanted)))
+        probabilities /= totals.unsqueeze(-1)
+        ctx.save_for_backward(probabilities, columns, absent)
+        return (totals.log() - wanted).mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        probabilities, columns, absent = ctx.saved_tensors
+        logits_gradient = probabilities * (gradient / absent.numel())
+        wanted = (~absent).to(probabilities.dtype).unsqueeze(-1) * (gradient / absent.numel())
+        return logits_gradient.scatter_add_(-1, columns, -wanted), None, None
 
 
-def local_gradient(parameter: Tensor) -> Tensor:
-    """The gradient of the part that `local` returns; sums what a rank holds of it only partially."""
-    gradient = parameter.grad
-    assert gradient is not None, "every parameter takes part in the loss"
-    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
-        gradient = gradient.redistribute(placements=parameter.placements)
-    return local(gradient)
+@dataclass(frozen=True, slots=True)
+class ShardedLoss:
+    """Mean cross-entropy of (B, T, vocabulary / tp) logits against (B, T) tokens; the same on every rank."""
+
+    axis: TensorAxis
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = _ShardedLoss.apply(logits.flatten(0, 1).float(), targets.flatten(), self.axis)
+        return loss

@@ -1,7 +1,7 @@
 """How one rank runs an optimizer step: all layers on one rank, or a stage of a pipeline; then reduce and update."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
-from torch.distributed.tensor.parallel import loss_parallel
 from torch.nn.parallel import DistributedDataParallel
 
 from planner.plan import Plan, Recompute
@@ -19,7 +18,7 @@ from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
 from validate.measure import Recorder
 from validate.models import Stage, build_stage, token_loss
-from validate.shard import local, local_gradient, recompute_layers, tensor_parallel
+from validate.shard import ShardedLoss, TensorAxis, recompute_layers, sequence_parameters, tensor_parallel
 
 _LEARNING_RATE = 1e-3
 """High enough that three steps change the loss, so that an error in a gradient shows."""
@@ -43,17 +42,19 @@ def make_trainer(job: TrainingJob, plan: Plan, mesh: DeviceMesh, recorder: Recor
 
 
 class LocalTrainer:
-    """All layers on every rank: dp by DistributedDataParallel, unless tp has made the parameters DTensors."""
+    """All layers on every rank of a dp group; DistributedDataParallel reduces the gradients."""
 
     def __init__(self, job: TrainingJob, plan: Plan, mesh: DeviceMesh, recorder: Recorder, seed: int) -> None:
         self.recorder, self.plan = recorder, plan
-        self.context = _context(job, plan, recorder.device)
-        (stage,) = _stages(job, plan, mesh, recorder.device, seed)
+        self.context = _context(job, recorder.device)
+        axis = TensorAxis(mesh["tp"], recorder, plan.sequence_parallel)
+        self.loss = _loss(plan, axis)
+        (stage,) = _stages(job, plan, axis, mesh, seed)
         self.num_parameters = _count([stage])
         self.optimizer = Optimizer([stage], plan, mesh, recorder)
         self.model: nn.Module = stage
         self.last_gradient: Any = None
-        if self.optimizer.reduces_itself or plan.dp == 1:
+        if plan.dp == 1:
             return
         self.model = DistributedDataParallel(stage, process_group=mesh.get_group("dp"), gradient_as_bucket_view=True)
         for parameter in stage.parameters():
@@ -71,11 +72,11 @@ class LocalTrainer:
             is_last = index == num_microbatches - 1
             with self._reduction(is_last), self.context():
                 with self.recorder.span("forward"):
-                    loss = token_loss(self.model(tokens), expected) / num_microbatches
+                    loss = self.loss(self.model(tokens), expected) / num_microbatches
                 start = self.recorder.mark()
                 loss.backward()
                 self._record_backward(start, is_last)
-            total += local(loss.detach())
+            total += loss.detach()
         self.optimizer.step()
         return total
 
@@ -115,8 +116,9 @@ class PipelineTrainer:
 
     def __init__(self, job: TrainingJob, plan: Plan, mesh: DeviceMesh, recorder: Recorder, seed: int) -> None:
         self.recorder = recorder
-        self.context = _context(job, plan, recorder.device)
-        modules = _stages(job, plan, mesh, recorder.device, seed)
+        self.context = _context(job, recorder.device)
+        axis = TensorAxis(mesh["tp"], recorder, plan.sequence_parallel)
+        modules = _stages(job, plan, axis, mesh, seed)
         self.num_parameters = _count(modules)
         rank, num_stages, group = mesh.get_local_rank("pp"), plan.pp * plan.vp, mesh.get_group("pp")
         stages = [
@@ -126,7 +128,7 @@ class PipelineTrainer:
         for stage in stages:
             stage.recorder = recorder
         self.is_first, self.is_last = rank == 0, rank == plan.pp - 1
-        self.schedule = _schedule(plan, stages, plan.num_microbatches(job.global_batch))
+        self.schedule = _schedule(plan, stages, _loss(plan, axis), plan.num_microbatches(job.global_batch))
         self.optimizer = Optimizer(modules, plan, mesh, recorder)
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
@@ -139,59 +141,60 @@ class PipelineTrainer:
             else:
                 self.schedule.step(*arguments, return_outputs=False)
         self.optimizer.step()
-        return torch.stack([local(loss.detach()) for loss in losses]).mean() if losses else None
+        return torch.stack([loss.detach() for loss in losses]).mean() if losses else None
 
 
-def _schedule(plan: Plan, stages: list[TimedStage], num_microbatches: int) -> Any:
+def _schedule(plan: Plan, stages: list[TimedStage], loss: Any, num_microbatches: int) -> Any:
     if plan.schedule == "interleaved":
-        return ScheduleInterleaved1F1B(stages, num_microbatches, loss_fn=token_loss)
+        return ScheduleInterleaved1F1B(stages, num_microbatches, loss_fn=loss)
     kind = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[plan.schedule]
-    return kind(stages[0], num_microbatches, loss_fn=token_loss)
+    return kind(stages[0], num_microbatches, loss_fn=loss)
 
 
 class Optimizer:
-    """Averages gradients over dp where DDP does not, and updates the parameters with AdamW."""
+    """Averages gradients where nothing else has, and updates the parameters with AdamW."""
 
     def __init__(self, modules: list[Stage], plan: Plan, mesh: DeviceMesh, recorder: Recorder) -> None:
-        self.recorder, self.dp = recorder, plan.dp
-        self.group = mesh.get_group("dp")
-        self.reduces_itself = plan.tp > 1 or plan.pp > 1
+        self.recorder, self.plan, self.mesh = recorder, plan, mesh
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
-        self.shards = [local(parameter) for parameter in self.parameters]
+        self.partial = [
+            parameter
+            for module in modules
+            for parameter in sequence_parameters(module)
+            if plan.sequence_parallel and plan.tp > 1
+        ]
         if plan.zero_stage and plan.dp > 1:
             self.adam: Any = ZeroRedundancyOptimizer(
-                self.parameters, torch.optim.AdamW, process_group=self.group, lr=_LEARNING_RATE, fused=True
+                self.parameters, torch.optim.AdamW, mesh.get_group("dp"), lr=_LEARNING_RATE, fused=True
             )
         else:
-            self.adam = torch.optim.AdamW(self.shards, lr=_LEARNING_RATE, fused=True)
+            self.adam = torch.optim.AdamW(self.parameters, lr=_LEARNING_RATE, fused=True)
 
     def step(self) -> None:
-        """Reduce (in one flat buffer, when this rank's gradients are not reduced yet), update, forget."""
-        if self.reduces_itself and self.dp > 1:
+        """Reduce what is still partial, update, forget the gradients."""
+        if self.partial:
+            with self.recorder.span("tp"):
+                _sum_gradients(self.partial, self.mesh.get_group("tp"), 1)
+        if self.plan.pp > 1 and self.plan.dp > 1:
             with self.recorder.span("dp"):
-                self._reduce()
-        else:
-            self._hand_over([local_gradient(parameter) for parameter in self.parameters])
+                _sum_gradients(self.parameters, self.mesh.get_group("dp"), self.plan.dp)
         with self.recorder.span("optimizer"):
             self.adam.step()
-        for parameter, shard in zip(self.parameters, self.shards, strict=True):
-            parameter.grad = shard.grad = None
-
-    def _reduce(self) -> None:
-        flat = torch.cat([local_gradient(parameter).flatten() for parameter in self.parameters])
         for parameter in self.parameters:
             parameter.grad = None
-        flat /= self.dp
-        dist.all_reduce(flat, group=self.group)
-        pieces = flat.split([shard.numel() for shard in self.shards])
-        self._hand_over([piece.view_as(shard) for piece, shard in zip(pieces, self.shards, strict=True)])
-
-    def _hand_over(self, gradients: list[Tensor]) -> None:
-        for shard, gradient in zip(self.shards, gradients, strict=True):
-            shard.grad = gradient
 
 
-def _stages(job: TrainingJob, plan: Plan, mesh: DeviceMesh, device: torch.device, seed: int) -> list[Stage]:
+def _sum_gradients(parameters: list[nn.Parameter], group: Any, divisor: int) -> None:
+    """Sum gradients over `group` in one flat buffer, which they then lie in, divided by `divisor`."""
+    flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    flat /= divisor
+    dist.all_reduce(flat, group=group)
+    pieces = flat.split([parameter.numel() for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.grad = piece.view_as(parameter)
+
+
+def _stages(job: TrainingJob, plan: Plan, axis: TensorAxis, mesh: DeviceMesh, seed: int) -> list[Stage]:
     """The model chunks of this rank, split over tp and with recomputation as the plan says."""
     shape = job.model
     assert isinstance(shape, TransformerShape)
@@ -201,29 +204,25 @@ def _stages(job: TrainingJob, plan: Plan, mesh: DeviceMesh, device: torch.device
     for chunk in range(mesh.get_local_rank("pp"), len(counts), plan.pp):
         layers = range(starts[chunk], starts[chunk] + counts[chunk])
         is_last = chunk == len(counts) - 1
-        stage = build_stage(shape, layers, first=chunk == 0, last=is_last, seed=seed).to(device)
+        stage = build_stage(shape, layers, first=chunk == 0, last=is_last, seed=seed).to(axis.recorder.device)
         if plan.tp > 1:
-            tensor_parallel(stage, shape, mesh["tp"], sequence_parallel=plan.sequence_parallel)
+            tensor_parallel(stage, shape, axis)
         if plan.recompute == Recompute.FULL:
             recompute_layers(stage)
         stages.append(stage)
     return stages
 
 
-def _context(job: TrainingJob, plan: Plan, device: torch.device) -> Any:
-    """A factory of the context both directions run in: bf16 autocast, and the loss over sharded logits."""
+def _context(job: TrainingJob, device: torch.device) -> Any:
+    """A factory of the context both directions run in: bf16 autocast where the job asks for it."""
+    if job.precision == "bf16":
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext
 
-    @contextlib.contextmanager
-    def enter() -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            if job.precision == "bf16":
-                stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
-            if plan.tp > 1:
-                stack.enter_context(loss_parallel())
-            yield
 
-    return enter
+def _loss(plan: Plan, axis: TensorAxis) -> Callable[[Tensor, Tensor], Tensor]:
+    return ShardedLoss(axis) if plan.tp > 1 else token_loss
 
 
 def _count(modules: list[Stage]) -> int:
-    return sum(local(parameter).numel() for module in modules for parameter in module.parameters())
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

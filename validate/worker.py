@@ -6,7 +6,6 @@
 
 import itertools
 import os
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -17,8 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from planner.plan import Plan
 from profiles.model import TransformerShape
-from profiles.units import MICRO
-from validate.measure import PeakMemory, Recorder, queue_wait_seconds, return_freed_memory, settle_process
+from validate.measure import PeakMemory, Recorder, Usage, keep_freed_memory, return_freed_memory, settle_process
 from validate.models import token_batch
 from validate.runnable import RunSpec, check_runnable
 from validate.steps import Trainer, make_trainer
@@ -34,14 +32,13 @@ def run_rank(values: dict[str, Any], report: Report = lambda phase: None) -> dic
     """Train the steps that `values` (`RunSpec.to_json`) asks for and return this rank's figures.
 
     `report` is told the phase the rank enters. The result has `rank`, `coordinates`, `losses` (None but on the
-    last stage), `steps` (`seconds`, `queue_wait_seconds`, `spans` of each), `tp_fraction` and `memory`.
+    last stage), `steps` (`usage` and `spans` of each) and `memory`.
     Raises ValueError when the plan cannot be run, and what torch raises when a peer fails.
     """
     spec = RunSpec.from_json(values)
     check_runnable(spec.job, spec.plan)
     settle_process()
-    if spec.measure_memory:
-        return_freed_memory()
+    (return_freed_memory if spec.measure_memory else keep_freed_memory)()
     device = choose_device(spec.device)
     report("joining the process group")
     join(device, spec.plan.num_ranks, spec.collective_timeout_seconds)
@@ -101,15 +98,12 @@ def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any
         losses.append(loss)
         if index >= spec.num_warmup:
             steps.append(step)
-    report("profiling")
-    tp_fraction = profiled_tp_fraction(trainer, batches, spec, device) if spec.num_profiled else None
     return {
         "rank": dist.get_rank(),
         "coordinates": {axis: mesh.get_local_rank(axis) for axis in ("pp", "dp", "tp")},
         "device": device.type,
         "losses": _mean_over_dp(losses, mesh, device),
         "steps": steps,
-        "tp_fraction": tp_fraction,
         "memory": memory.read(),
         "num_parameters": trainer.num_parameters,
     }
@@ -134,16 +128,14 @@ class _Batches:
 def timed_step(
     trainer: Trainer, inputs: torch.Tensor, targets: torch.Tensor, device: torch.device
 ) -> tuple[dict[str, Any], torch.Tensor | None]:
-    """One optimizer step between barriers: its seconds, the seconds spent queueing for a core, and its spans."""
+    """One optimizer step behind a barrier: what it used (`Usage`), and its spans."""
     dist.barrier()
-    waited, start = queue_wait_seconds(), time.perf_counter()
+    before = Usage.now()
     trainer.recorder.start()
     loss = trainer.step(inputs, targets)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - start
-    step = {"seconds": seconds, "queue_wait_seconds": queue_wait_seconds() - waited, "spans": trainer.recorder.read()}
-    return step, loss
+    return {"usage": before.until(Usage.now()), "spans": trainer.recorder.read()}, loss
 
 
 def _mean_over_dp(losses: list[torch.Tensor | None], mesh: DeviceMesh, device: torch.device) -> list[float] | None:
@@ -154,30 +146,3 @@ def _mean_over_dp(losses: list[torch.Tensor | None], mesh: DeviceMesh, device: t
     stacked = torch.stack(present).to(device, torch.float32)
     dist.all_reduce(stacked, group=mesh.get_group("dp"))
     return [float(value) for value in stacked / mesh["dp"].size()]
-
-
-def profiled_tp_fraction(trainer: Trainer, batches: _Batches, spec: RunSpec, device: torch.device) -> float:
-    """Share of forward and backward time that this rank spends in tensor-parallel collectives."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    busy, inside = 0.0, 0.0
-    for index in range(spec.num_profiled):
-        inputs, targets = batches.draw(spec.num_warmup + spec.num_steps + index)
-        with torch.profiler.profile(activities=activities, acc_events=True) as profile:
-            step, _ = timed_step(trainer, inputs, targets, device)
-        busy += sum(end - start for name, start, end in step["spans"] if name in ("forward", "backward"))
-        inside += _functional_collective_seconds(profile, device)
-    return inside / busy
-
-
-def _functional_collective_seconds(profile: Any, device: torch.device) -> float:
-    """Time blocked in DTensor's collectives: their host calls on gloo, the NCCL kernels on CUDA."""
-    total = 0.0
-    for event in profile.key_averages():
-        if device.type == "cuda":
-            if event.key.startswith("ncclDevKernel") and "SendRecv" not in event.key:
-                total += event.device_time_total
-        elif event.key.startswith("_c10d_functional::"):
-            total += event.self_cpu_time_total
-    return total * MICRO
