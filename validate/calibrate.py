@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +181,14 @@ def _measure_messages(
         fraction = 0.75 + 0.2 * (size - 2) / (ranks - 1)
         results = launch_local(
             collective_samples, values, size, timeout_seconds=timeout_seconds, oversubscribe=True,
-            on_progress=lambda phase, fraction=fraction: tell(phase, fraction),
+            on_progress=partial(_tell_at, tell, fraction),
         )  # fmt: skip
         launches.append(results)
     return launches
+
+
+def _tell_at(tell: Progress, fraction: float, phase: str) -> None:
+    tell(phase, fraction)
 
 
 def describe(kernels: Sequence[Row], messages: Sequence[Sequence[Row]], num_ranks: int) -> ClusterSpec:
@@ -284,7 +289,7 @@ def _attention_curve(rows: Sequence[Row], accelerator: Accelerator, origin: Orig
     dtype = str(chosen[0]["dtype"])
     names = {"batch": "batch", "heads": "heads", "kv_heads": "heads", "query_length": "length", "key_length": "length",
              "head_dim": "head_dim", "value_dim": "head_dim"}  # fmt: skip
-    operations = Attention(**{field: _column(forward, name) for field, name in names.items()}, dtype=dtype)  # type: ignore[arg-type]
+    operations = Attention(**{field: _column(forward, name) for field, name in names.items()}, dtype=dtype)
     (backward,) = operations.backward()
     seconds = _column(forward, "seconds")
     taken = np.maximum(_column(both, "seconds") - seconds, seconds)
@@ -304,18 +309,18 @@ def _tier(messages: Sequence[Row], device: str, num_ranks: int, origin: Origin) 
     curves = {}
     for op in sorted({row["op"] for row in messages}):
         chosen = [row for row in messages if row["op"] == op]
-        columns = (_column(chosen, name) for name in ("num_ranks", "num_bytes", "seconds"))
-        curves[op] = fit_collective(op, *columns, rate, origin)
+        ranks, num_bytes, seconds = (_column(chosen, name) for name in ("num_ranks", "num_bytes", "seconds"))
+        curves[op] = fit_collective(op, ranks, num_bytes, seconds, rate, origin)
     return TierSpec(
         name="host",
         link=link,
-        link_class=link_class,  # type: ignore[arg-type]
+        link_class=link_class,
         topology="bus",
         num_devices=num_ranks,
         bytes_per_second=rate,
         latency_seconds=0.0,
         curves=LinkCurves(
-            name=link, source=origin.source, links=(link,), link_class=link_class, collectives=curves  # type: ignore[arg-type]
+            name=link, source=origin.source, links=(link,), link_class=link_class, collectives=curves
         ),
     )  # fmt: skip
 
