@@ -20,7 +20,7 @@ from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_
 from planner.plan import Plan
 from profiles.model import LayerList
 from profiles.parameters import num_parameters
-from profiles.units import GIB, GIGA, TERA
+from profiles.units import GIB, GIGA, MEGA, TERA
 
 if TYPE_CHECKING:
     from simulator.engine import Simulation
@@ -153,18 +153,20 @@ def _show_fit(console: Console, question: Question, answer: Estimate) -> None:
 
 
 def parameters(count: float) -> str:
-    """`70.6 B`."""
-    return f"{count / TERA:.3g} T" if count >= TERA else f"{count / GIGA:.3g} B"
+    """`70.6 B`, `124 M`."""
+    size, letter = next((one for one in ((TERA, "T"), (GIGA, "B")) if count >= one[0]), (MEGA, "M"))
+    return f"{count / size:.3g} {letter}"
 
 
 def _rates(step_seconds: float, question: Question) -> str:
     per_device = tokens_per_second(step_seconds, question.job) / question.cluster.num_devices
     bar = interval(step_seconds, question.job, question.cluster)
     flops = model_flops_per_second_per_device(step_seconds, question.job, question.cluster)
+    speed = f"{flops / TERA:,.0f} model TFLOP/s" if flops >= TERA else f"{flops / GIGA:,.0f} model GFLOP/s"
     used = mfu(step_seconds, question.job, question.cluster)
     return (
         f"step {duration(step_seconds)} ({bar.level_fraction:.0%} within {span(bar)}), "
-        f"{per_device:,.0f} {_items(question)}/s/device, {flops / TERA:,.0f} model TFLOP/s/device, MFU {used:.1%}"
+        f"{per_device:,.0f} {_items(question)}/s/device, {speed}/device, MFU {used:.1%}"
     )
 
 
