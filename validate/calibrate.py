@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from planner.cost.collectives import COLLECTIVES
 from planner.cost.kernels import Rates
 from planner.work.ops import Attention
 from profiles.accelerator import Accelerator
-from profiles.calibration import GemmCurve, KernelCurves, LinkCurves
-from profiles.cluster import ClusterSpec, TierSpec
+from profiles.calibration import AttentionCurve, CollectiveCurve, CollectiveOp, GemmCurve, KernelCurves, LinkCurves
+from profiles.cluster import ClusterSpec, LinkClass, TierSpec
 from profiles.units import GIB, KIB, MIB
 from profiles.writer import to_toml
 from validate.fit import Origin, fit_attention, fit_collective, fit_elementwise, fit_gemm
@@ -33,7 +33,9 @@ Progress = Callable[[str, float], None]
 
 _MOST_RANKS = 4
 _TIMEOUT_SECONDS = 600.0
-LINK_NAMES = {"cpu": "gloo-loopback", "cuda": "nccl-local"}
+LINKS: dict[str, tuple[str, LinkClass]] = {"cpu": ("gloo-loopback", "host"), "cuda": ("nccl-local", "pcie")}
+"""Link and its class by the device that talks over it."""
+COLLECTIVE_OPS: tuple[CollectiveOp, ...] = get_args(CollectiveOp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ def describe(kernels: Sequence[Row], messages: Sequence[Sequence[Row]], num_rank
         accelerator=accelerator,
         num_devices=num_ranks,
         host_memory_bytes=_memory_bytes(),
-        tiers=(_tier(_slowest_ranks(messages), device, num_ranks, origin),),
+        tiers=(_tier(_mean_over_group(messages), device, num_ranks, origin),),
         kernels=_kernel_curves(rows, accelerator, origin),
     )
 
@@ -218,13 +220,21 @@ def _mean_over_ranks(kernels: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _slowest_ranks(messages: Sequence[Sequence[Row]]) -> list[Row]:
-    """Rows of {"op", "num_ranks", "num_bytes", "seconds"}: a collective has ended when its last rank has."""
+def _mean_over_group(messages: Sequence[Sequence[Row]]) -> list[Row]:
+    """Rows of {"op", "num_ranks", "num_bytes", "seconds"}: what a rank waits on average.
+
+    In a ping-pong only the first and the last rank take part.
+    """
     return [
-        same[0] | {"num_ranks": len(results), "seconds": max(row["seconds"] for row in same)}
+        same[0] | {"num_ranks": len(results), "seconds": _mean_of_active(same)}
         for results in messages
         for same in zip(*(result["rows"] for result in results), strict=True)
     ]
+
+
+def _mean_of_active(same: Sequence[Row]) -> float:
+    active = (same[0], same[-1]) if same[0]["op"] == "send_recv" else same
+    return statistics.fmean(row["seconds"] for row in active)
 
 
 def _contention(kernels: Row, messages: Sequence[Sequence[Row]]) -> str:
@@ -282,7 +292,7 @@ def _gemm_curve(rows: Sequence[Row], dtype: str, accelerator: Accelerator, origi
     return fit_gemm(m, n, k, seconds, rates, dtype, origin)
 
 
-def _attention_curve(rows: Sequence[Row], accelerator: Accelerator, origin: Origin) -> Any:
+def _attention_curve(rows: Sequence[Row], accelerator: Accelerator, origin: Origin) -> AttentionCurve:
     """The forward pass is fitted; the backward kernel's rate follows from what both directions take."""
     chosen = [row for row in rows if row["kind"] == "attention"]
     forward, both = ([row for row in chosen if row["direction"] == direction] for direction in ("forward", "both"))
@@ -304,13 +314,14 @@ def _tier(messages: Sequence[Row], device: str, num_ranks: int, origin: Origin) 
         float(COLLECTIVES[row["op"]].wire_bytes(row["num_bytes"], row["num_ranks"], 1.0)) / row["seconds"]
         for row in messages
     ]
-    link, link_class = LINK_NAMES[device], "host" if device == "cpu" else "pcie"
     rate = max(rates, default=1.0)
-    curves = {}
-    for op in sorted({row["op"] for row in messages}):
+    curves: dict[CollectiveOp, CollectiveCurve] = {}
+    for op in COLLECTIVE_OPS:
         chosen = [row for row in messages if row["op"] == op]
-        ranks, num_bytes, seconds = (_column(chosen, name) for name in ("num_ranks", "num_bytes", "seconds"))
-        curves[op] = fit_collective(op, ranks, num_bytes, seconds, rate, origin)
+        if chosen:
+            sizes, num_bytes, seconds = (_column(chosen, name) for name in ("num_ranks", "num_bytes", "seconds"))
+            curves[op] = fit_collective(op, sizes, num_bytes, seconds, rate, origin)
+    link, link_class = LINKS[device]
     return TierSpec(
         name="host",
         link=link,
@@ -321,7 +332,7 @@ def _tier(messages: Sequence[Row], device: str, num_ranks: int, origin: Origin) 
         latency_seconds=0.0,
         curves=LinkCurves(
             name=link, source=origin.source, links=(link,), link_class=link_class, collectives=curves
-        ),
+        ) if curves else None,
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ from validate.worker import choose_device, join
 _MOST_FOREIGN_CORES = 0.12
 """Cores that others may keep busy during a measurement; the kernel counts in ticks, so that less is noise."""
 _PAUSE_SECONDS = 0.3
+_BETWEEN_SIZE, _BETWEEN_SECONDS = 512, 3e-3
+"""A square product between two messages, and about what it takes on a core."""
 _LEAST_REPEATS, _MOST_REPEATS = 5, 500
 _LEAST_TIMED_SECONDS = 2e-4
 """Shorter calls are timed several at once."""
@@ -53,12 +55,21 @@ class Bench:
         return self._undisturbed(lambda: self._repeat(run, calls))
 
     def message(self, run: Callable[[], object]) -> float:
-        """Median seconds of one call in which all ranks take part, and therefore call equally often."""
-        self.sync(run)
-        first = torch.tensor([self.sync(run)], device=self.device)
+        """Median seconds of one call in which all ranks take part, and therefore call equally often.
+
+        Between calls ranks compute, as in training: threads fall asleep, caches are cold, and ranks arrive apart.
+        """
+        work = torch.ones(_BETWEEN_SIZE, _BETWEEN_SIZE, device=self.device)
+
+        def apart() -> float:
+            self.sync(lambda: work @ work)
+            return self.sync(run)
+
+        apart()
+        first = torch.tensor([apart()], device=self.device)
         dist.all_reduce(first, op=dist.ReduceOp.MAX)
-        repeats = min(_MOST_REPEATS, max(_LEAST_REPEATS, int(self.seconds / float(first))))
-        return self._undisturbed(lambda: statistics.median(self.sync(run) for _ in range(repeats)))
+        repeats = min(_MOST_REPEATS, max(_LEAST_REPEATS, int(self.seconds / (float(first) + _BETWEEN_SECONDS))))
+        return self._undisturbed(lambda: statistics.median(apart() for _ in range(repeats)))
 
     def _repeat(self, run: Callable[[], object], calls: int) -> float:
         times: list[float] = []
