@@ -16,6 +16,7 @@ from planner.plan import PLAN_FIELDS, Plan
 
 if TYPE_CHECKING:
     from simulator.engine import Simulation
+    from validate.compare import Comparison
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
@@ -110,30 +111,3 @@ def simulation(question: Question, answer: Estimate, played: "Simulation") -> di
         "peak_activation_bytes": list(played.peak_activation_bytes),
         "sources": sources(question),
     }
-
-
-def sources(question: Question) -> list[dict[str, Any]]:
-    """Where the figures came from: every record that the answer rests on."""
-    cluster = question.cluster
-    records: list[tuple[str, Any]] = [
-        ("model", question.job.model),
-        ("accelerator", cluster.accelerator),
-        ("cluster", cluster),
-        ("kernels", cluster.kernels),
-        *(("link", tier.curves) for tier in cluster.tiers),
-        ("software", question.stack),
-    ]
-    return [
-        {"kind": kind, "name": record.name, "source": record.source, "unverified": list(record.unverified)}
-        for kind, record in records
-    ]
-
-
-def _candidate(question: Question, candidate: Candidate) -> dict[str, Any]:
-    played = _simulated(question, candidate.simulated) if candidate.simulated else None
-    return priced(question, candidate.estimate) | {"simulated": played, "reason": candidate.reason}
-
-
-def _simulated(question: Question, breakdown: Breakdown) -> dict[str, Any]:
-    parts = {name: float(seconds) for name, seconds in breakdown.parts().items()}
-    return rates(float(breakdown.step_seconds), question) | {"breakdown_seconds": parts}
