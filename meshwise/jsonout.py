@@ -111,3 +111,56 @@ def simulation(question: Question, answer: Estimate, played: "Simulation") -> di
         "peak_activation_bytes": list(played.peak_activation_bytes),
         "sources": sources(question),
     }
+
+
+def comparison(question: Question, compared: "Comparison") -> dict[str, Any]:
+    """The document of `validate --json`: estimated, simulated and measured."""
+    low, high = compared.measured.range_seconds
+    return {
+        "job": job(question),
+        "plan": plan_fields(compared.plan),
+        "estimated": priced(question, compared.estimated),
+        "simulated": _simulated(question, compared.simulated),
+        "measured": {
+            **rates(compared.measured.step_seconds, question),
+            "breakdown_seconds": compared.measured.breakdown.parts(),
+            "peak_bytes": compared.measured_peak_bytes,
+            "fastest_seconds": low,
+            "slowest_seconds": high,
+            "num_launches": len(compared.measured.launches),
+            "num_discarded": compared.measured.num_discarded,
+            "num_contended": compared.measured.num_contended,
+            "noise_fraction": compared.measured.noise_fraction,
+        },
+        "speedup": {"estimated": compared.estimated_speedup, "measured": compared.measured_speedup},
+        "error_fraction": compared.error_fraction,
+        "verdict": compared.verdict,
+        "sources": sources(question),
+    }
+
+
+def sources(question: Question) -> list[dict[str, Any]]:
+    """Where the figures came from: every record that the answer rests on."""
+    cluster = question.cluster
+    records: list[tuple[str, Any]] = [
+        ("model", question.job.model),
+        ("accelerator", cluster.accelerator),
+        ("cluster", cluster),
+        ("kernels", cluster.kernels),
+        *(("link", tier.curves) for tier in cluster.tiers),
+        ("software", question.stack),
+    ]
+    return [
+        {"kind": kind, "name": record.name, "source": record.source, "unverified": list(record.unverified)}
+        for kind, record in records
+    ]
+
+
+def _candidate(question: Question, candidate: Candidate) -> dict[str, Any]:
+    played = _simulated(question, candidate.simulated) if candidate.simulated else None
+    return priced(question, candidate.estimate) | {"simulated": played, "reason": candidate.reason}
+
+
+def _simulated(question: Question, breakdown: Breakdown) -> dict[str, Any]:
+    parts = {name: float(seconds) for name, seconds in breakdown.parts().items()}
+    return rates(float(breakdown.step_seconds), question) | {"breakdown_seconds": parts}
