@@ -31,7 +31,7 @@ def validate(
     Example: meshwise validate --model gpt2 --cluster machine.toml --dp 2 --global-batch 8 --precision fp32
     """
     from meshwise import asking, jsonout, screen
-    from meshwise.tables.validation import show_comparison
+    from meshwise.tables.comparison import show_comparison
     from validate.compare import validate_plan
 
     devices = {"devices": nproc} if nproc and job.devices is None else {}
