@@ -113,28 +113,36 @@ def simulation(question: Question, answer: Estimate, played: "Simulation") -> di
     }
 
 
-def comparison(question: Question, compared: "Comparison") -> dict[str, Any]:
+def comparison(question: Question, found: "Comparison") -> dict[str, Any]:
     """The document of `validate --json`: estimated, simulated and measured."""
-    low, high = compared.measured.range_seconds
+    measured, alone = found.measured, found.single_measured
+    low, high = measured.range_seconds
     return {
         "job": job(question),
-        "plan": plan_fields(compared.plan),
-        "estimated": priced(question, compared.estimated),
-        "simulated": _simulated(question, compared.simulated),
+        "plan": plan_fields(found.plan),
+        "estimated": priced(question, found.estimated),
+        "simulated": _simulated(question, found.simulated),
         "measured": {
-            **rates(compared.measured.step_seconds, question),
-            "breakdown_seconds": compared.measured.breakdown.parts(),
-            "peak_bytes": compared.measured_peak_bytes,
+            **rates(measured.step_seconds, question),
+            "breakdown_seconds": measured.breakdown.parts(),
+            "peak_bytes": found.measured_peak_bytes,
             "fastest_seconds": low,
             "slowest_seconds": high,
-            "num_launches": len(compared.measured.launches),
-            "num_discarded": compared.measured.num_discarded,
-            "num_contended": compared.measured.num_contended,
-            "noise_fraction": compared.measured.noise_fraction,
+            "noise_fraction": measured.noise_fraction,
+            "num_discarded": measured.num_discarded,
+            "num_contended": measured.num_contended,
+            "launches": [
+                {"step_seconds": list(one.step_seconds), "foreign_cores": one.foreign_cores, "losses": list(one.losses)}
+                for one in measured.launches
+            ],
         },
-        "speedup": {"estimated": compared.estimated_speedup, "measured": compared.measured_speedup},
-        "error_fraction": compared.error_fraction,
-        "verdict": compared.verdict,
+        "one_rank": {
+            "estimated_seconds": float(found.single_estimated.step_seconds),
+            "measured_seconds": alone.step_seconds if alone else None,
+        },
+        "speedup": {"estimated": found.estimated_speedup, "measured": found.measured_speedup},
+        "error_fraction": float(found.error_fraction),
+        "verdict": found.verdict,
         "sources": sources(question),
     }
 
