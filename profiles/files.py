@@ -1,7 +1,8 @@
-"""Small configuration files read safely, and every fault in them said in one sentence."""
+"""Small files read and written safely, and every fault in them said in one sentence."""
 
 import json
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,35 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadFile(f"{path}: expected an object of named values at the top, got {type(values).__name__}")
     return values
+
+
+def check_writable(path: Path, overwrite: bool, endings: tuple[str, ...] = ()) -> None:
+    """Raise BadFile when writing `path` would have to fail: better before long work than after.
+
+    With `endings`, the name must have one of them.
+    """
+    if endings and path.suffix.lower() not in endings:
+        raise BadFile(f"{path}: the name must end in {' or '.join(endings)}")
+    if path.is_dir():
+        raise BadFile(f"{path}: is a folder; give a file name")
+    if path.exists() and not overwrite:
+        raise BadFile(f"{path}: exists already; give another name, or ask to replace it (--force)")
+    if not path.parent.is_dir():
+        raise BadFile(f"{path}: there is no folder {path.parent}; create it first")
+
+
+def write_whole(path: Path, text: str, overwrite: bool) -> None:
+    """Write `text` to `path` in one move, so that no reader or crash ever sees half of it."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(draft, 0o644)
+        check_writable(path, overwrite)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
 def validated(record: type[AnyRecord], values: Mapping[str, Any], where: str | os.PathLike[str]) -> AnyRecord:

@@ -1,6 +1,7 @@
 """Whatever is in a file, the answer is a table or one sentence that names the file."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from profiles.files import MAX_FILE_BYTES, BadFile, explain, read_table, validated
+from profiles.files import MAX_FILE_BYTES, BadFile, check_writable, explain, read_table, validated, write_whole
 
 
 def _written(folder: Path, name: str, data: bytes) -> Path:
@@ -114,3 +115,38 @@ def test_a_long_value_is_cut() -> None:
     with pytest.raises(ValidationError) as raised:
         Outer.model_validate({"name": "x", "parts": [{"size": "y" * 10_000}]})
     assert len(explain(raised.value)) < 300
+
+
+def test_a_file_is_written_whole_and_alone(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.toml", "x = 1\n", overwrite=False)
+    assert (tmp_path / "a.toml").read_text() == "x = 1\n"
+    assert os.listdir(tmp_path) == ["a.toml"]
+
+
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    path = _written(tmp_path, "a.toml", b"old")
+    with pytest.raises(BadFile, match="exists already; give another name"):
+        write_whole(path, "new", overwrite=False)
+    assert path.read_text() == "old"
+    write_whole(path, "new", overwrite=True)
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.toml"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "a.toml", "x = 1\n", overwrite=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_written_is_said_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="is a folder; give a file name"):
+        check_writable(tmp_path, overwrite=True)
+    with pytest.raises(BadFile, match="there is no folder"):
+        check_writable(tmp_path / "no" / "a.toml", overwrite=False)
+    with pytest.raises(BadFile, match=r"must end in \.png or \.svg"):
+        check_writable(tmp_path / "a.bmp", overwrite=False, endings=(".png", ".svg"))

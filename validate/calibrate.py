@@ -6,7 +6,6 @@ The file is what `profiles.catalog.cluster` reads. Without a datasheet a CPU's "
 import os
 import platform
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -22,6 +21,7 @@ from planner.work.ops import Attention
 from profiles.accelerator import Accelerator
 from profiles.calibration import AttentionCurve, CollectiveCurve, CollectiveOp, GemmCurve, KernelCurves, LinkCurves
 from profiles.cluster import ClusterSpec, LinkClass, TierSpec
+from profiles.files import check_writable, write_whole
 from profiles.units import GIB, KIB, MIB
 from profiles.writer import to_toml
 from validate.fit import Origin, fit_attention, fit_collective, fit_elementwise, fit_gemm
@@ -114,7 +114,7 @@ def calibrate(
     and LaunchError when a rank fails.
     """
     path = Path(output_path)
-    check_output(path, overwrite)
+    check_writable(path, overwrite, (".toml",))
     ranks = min(num_cores(), _MOST_RANKS) if num_ranks is None else num_ranks
     if ranks < 1:
         raise ValueError(f"num_ranks: must be at least 1, got {ranks}")
@@ -126,30 +126,6 @@ def calibrate(
     write_whole(path, to_toml(spec), overwrite)
     tell("done", 1.0)
     return spec
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """Raise ValueError when `path` cannot be written: better before minutes of measuring than after."""
-    if path.suffix != ".toml":
-        raise ValueError(f"output: {path} must end in .toml, as a cluster file is found by it")
-    if not path.parent.is_dir():
-        raise ValueError(f"output: there is no folder {path.parent}; create it or choose another")
-    if path.exists() and not overwrite:
-        raise ValueError(f"output: {path} exists; choose another name or ask to overwrite it")
-
-
-def write_whole(path: Path, text: str, overwrite: bool) -> None:
-    """Write `text` to `path` in one move, so that no reader or crash ever sees half of it."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(draft, 0o644)
-        check_output(path, overwrite)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def _measure_kernels(ranks: int, effort: Effort, device: str, tell: Progress, timeout_seconds: float) -> list[Row]:

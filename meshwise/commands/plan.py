@@ -35,15 +35,16 @@ def plan(
 
     Example: meshwise plan --model llama3-70b --cluster dgx-h100 --devices 64
     """
-    from meshwise import asking, jobfile, jsonout, saving, screen
+    from meshwise import asking, jobfile, jsonout, screen
     from meshwise.tables import plans
     from planner.choose.search import search
+    from profiles.files import check_writable, write_whole
 
     asked = jobfile.read(file, given(job), {})
     question = jobfile.question(asked.job)
     fixed = asking.fixed_fields(fix or [], asked.split)
     if save:
-        saving.check_writable(save, force, (".toml",))
+        check_writable(save, force, (".toml",))
     with screen.progress() as on_progress:
         answer = search(
             question.job,
@@ -57,7 +58,7 @@ def plan(
         )
     if save and answer.candidates:
         best = answer.candidates[0].plan
-        saving.write_whole(save, jobfile.render(question.table, best, save.parent), force)
+        write_whole(save, jobfile.render(question.table, best, save.parent), force)
     if json:
         screen.print_json(jsonout.search(question, answer))
     elif answer.candidates:

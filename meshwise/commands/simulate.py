@@ -23,12 +23,13 @@ def simulate(
 
     Example: meshwise simulate plan.toml --gantt step.png
     """
-    from meshwise import asking, jsonout, saving, screen
+    from meshwise import asking, jsonout, screen
     from meshwise.tables import plans
+    from profiles.files import check_writable
 
     for path, endings in ((gantt, (".png", ".svg", ".pdf")), (trace, (".json",))):
         if path:
-            saving.check_writable(path, force, endings)
+            check_writable(path, force, endings)
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
     played = asking.play(asked.question, asked.plan)
