@@ -28,7 +28,7 @@ def validate(
 ) -> int:
     """Run one split for real and print estimated | simulated | measured. Joins the ranks of torchrun.
 
-    Example: meshwise validate --model gpt2 --cluster machine.toml --dp 2 --global-batch 8 --precision fp32
+    Example: meshwise validate examples/gpt-20m-dp2.toml --cluster machine.toml
     """
     from meshwise import asking, jsonout, screen
     from meshwise.tables.comparison import show_comparison
