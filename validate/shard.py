@@ -229,28 +229,28 @@ def recompute_layers(stage: Stage) -> None:
 
 
 class _ShardedLoss(torch.autograd.Function):
-    """Cross-entropy of logits split over the vocabulary [Shoeybi 2019, section 3]: three sums of one value a token."""
+    """Cross-entropy of logits split over the vocabulary [Shoeybi 2019, section 3]: sums of one value a token."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, axis: TensorAxis) -> Tensor:
-        largest = axis.all_reduce(logits.amax(dim=-1), dist.ReduceOp.MAX)
-        shifted = logits - largest.unsqueeze(-1)
+        own = torch.log_softmax(logits, dim=-1)
+        own_total = logits[:, 0] - own[:, 0]  # log of the sum of exponentials over this rank's columns
+        largest = axis.all_reduce(own_total.clone(), dist.ReduceOp.MAX)
         columns = targets - axis.rank * logits.shape[-1]
         absent = (columns < 0) | (columns >= logits.shape[-1])
         columns = columns.masked_fill(absent, 0).unsqueeze(-1)
-        wanted = shifted.gather(-1, columns).squeeze(-1).masked_fill(absent, 0.0)
-        probabilities = shifted.exp_()
-        totals, wanted = axis.all_reduce(torch.stack((probabilities.sum(dim=-1), wanted)))
-        probabilities /= totals.unsqueeze(-1)
-        ctx.save_for_backward(probabilities, columns, absent)
-        return (totals.log() - wanted).mean()
+        wanted = logits.gather(-1, columns).squeeze(-1).masked_fill(absent, 0.0)
+        share, wanted = axis.all_reduce(torch.stack(((own_total - largest).exp(), wanted)))
+        total = largest + share.log()
+        ctx.save_for_backward(own, own_total - total, columns, absent)
+        return (total - wanted).mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        probabilities, columns, absent = ctx.saved_tensors
-        logits_gradient = probabilities * (gradient / absent.numel())
-        wanted = (~absent).to(probabilities.dtype).unsqueeze(-1) * (gradient / absent.numel())
-        return logits_gradient.scatter_add_(-1, columns, -wanted), None, None
+        own, to_whole, columns, absent = ctx.saved_tensors
+        each = gradient / absent.numel()
+        logits_gradient = (own + to_whole.unsqueeze(-1)).exp_().mul_(each)
+        return logits_gradient.scatter_add_(-1, columns, -each * (~absent).unsqueeze(-1)), None, None
 
 
 @dataclass(frozen=True, slots=True)
