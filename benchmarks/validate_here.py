@@ -6,6 +6,7 @@ With a cluster file, written by `meshwise calibrate`, the calibration is not rep
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from planner.cost.estimate import estimate
@@ -29,14 +30,14 @@ NUM_LAUNCHES, NUM_STEPS, NUM_WARMUP = 4, 6, 2
 TIMEOUT_SECONDS = 600.0
 
 
-def main() -> None:
-    """Print the table of the job below."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print the table of the job below; `arguments` may name the cluster file to predict with."""
     model = catalog.model(MODEL)
     assert isinstance(model, TransformerShape)
     job = TrainingJob(model=model, global_batch=8, sequence_length=128, precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder, "here.toml")
-        if len(sys.argv) <= 1:
+        path = Path(arguments[0]) if arguments else Path(folder, "here.toml")
+        if not arguments:
             print(calibrate(path).notes)
         cluster = catalog.cluster(path)
     runner = Runner(job, NUM_WARMUP, NUM_STEPS, "auto", TIMEOUT_SECONDS, False, None, NUM_LAUNCHES)
@@ -63,4 +64,4 @@ def print_table(job: TrainingJob, cluster: Cluster, stack: SoftwareStack, measur
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
