@@ -21,7 +21,7 @@ def section(title: str, run: Callable[[], None]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Print the whole page."""
-    print(f"# Benchmarks\n\n{date.today().isoformat()}, {platform.machine()}, Python {platform.python_version()}, ")
+    print(f"# Benchmarks\n\n{date.today().isoformat()}, {platform.machine()}, Python {platform.python_version()},")
     print(f"{processor()}; written by `python -m benchmarks`.\n", flush=True)
     accuracy.print_paper()
     section("Speed", speed.main)

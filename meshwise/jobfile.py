@@ -165,10 +165,10 @@ def devices_of(file: JobFile) -> JobTable:
 
 
 def render(table: JobTable, plan: Plan, folder: Path) -> str:
-    """A plan file's text; paths are written relative to `folder`, where the file will be."""
+    """A plan file's text; relative paths are written relative to `folder`, where the file will be."""
     job = table.model_dump(exclude_none=True)
     for name in ("model", "cluster", "software"):
-        if _is_path(job.get(name)):
+        if _is_path(job.get(name)) and not os.path.isabs(job[name]):
             job[name] = os.path.relpath(job[name], folder)
     lines = ["[job]", *(f"{name} = {_toml(value)}" for name, value in job.items()), "", "[split]"]
     values = {name: getattr(plan, name) for name in PLAN_FIELDS} | {"recompute": plan.recompute.name.lower()}

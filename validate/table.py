@@ -11,6 +11,7 @@ from profiles.units import MIB
 
 MAX_TABLE_BYTES = 256 * int(MIB)
 MAX_FIELD_CHARACTERS = 1 << 20
+MAX_WHOLE = 2**31 - 1
 Whole = int | None
 Number = float | None
 Flag = bool | None
@@ -136,8 +137,8 @@ def _whole(text: str) -> Whole:
     number = _number(text)
     if number is None:
         return None
-    if number != int(number):
-        raise ValueError("must be a whole number")
+    if number != int(number) or number > MAX_WHOLE:
+        raise ValueError(f"must be a whole number of at most {MAX_WHOLE:,}")
     return int(number)
 
 
