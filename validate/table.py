@@ -11,7 +11,7 @@ from profiles.units import MIB
 
 MAX_TABLE_BYTES = 256 * int(MIB)
 MAX_FIELD_CHARACTERS = 1 << 20
-MAX_WHOLE = 2**31 - 1
+MAX_WHOLE = 2_147_483_647
 Whole = int | None
 Number = float | None
 Flag = bool | None
