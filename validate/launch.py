@@ -260,7 +260,7 @@ def _child(
     """The life of a rank: its output goes to `log`, its phases, result or error to `messages`."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(lifeline, Path(log)), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     with open(log, "wb", buffering=0) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -277,11 +277,7 @@ def _child(
     messages.close()
 
 
-def _end_with_parent(lifeline: Connection, log: Path) -> None:
-    """Wait until the parent is gone, remove what it can no longer remove, and end this process."""
+def _end_with_parent(lifeline: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
-    with contextlib.suppress(OSError):
-        log.unlink(missing_ok=True)
-        log.parent.rmdir()
     os._exit(1)

@@ -110,7 +110,7 @@ def _shape(run: Run) -> TransformerShape:
         shapes = [_transformer(run, heads, dense_width, moe, gated, run.vocab) for gated in (False, True)]
     except ValueError:
         raise Unmodelled("model shape contradicts itself") from None
-    if not run.params_b:
+    if run.params_b is None:
         if moe is not None:
             raise Unmodelled("size of a sparse model is not stated, so its shape cannot be checked")
         return shapes[dense_width != 4 * run.hidden]
@@ -135,7 +135,7 @@ def _of_stated_size(run: Run, shapes: list[TransformerShape], stated: float) -> 
     if miss(best) <= SIZE_TOLERANCE_FRACTION:
         return best
     missing = (stated - num_parameters(best)) / (2.0 * best.hidden_size) + best.vocabulary_size
-    if run.vocab is None and not best.gated_ffn and 1.0 <= missing < LARGEST_VOCABULARY:
+    if run.vocab is None and not best.gated_ffn and missing < LARGEST_VOCABULARY:
         return best.model_copy(update={"tied_embeddings": False, "vocabulary_size": int(missing)})
     raise Unmodelled("stated size disagrees with the stated shape (parts of the model are not in the table)")
 
