@@ -72,6 +72,7 @@ def test_nothing_depends_on_names() -> None:
         ({"accelerator": "abacus"}, "catalog"),
         ({"recompute": "sometimes"}, "recomputation"),
         ({"precision": "fp2"}, "precision"),
+        ({"precision": "fp8"}, "no peak"),
         ({"other_flags": "full CPU offload"}, "offloading"),
         ({"heads": 95}, "heads"),
         ({"num_experts": 8}, "experts"),
@@ -89,6 +90,18 @@ def test_rows_without_any_figure_are_counted_too() -> None:
     assert score_runs([silent]).skipped == {"no iteration time": 1}
     spoken = changed(silent, tokens_per_s_per_gpu=4 * 2048 / 8 / 1.42)
     assert measured_seconds(spoken) == pytest.approx(1.42)
+
+
+@pytest.mark.parametrize("column", [name for name in COLUMNS if name not in ("id", "source", "model")])
+@pytest.mark.parametrize("text", ["0", "1", "1e15", "1e-15", "true", ""])
+def test_no_cell_of_a_run_breaks_the_score(tmp_path: Path, column: str, text: str) -> None:
+    row = {name: "" if value is None else str(value) for name, value in dataclasses.asdict(PAPER[2]).items()}
+    try:
+        score = score_training(write(tmp_path / "runs.csv", [row | {column: text}]))
+    except BadTable as refused:
+        assert column in str(refused)
+    else:
+        assert len(score.scored) + sum(score.skipped.values()) == 1
 
 
 def test_network_rates_are_read_from_the_interconnect() -> None:
@@ -183,7 +196,8 @@ def test_a_malformed_table_is_one_sentence(tmp_path: Path, content: bytes, words
 @pytest.mark.parametrize(
     ("column", "text", "what"),
     [("tp", "eight", "number"), ("tp", "1.5", "whole"), ("layers", "nan", "finite"), ("oom", "perhaps", "true"),
-     ("iteration_time_s", "-1", "negative"), ("hidden", "inf", "finite")],
+     ("iteration_time_s", "-1", "negative"), ("hidden", "inf", "finite"), ("hidden", "1e30", "between"),
+     ("iteration_time_s", "1e-300", "between")],
 )  # fmt: skip
 def test_a_wrong_value_names_line_and_column(tmp_path: Path, column: str, text: str, what: str) -> None:
     good = dict.fromkeys(COLUMNS, "")

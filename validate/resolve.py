@@ -56,7 +56,12 @@ def resolve(run: Run) -> Setting:
     plan = _plan(run, rule)
     job = _job(run)
     _check_split(run, plan, job)
-    return Setting(run, job, _cluster(run), plan, stack_of(run, rule))
+    cluster = _cluster(run)
+    try:
+        cluster.accelerator.flops_per_second(job.precision)
+    except ValueError:
+        raise Unmodelled(f"accelerator has no peak for {job.precision}") from None
+    return Setting(run, job, cluster, plan, stack_of(run, rule))
 
 
 _WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate")
@@ -110,7 +115,7 @@ def _shape(run: Run) -> TransformerShape:
         shapes = [_transformer(run, heads, dense_width, moe, gated, run.vocab) for gated in (False, True)]
     except ValueError:
         raise Unmodelled("model shape contradicts itself") from None
-    if run.params_b is None:
+    if not run.params_b:
         if moe is not None:
             raise Unmodelled("size of a sparse model is not stated, so its shape cannot be checked")
         return shapes[dense_width != 4 * run.hidden]

@@ -7,10 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from profiles.units import MIB
+from profiles.units import KILO, MIB, TERA
 
 MAX_TABLE_BYTES = 256 * int(MIB)
 MAX_FIELD_CHARACTERS = 1 << 20
+MAX_NUMBER = KILO * TERA
+MIN_NUMBER = 1.0 / MAX_NUMBER
+"""No column holds a figure outside of these but 0, which says nothing; products and ratios of them stay finite."""
 Whole = int | None
 Number = float | None
 Flag = bool | None
@@ -150,6 +153,8 @@ def _number(text: str) -> Number:
         raise ValueError("must be a number") from None
     if not math.isfinite(number) or number < 0:
         raise ValueError("must be a finite number, not negative")
+    if number and not MIN_NUMBER <= number <= MAX_NUMBER:
+        raise ValueError(f"must be 0 or between {MIN_NUMBER:g} and {MAX_NUMBER:g}")
     return number
 
 
