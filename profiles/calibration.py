@@ -37,6 +37,20 @@ class GemmCurve(Record):
     fit: Fit
 
 
+class GroupedGemmCurve(Record):
+    """Products of many experts in one launch: t = (c**p + m**p)**(1/p) + launch.
+
+    c counts half a tile of `num_tile_rows` rows more for every expert that is reached.
+    """
+
+    compute_efficiency_fraction: Positive
+    memory_efficiency_fraction: Positive
+    launch_seconds: NonNegative
+    num_tile_rows: NonNegative = 0.0
+    exponent: Positive = 2.5
+    fit: Fit
+
+
 class AttentionCurve(Record):
     """Fused attention: t = F / (e * peak) * (1 + half_length / s) * (1 + half_dim / d) + Q / (e_m * B) + t0.
 
@@ -81,6 +95,8 @@ class KernelCurves(Sourced):
     attention: dict[str, AttentionCurve] = Field(min_length=1)
     """By kernel family: "flash-1", "flash-2", "flash-3"."""
     elementwise: ElementwiseCurve
+    grouped_gemm: dict[str, GroupedGemmCurve] = Field(default_factory=dict)
+    """By dtype: the expert products of a mixture of experts; where there are none they run as other products do."""
     sustained: dict[str, Sustained] = Field(default_factory=dict)
     """By dtype; none where nobody compared the curves with whole steps."""
 
@@ -95,6 +111,7 @@ class KernelCurves(Sourced):
         return {
             **{f"gemm {dtype}": curve.fit for dtype, curve in self.gemm.items()},
             **{f"attention {kernel}": curve.fit for kernel, curve in self.attention.items()},
+            **{f"grouped gemm {dtype}": curve.fit for dtype, curve in self.grouped_gemm.items()},
             "elementwise": self.elementwise.fit,
             **{f"sustained {dtype}": sustained.fit for dtype, sustained in self.sustained.items()},
         }
@@ -102,6 +119,17 @@ class KernelCurves(Sourced):
     def gemm_curve(self, dtype: str) -> GemmCurve:
         """The curve of `dtype`, or of the nearest format measured, whose fractions carry over best."""
         return self.gemm[_nearest(dtype, self.gemm, ("bf16", "fp16", "fp8", "tf32", "fp32"))]
+
+    def grouped_gemm_curve(self, dtype: str) -> GroupedGemmCurve:
+        """The curve of expert products in `dtype`, or of the nearest format measured; else that of plain products."""
+        if self.grouped_gemm:
+            return self.grouped_gemm[_nearest(dtype, self.grouped_gemm, ("bf16", "fp16", "fp8", "tf32", "fp32"))]
+        plain = self.gemm_curve(dtype)
+        return GroupedGemmCurve(
+            compute_efficiency_fraction=plain.compute_efficiency_fraction,
+            memory_efficiency_fraction=plain.memory_efficiency_fraction,
+            launch_seconds=plain.launch_seconds, exponent=plain.exponent, fit=plain.fit,
+        )  # fmt: skip
 
     def attention_curve(self, kernel: str) -> AttentionCurve:
         """The curve of the kernel family `kernel`, or of the nearest generation measured."""

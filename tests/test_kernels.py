@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.cost.kernels import Rates, gemm_seconds, kernel_seconds, smooth_max
-from planner.work.ops import Attention, Elementwise, Gemm, Kernel, Listed
+from planner.cost.kernels import Rates, gemm_seconds, grouped_gemm_seconds, kernel_seconds, smooth_max
+from planner.work.ops import Attention, Elementwise, Gemm, GroupedGemm, Kernel, Listed
 from profiles import catalog
-from profiles.calibration import Fit, GemmCurve
+from profiles.calibration import Fit, GemmCurve, GroupedGemmCurve
 from profiles.cluster import Cluster
 from profiles.units import GIGA, MICRO, TERA
 
@@ -25,6 +25,7 @@ CURVE = GemmCurve(
 OPS: dict[str, Kernel] = {
     "gemm": Gemm(4096.0, 4096.0, 8192.0),
     "batched gemm": Gemm(2048.0, 2048.0, 128.0, batch=32.0),
+    "grouped gemm": GroupedGemm(16384.0, 2048.0, 4096.0, experts=8.0),
     "attention": Attention(2.0, 16.0, 4.0, 4096.0, 4096.0, 128.0, 128.0, kernel="flash-3"),
     "elementwise": Elementwise(1e8),
     "listed": Listed(1e11, 1e8),
@@ -45,6 +46,39 @@ def test_a_dimension_that_is_no_multiple_of_8_runs_slower() -> None:
     assert odd / padded == pytest.approx(2.0, rel=1e-3)
     token_count_is_free = gemm_seconds(Gemm(8191.0, 50264.0, 4096.0), CURVE, rates)
     assert token_count_is_free == pytest.approx(padded, rel=1e-3)
+
+
+@given(sizes, sizes, sizes, st.floats(1.0, 256.0), st.floats(1.0, 100.0))
+def test_expert_products_grow_with_every_dimension(
+    rows: float, n: float, k: float, experts: float, factor: float
+) -> None:
+    def seconds(*fields: float) -> float:
+        return float(kernel_seconds(GroupedGemm(*fields), CLUSTER))
+
+    base = seconds(rows, n, k, experts)
+    larger = [(rows * factor, n, k), (rows, n * factor, k), (rows, n, k * factor)]
+    assert 0 < base <= min(seconds(*shape, experts) for shape in larger) * (1 + 1e-12)
+    assert base <= seconds(rows, n, k, experts * factor) * (1 + 1e-12)
+
+
+def test_expert_products_do_as_much_as_their_parts() -> None:
+    op = GroupedGemm(16384.0, 2048.0, 4096.0, experts=8.0)
+    parts = Gemm(2048.0, 2048.0, 4096.0, batch=8.0)
+    assert op.flops == parts.flops
+    assert op.num_bytes == pytest.approx(parts.num_bytes, rel=1e-3)
+    assert sum(grad.flops for grad in op.backward()) == 2.0 * op.flops
+    few = GroupedGemm(4.0, 2048.0, 4096.0, experts=256.0)
+    assert few.active_experts == pytest.approx(4.0, rel=0.02)
+
+
+def test_half_empty_tiles_cost_compute() -> None:
+    rates = Rates(1 * TERA, 1000 * TERA)  # nothing but compute
+    curve = GroupedGemmCurve(
+        compute_efficiency_fraction=1.0, memory_efficiency_fraction=1.0, launch_seconds=0.0, num_tile_rows=64.0,
+        fit=CURVE.fit,
+    )  # fmt: skip
+    op = GroupedGemm(64000.0, 128.0, 128.0, experts=1000.0)
+    assert grouped_gemm_seconds(op, curve, rates) == pytest.approx(1.5 * op.flops / (1 * TERA))
 
 
 def test_backward_attention_runs_at_its_own_rate() -> None:
@@ -111,6 +145,7 @@ def test_arrays_price_as_their_elements(columns: list[float]) -> None:
     m = np.round(np.array(columns))
     for op in (
         Gemm(m, 4096.0, 1024.0),
+        GroupedGemm(m, 4096.0, 1024.0, experts=16.0),
         Attention(1.0, 8.0, 8.0, m, m, 128.0, 128.0),
         Elementwise(m),
         Listed(m * 1e6, m),

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from planner.work.ops import Attention, Elementwise, Gemm, Kernel, Listed
-from profiles.calibration import AttentionCurve, ElementwiseCurve, GemmCurve
+from planner.work.ops import Attention, Elementwise, Gemm, GroupedGemm, Kernel, Listed
+from profiles.calibration import AttentionCurve, ElementwiseCurve, GemmCurve, GroupedGemmCurve
 from profiles.cluster import Cluster
 
 Seconds = Any
@@ -37,6 +37,11 @@ def kernel_seconds(op: Kernel, cluster: Cluster) -> Seconds:
 @kernel_seconds.register
 def _gemm(op: Gemm, cluster: Cluster) -> Seconds:
     return gemm_seconds(op, cluster.kernels.gemm_curve(op.dtype), Rates.of(cluster, op.dtype))
+
+
+@kernel_seconds.register
+def _grouped_gemm(op: GroupedGemm, cluster: Cluster) -> Seconds:
+    return grouped_gemm_seconds(op, cluster.kernels.grouped_gemm_curve(op.dtype), Rates.of(cluster, op.dtype))
 
 
 @kernel_seconds.register
@@ -85,6 +90,19 @@ def gemm_seconds(op: Gemm, curve: GemmCurve, rates: Rates) -> Seconds:
     roofline = smooth_max(slowdown * op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
     inner = curve.inner_seconds * np.minimum(op.k, _SPLIT_INNER) / _INNER_UNIT
     return roofline + op.num_launches * curve.launch_seconds + inner
+
+
+def grouped_gemm_seconds(op: GroupedGemm, curve: GroupedGemmCurve, rates: Rates) -> Seconds:
+    """t = (c**p + m**p)**(1/p) + launches * t0, a smooth roofline [Williams 2009] over all experts together.
+
+    c = 2 n k (rows + tile / 2 * active experts) / (e_c * peak): tiles of `num_tile_rows` rows serve one expert each, and
+    the last of every expert is half empty in the mean [Gale 2022, MegaBlocks, arXiv:2211.15841, section 3];
+    m = bytes / (e_m * bandwidth).
+    """
+    padded_rows = op.rows + 0.5 * curve.num_tile_rows * op.active_experts
+    compute = 2.0 * op.n * op.k * padded_rows / (curve.compute_efficiency_fraction * rates.flops_per_second)
+    memory = op.num_bytes / (curve.memory_efficiency_fraction * rates.memory_bytes_per_second)
+    return smooth_max(compute, memory, curve.exponent) + op.num_launches * curve.launch_seconds
 
 
 def attention_seconds(op: Attention, curve: AttentionCurve, rates: Rates) -> Seconds:

@@ -7,6 +7,8 @@ it takes.
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from profiles.units import DTYPE_BYTES
 
 Numbers = Any
@@ -40,6 +42,45 @@ class Gemm:
     def backward(self) -> tuple["Gemm", "Gemm"]:
         """The data gradient dA = dC B' and the weight gradient dB = A' dC."""
         return replace(self, n=self.k, k=self.n), replace(self, m=self.k, k=self.m)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedGemm:
+    """Products of `experts` weight matrices [k, n] with the rows routed to each, run in one launch.
+
+    `rows` are all rows on this rank (tokens times experts a token, the busiest rank's where routing is uneven); how
+    they are dealt to the rank's experts hardly matters, since one launch computes all.
+    """
+
+    rows: Numbers
+    n: Numbers
+    k: Numbers
+    experts: Numbers
+    dtype: str = "bf16"
+    num_launches: Numbers = 1.0
+    extra_bytes: Numbers = 0.0
+    """Traffic for each expert beside its matrices, as of adding to an fp32 gradient."""
+
+    @property
+    def flops(self) -> Numbers:
+        """2 rows n k."""
+        return 2.0 * self.rows * self.n * self.k
+
+    @property
+    def active_experts(self) -> Numbers:
+        """Experts that at least one row reaches, of rows routed independently: E (1 - exp(-rows / E))."""
+        return -self.experts * np.expm1(-self.rows / self.experts)
+
+    @property
+    def num_bytes(self) -> Numbers:
+        """Rows in and out moved once, and the weights (and extra bytes) of the experts that are reached."""
+        width = DTYPE_BYTES[self.dtype]
+        expert_bytes = width * self.n * self.k + self.extra_bytes
+        return width * self.rows * (self.n + self.k) + self.active_experts * expert_bytes
+
+    def backward(self) -> tuple["GroupedGemm", "GroupedGemm"]:
+        """The data gradient, and the weight gradient: as many FLOPs, which writes what the forward pass read."""
+        return replace(self, n=self.k, k=self.n), self
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +150,7 @@ class Listed:
         return (replace(self, flops=2.0 * self.flops, num_bytes=2.0 * self.num_bytes, num_launches=2.0),)
 
 
-Kernel = Gemm | Attention | Elementwise | Listed
+Kernel = Gemm | GroupedGemm | Attention | Elementwise | Listed
 
 
 @dataclass(frozen=True, slots=True)
