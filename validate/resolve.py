@@ -1,6 +1,7 @@
 """A row of a table of runs as what the planner takes: job, cluster, plan and stack; or why it cannot be.
 
-Nothing here looks at a row's id, source or model name: rows that say the same are modelled the same.
+Nothing here looks at a row's id or source: rows that say the same are modelled the same. A model's name counts only
+as far as the catalog knows it (`validate.known`).
 """
 
 import re
@@ -16,6 +17,7 @@ from profiles.software import SoftwareStack
 from profiles.units import GIGA
 from profiles.workload import TrainingJob
 from validate.frameworks import Framework, framework_of, stack_of
+from validate.known import known_shape
 from validate.table import Run
 
 GPT2_VOCABULARY = 50257
@@ -86,13 +88,14 @@ def _refuse(run: Run) -> None:
 
 
 def _job(run: Run) -> TrainingJob:
-    if not (run.layers and run.hidden and run.seq_len and run.global_batch_seqs):
+    known = known_shape(run)
+    if not ((known or (run.layers and run.hidden)) and run.seq_len and run.global_batch_seqs):
         raise Unmodelled("model shape, sequence length or batch is not stated")
     precision = {"mxfp8": "fp8", "": "bf16"}.get(run.precision, run.precision)
     if precision not in ("fp32", "bf16", "fp16", "fp8"):
         raise Unmodelled(f"precision {precision} is not modelled")
     return TrainingJob(
-        model=_shape(run), global_batch=run.global_batch_seqs, sequence_length=run.seq_len,
+        model=known or _shape(run), global_batch=run.global_batch_seqs, sequence_length=run.seq_len,
         precision=precision,
     )  # fmt: skip
 
