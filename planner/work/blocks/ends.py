@@ -1,0 +1,40 @@
+"""The ends of a model: embedding, and head with its loss."""
+
+import numpy as np
+
+from planner.work.blocks.shard import Shard, Step, enter, leave, norm
+from planner.work.ops import Elementwise, Numbers
+from profiles.model import TransformerShape
+from profiles.software import SoftwareStack
+
+
+def embedding(model: TransformerShape, shard: Shard) -> list[Step]:
+    """Look up the rows, sum over the vocabulary shards; backward adds rows into the weight gradient."""
+    return [
+        shard.traffic(shard.tokens * model.hidden_size, 2.0, 3.0),
+        *leave(shard, model.hidden_size),
+    ]
+
+
+def padded_vocabulary(model: TransformerShape, tp: Numbers, stack: SoftwareStack) -> Numbers:
+    """Vocabulary rows on one rank: padded so that every tp rank holds a multiple of the stack's own."""
+    multiple = float(stack.vocabulary_multiple)
+    return np.ceil(model.vocabulary_size / (multiple * tp)) * multiple
+
+
+def head(model: TransformerShape, shard: Shard, stack: SoftwareStack) -> list[Step]:
+    """Final norm, logits over the padded vocabulary shard, cross-entropy in memory."""
+    padded = padded_vocabulary(model, shard.tp, stack)
+    logits = shard.tokens * padded
+    loss = Elementwise(
+        0.4 * stack.loss_traffic_bytes_per_logit * logits,
+        0.6 * stack.loss_traffic_bytes_per_logit * logits,
+        4.0,
+        4.0,
+    )
+    return [
+        norm(shard, model.hidden_size),
+        *enter(shard, model.hidden_size),
+        shard.linear(model.hidden_size, padded),
+        Step.of(loss),
+    ]

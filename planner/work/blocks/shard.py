@@ -1,0 +1,135 @@
+"""What one rank sees of a microbatch, a step of its work, and the pieces that parts of a layer share."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.plan import Plan, PlanGrid
+from planner.work.ops import Elementwise, Gemm, Kernel, Message, Numbers, Op
+from profiles.software import SoftwareStack
+from profiles.workload import TrainingJob
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An operation of the forward pass and those of its backward pass, run `count` times (0 or 1 by plan)."""
+
+    op: Op
+    backward: tuple[Op, ...] = ()
+    count: Numbers = 1.0
+    is_core: bool = False
+    """Belongs to the attention core, which selective recomputation runs again."""
+
+    @classmethod
+    def of(cls, kernel: Kernel, *, is_core: bool = False) -> "Step":
+        """A compute kernel with its own backward pass."""
+        return cls(kernel, kernel.backward(), is_core=is_core)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one rank sees of a microbatch, and how the stack runs it."""
+
+    sequences: Numbers
+    query_length: Numbers
+    key_length: Numbers
+    tp: Numbers
+    cp: Numbers
+    ep: Numbers
+    sequence_parallel: Numbers
+    dtype: str
+    width: float
+    """Bytes of one activation element."""
+    stack: SoftwareStack
+
+    @classmethod
+    def of(cls, job: TrainingJob, split: Plan | PlanGrid, stack: SoftwareStack) -> "Shard":
+        """The shard of one rank under `split`; degrees are floats so that products never overflow."""
+        return cls(
+            sequences=split.micro_batch * 1.0,
+            query_length=job.sequence_length / (split.cp * 1.0),
+            key_length=float(job.sequence_length),
+            tp=split.tp * 1.0,
+            cp=split.cp * 1.0,
+            ep=split.ep * 1.0,
+            sequence_parallel=split.sequence_parallel * 1.0,
+            dtype=gemm_dtype(job),
+            width=4.0 if job.precision == "fp32" else 2.0,
+            stack=stack,
+        )
+
+    @property
+    def tokens(self) -> Numbers:
+        """Tokens of the microbatch on this rank."""
+        return self.sequences * self.query_length
+
+    @property
+    def outside_tokens(self) -> Numbers:
+        """Tokens outside the tensor-parallel parts: sharded over tp under sequence parallelism."""
+        return self.tokens / np.where(self.sequence_parallel > 0, self.tp, 1.0)
+
+    def linear(self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0) -> Step:
+        """A linear layer of `inputs` x `outputs` features over the rank's tokens.
+
+        Its weight gradient is added to what earlier microbatches left: by the product itself, or after it.
+        """
+        product = Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype)
+        added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
+        data, weight = product.backward()
+        if self.stack.fused_accumulation:
+            return Step(product, (data, replace(weight, extra_bytes=added)))
+        return Step(product, (data, weight, Elementwise(batch * added, in_place=True)))
+
+    def traffic(self, elements: Numbers, forward: float, backward: float, launches: float = 1.0) -> Step:
+        """A memory-bound kernel: element reads and writes per element of each direction."""
+        scale = self.width * elements
+        kernel = Elementwise(scale * forward, scale * backward, launches, launches)
+        return Step.of(kernel)
+
+
+def gemm_dtype(job: TrainingJob) -> str:
+    """The format matrix products run in."""
+    return job.precision
+
+
+def enter(shard: Shard, hidden: Numbers) -> list[Step]:
+    """Into a tensor-parallel part: gather the sequence (again for the weight gradient), or copy."""
+    full = shard.width * shard.tokens * hidden
+    gather, scatter = _tp("all_gather", full, shard), _tp("reduce_scatter", full, shard)
+    reduce = _tp("all_reduce", full, shard)
+    nothing = Elementwise(0.0, 0.0, 0.0, 0.0)
+    return [
+        Step(gather, (gather, scatter), shard.sequence_parallel),
+        Step(nothing, (reduce,), 1.0 - shard.sequence_parallel),
+    ]
+
+
+def leave(shard: Shard, hidden: Numbers) -> list[Step]:
+    """Out of a tensor-parallel part: sum the partial results."""
+    full = shard.width * shard.tokens * hidden
+    gather, scatter = _tp("all_gather", full, shard), _tp("reduce_scatter", full, shard)
+    return [
+        Step(scatter, (gather,), shard.sequence_parallel),
+        Step(_tp("all_reduce", full, shard), (), 1.0 - shard.sequence_parallel),
+    ]
+
+
+def _tp(collective: str, num_bytes: Numbers, shard: Shard) -> Message:
+    return Message("tp", collective, num_bytes, shard.stack.tp_exposed_fraction)
+
+
+def norm(shard: Shard, hidden: Numbers) -> Step:
+    """Read and write forward; read input and gradient, write gradient backward."""
+    elements = shard.outside_tokens * hidden
+    return shard.traffic(elements, 2.0, 3.0) if shard.stack.fused_elementwise else shard.traffic(elements, 4.0, 6.0)
+
+
+def residual(shard: Shard, hidden: Numbers) -> Step:
+    """Bias, dropout and residual add behind a part; a dropout mask is one byte an element."""
+    elements = shard.outside_tokens * hidden
+    mask = 0.5 if shard.stack.dropout else 0.0
+    dropout_backward = 2.0 + mask if shard.stack.dropout else 0.0
+    if shard.stack.fused_elementwise:
+        return shard.traffic(elements, 3.0 + mask, 3.0 + dropout_backward)
+    dropout_forward = 2.0 + mask if shard.stack.dropout else 0.0
+    return shard.traffic(elements, 3.0 + dropout_forward, 3.0 + dropout_backward, 2.0)
