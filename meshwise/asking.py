@@ -14,6 +14,7 @@ from planner.plan import Plan
 from profiles.files import validated
 
 if TYPE_CHECKING:
+    from planner.cost.inventory import Item
     from simulator.engine import Simulation
 
 
@@ -45,6 +46,17 @@ def estimate(asked: Asked) -> Estimate:
 
     question = asked.question
     return price(asked.plan, question.job, question.cluster, question.stack)
+
+
+def tensors(asked: Asked) -> "list[Item]":
+    """Every tensor a rank of the fullest pipeline stage holds at its peak."""
+    from planner.cost.inventory import inventory
+    from planner.cost.memory import stage_memory
+
+    question = asked.question
+    stages = stage_memory(asked.plan, question.job, question.stack)
+    fullest = max(range(len(stages)), key=lambda rank: float(stages[rank].allocated_bytes))
+    return list(inventory(asked.plan, question.job, question.stack, fullest))
 
 
 MAX_ACTIONS = 5_000_000

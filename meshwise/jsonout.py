@@ -3,18 +3,21 @@
 A value that is not known is null, never left out.
 """
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from meshwise.jobfile import Question
 from planner.breakdown import Breakdown
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
+from planner.cost.fit import fit_of, upper_bytes
 from planner.cost.intervals import interval
-from planner.cost.memory import usable_bytes
+from planner.cost.memory import MemoryBreakdown, stage_memory, usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import PLAN_FIELDS, Plan
 
 if TYPE_CHECKING:
+    from planner.cost.inventory import Item
     from simulator.engine import Simulation
     from validate.compare import Comparison
 
@@ -66,16 +69,31 @@ def priced(question: Question, answer: Estimate) -> dict[str, Any]:
         **rates(float(answer.step_seconds), question),
         "interval": interval_fields(float(answer.step_seconds), question),
         "breakdown_seconds": answer.breakdown.parts(),
-        "memory_bytes": answer.memory.parts() | {"peak": answer.memory.peak_bytes} | capacity,
+        "memory_bytes": memory_bytes(question, answer.memory) | capacity,
         "fits": bool(answer.memory.peak_bytes <= capacity["usable"]),
+        "fit": str(fit_of(answer.memory, question.cluster, question.stack)),
     }
 
 
-def estimate(question: Question, answer: Estimate) -> dict[str, Any]:
-    """The document of `estimate --json`."""
+def memory_bytes(question: Question, memory: MemoryBreakdown) -> dict[str, float]:
+    """The parts of a rank's memory and its totals: as allocated, reserved, on the device, and the upper end."""
+    return memory.parts() | {
+        "allocated": float(memory.allocated_bytes),
+        "reserved": float(memory.reserved_bytes),
+        "peak": float(memory.peak_bytes),
+        "upper": float(upper_bytes(memory, question.stack)),
+    }
+
+
+def estimate(question: Question, answer: Estimate, tensors: list["Item"] | None = None) -> dict[str, Any]:
+    """The document of `estimate --json`; `tensors` are those of the fullest stage, if they were asked for."""
+    assert isinstance(answer.plan, Plan)
+    stages = stage_memory(answer.plan, question.job, question.stack)
     return {
         "job": job(question),
         **priced(question, answer),
+        "memory_bytes_by_stage": [memory_bytes(question, stage) for stage in stages],
+        "memory_tensors": None if tensors is None else [_tensor(item) for item in tensors],
         "sources": sources(question),
     }
 
@@ -167,6 +185,10 @@ def sources(question: Question) -> list[dict[str, Any]]:
 def _candidate(question: Question, candidate: Candidate) -> dict[str, Any]:
     played = _simulated(question, candidate.simulated) if candidate.simulated else None
     return priced(question, candidate.estimate) | {"simulated": played, "reason": candidate.reason}
+
+
+def _tensor(item: "Item") -> dict[str, Any]:
+    return asdict(item) | {"num_bytes": item.num_bytes}
 
 
 def _simulated(question: Question, breakdown: Breakdown) -> dict[str, Any]:

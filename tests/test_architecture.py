@@ -115,7 +115,8 @@ UNIT_OWNERS = re.compile(r"(Times|Bytes|Seconds)$")
 """Classes whose name says the unit of every field."""
 DIMENSIONLESS = frozenset({
     "Attention.passes", "AttentionCurve.half_dim", "Collective.rounds", "Shard.width",
-    "SoftwareStack.reserved_over_allocated", "Tier.oversubscription", "TierSpec.oversubscription",
+    "SoftwareStack.reserved_over_allocated",
+    "SoftwareStack.reserved_p90_over_median", "Tier.oversubscription", "TierSpec.oversubscription",
     "collective.rounds", "exposed_seconds.communication", "exposed_seconds.compute", "ffn_parameters.ffn_size",
     "host_excess_seconds.loads",
 })  # fmt: skip

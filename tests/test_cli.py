@@ -82,11 +82,25 @@ def test_estimate_json_has_the_promised_keys() -> None:
     assert sum(answer["breakdown_seconds"].values()) == pytest.approx(answer["step_seconds"])
     memory = dict(answer["memory_bytes"])
     capacity, usable, peak = memory.pop("capacity"), memory.pop("usable"), memory.pop("peak")
+    upper, reserved, allocated = memory.pop("upper"), memory.pop("reserved"), memory.pop("allocated")
     assert usable <= capacity
     assert sum(memory.values()) == pytest.approx(peak)
+    assert allocated <= reserved <= peak <= upper
     assert answer["fits"] == (peak <= usable)
+    assert answer["fit"] in ("fits", "risky", "does not fit")
+    stages = answer["memory_bytes_by_stage"]
+    assert len(stages) == answer["plan"]["pp"]
+    assert max(stage["peak"] for stage in stages) == pytest.approx(peak)
+    assert answer["memory_tensors"] is None
     assert answer["tokens_per_second"] * answer["step_seconds"] == pytest.approx(64 * 8192)
     assert all(source["source"] for source in answer["sources"])
+
+
+def test_estimate_lists_every_tensor_on_request() -> None:
+    answer = json.loads(meshwise("estimate", *LLAMA, *SPLIT, "--memory", "--json").out)
+    listed = sum(item["num_bytes"] for item in answer["memory_tensors"])
+    assert listed == pytest.approx(answer["memory_bytes"]["peak"])
+    assert "softmax statistics" in meshwise("estimate", *LLAMA, *SPLIT, "--memory").out
 
 
 def test_plan_json_is_ranked_and_agrees_with_estimate_json() -> None:

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwise.jobfile import Question
+from meshwise.tables.memory import show_memory
 from meshwise.tables.parts import bar, table
 from planner.breakdown import PARTS, Breakdown
-from planner.choose.explain import PART_WORDS, duration, why_too_big
+from planner.choose.explain import PART_WORDS, duration, why_risky, why_too_big
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
+from planner.cost.fit import Fit, fit_of
 from planner.cost.intervals import Interval, interval
-from planner.cost.memory import usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan
 from profiles.model import LayerList
@@ -74,7 +75,7 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
     best = answer.candidates[0]
     console.print(_breakdown_table(f"step of plan 1: {best.plan}", best.estimate.breakdown, best.simulated))
     console.print()
-    console.print(_memory_table(question, best.estimate))
+    show_memory(console, question, best.estimate)
     console.print()
     _show_pruned(console, answer)
     _show_next(console, question, best.plan, saved)
@@ -112,7 +113,7 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     console.print()
     console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
     console.print()
-    console.print(_memory_table(question, answer))
+    show_memory(console, question, answer)
 
 
 def show_simulation(console: Console, question: Question, answer: Estimate, played: "Simulation") -> None:
@@ -147,9 +148,12 @@ def _basis(question: Question, step_seconds: float) -> str:
 
 
 def _show_fit(console: Console, question: Question, answer: Estimate) -> None:
-    if answer.memory.peak_bytes > usable_bytes(question.cluster, question.stack):
+    verdict = fit_of(answer.memory, question.cluster, question.stack)
+    if verdict is Fit.TOO_BIG:
         reason = why_too_big(answer, question.cluster, question.stack)
-        console.print(f"does not fit: {reason}", style="bold red", markup=False)
+        console.print(f"{verdict}: {reason}", style="bold red", markup=False)
+    elif verdict is Fit.RISKY:
+        console.print(f"{verdict}: {why_risky(question.cluster, question.stack)}", style="bold", markup=False)
 
 
 def parameters(count: float) -> str:
@@ -182,6 +186,7 @@ def _ranking(question: Question, answer: Answer) -> Table:
         if name in ("dp", "tp", "pp", "micro_batch") or any(getattr(candidate.plan, name) > 1 for candidate in found)
     ]
     simulated = any(candidate.simulated for candidate in found)
+    risky = any(_is_risky(question, candidate) for candidate in found)
     level = interval(1.0, question.job, question.cluster).level_fraction
     capacity = question.cluster.accelerator.memory_bytes / GIB
     made = table(
@@ -194,16 +199,17 @@ def _ranking(question: Question, answer: Answer) -> Table:
         f">{_items(question)}/s\n/device",
         ">MFU",
         f">GiB of\n{capacity:,.4g}",
+        *(("",) if risky else ()),
         ">slower",
     )
     for number, candidate in enumerate(found, start=1):
-        cells = _ranking_row(question, candidate, found[0], used, simulated)
+        cells = _ranking_row(question, candidate, found[0], used, simulated, risky)
         made.add_row(str(number), *cells, style="bold" if number == 1 else None)
     return made
 
 
 def _ranking_row(
-    question: Question, candidate: Candidate, best: Candidate, used: list[str], simulated: bool
+    question: Question, candidate: Candidate, best: Candidate, used: list[str], simulated: bool, risky: bool
 ) -> list[str]:
     plan, step_seconds = candidate.plan, float(candidate.step_seconds)
     played = [duration(candidate.simulated.step_seconds) if candidate.simulated else "-"] if simulated else []
@@ -216,8 +222,14 @@ def _ranking_row(
         f"{tokens_per_second(step_seconds, question.job) / question.cluster.num_devices:,.0f}",
         f"{mfu(step_seconds, question.job, question.cluster):.1%}",
         f"{candidate.estimate.memory.peak_bytes / GIB:.1f}",
+        *(["risky" if _is_risky(question, candidate) else ""] if risky else []),
         "" if candidate is best else f"+{step_seconds / best.step_seconds - 1.0:.1%}",
     ]
+
+
+def _is_risky(question: Question, candidate: Candidate) -> bool:
+    """Whether the worst tenth of runs would not fit, though the median does."""
+    return fit_of(candidate.estimate.memory, question.cluster, question.stack) is Fit.RISKY
 
 
 def _options(plan: Plan) -> str:
@@ -241,18 +253,6 @@ def _breakdown_table(title: str, estimated: Breakdown, simulated: Breakdown | No
             made.add_row(PART_WORDS[part], *(duration(float(value)) for value in columns), f"{share:.1%}", bar(share))
     totals = [duration(float(one.step_seconds)) for one in (estimated, simulated) if one]
     made.add_row("step", *totals, "100.0%", "", style="bold")
-    return made
-
-
-def _memory_table(question: Question, answer: Estimate) -> Table:
-    capacity = question.cluster.accelerator.memory_bytes
-    made = table("part", ">GiB", ">of capacity", "", title="memory of the fullest rank")
-    for part, num_bytes in answer.memory.parts().items():
-        if num_bytes > 0.0:
-            share = float(num_bytes) / capacity
-            made.add_row(part, f"{num_bytes / GIB:.2f}", f"{share:.1%}", bar(share))
-    peak = float(answer.memory.peak_bytes)
-    made.add_row("peak", f"{peak / GIB:.2f}", f"{peak / capacity:.1%}", bar(peak / capacity), style="bold")
     return made
 
 

@@ -60,6 +60,15 @@ def why_too_big(estimate: Estimate, cluster: Cluster, stack: SoftwareStack) -> s
     )
 
 
+def why_risky(cluster: Cluster, stack: SoftwareStack) -> str:
+    """One sentence: what would make a plan run out of memory that is expected to fit."""
+    more = 100.0 * (stack.reserved_p90_over_median - 1.0)
+    return (
+        f"one run in ten reserves {more:.1f} % more than the median, which is past the "
+        f"{usable_bytes(cluster, stack) / GIB:.1f} GiB usable of {cluster.accelerator.name}"
+    )
+
+
 def waterfall(breakdown: Breakdown) -> list[tuple[str, float, float]]:
     """(words, seconds, share of the step) of the parts that take any time, in order."""
     step = breakdown.step_seconds

@@ -6,7 +6,7 @@ for the GPT layer (34 s b h + 5 a s^2 b), checked for gated, grouped-query, late
 against allocator readings of eight-device runs (MooreThreads/SimuMax@4dcaae513b docs/b200).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,13 @@ class Saved:
             return self.num_bytes
         return np.where(np.less(recompute, self.dropped_by), self.num_bytes, 0.0)
 
+    @property
+    def kept_by(self) -> str:
+        """The policies that keep it, in words."""
+        if self.dropped_by is None:
+            return "every policy"
+        return ", ".join(policy.name.lower() for policy in Recompute if policy < self.dropped_by)
+
 
 def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> tuple[Saved, ...]:
     """The tensors one layer of `kind` keeps of one microbatch on one rank, before recomputation drops any.
@@ -61,14 +68,27 @@ def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: So
 
 def saved_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> Numbers:
     """Bytes of one layer of `kind` that one microbatch keeps on one rank under the split's recomputation."""
-    policy = split.recompute if kind not in ("embedding", "head") else Recompute.NONE * np.ones_like(split.recompute)
+    policy = _policy(kind, split)
     return sum((tensor.kept_bytes(policy) for tensor in saved_tensors(job, kind, split, stack)), 0.0 * split.tp)
 
 
+def recomputed_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> tuple[Saved, ...]:
+    """The tensors that come back to life while the backward pass of one layer computes them again."""
+    policy = _policy(kind, split)
+    return tuple(
+        replace(tensor, num_bytes=tensor.num_bytes - tensor.kept_bytes(policy))
+        for tensor in saved_tensors(job, kind, split, stack)
+    )
+
+
 def recomputed_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> Numbers:
-    """Bytes that come back to life while the backward pass of one layer computes them again."""
-    whole = sum((tensor.num_bytes for tensor in saved_tensors(job, kind, split, stack)), 0.0 * split.tp)
-    return whole - saved_bytes(job, kind, split, stack)
+    """Bytes of `recomputed_tensors`."""
+    return sum((tensor.num_bytes for tensor in recomputed_tensors(job, kind, split, stack)), 0.0 * split.tp)
+
+
+def _policy(kind: str, split: Plan | PlanGrid) -> Any:
+    """The recomputation of a layer of `kind`: the embedding and the head are never computed again."""
+    return split.recompute if kind not in ("embedding", "head") else Recompute.NONE * np.ones_like(split.recompute)
 
 
 def _listed(model: LayerList, index: int, split: Plan | PlanGrid) -> tuple[Saved, ...]:

@@ -1,0 +1,75 @@
+"""Memory as tables: the fullest rank by part, every pipeline stage, and every tensor."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from meshwise.jobfile import Question
+from meshwise.tables.parts import bar, table
+from planner.cost.estimate import Estimate
+from planner.cost.fit import fit_of, upper_bytes
+from planner.cost.memory import stage_memory
+from planner.plan import Plan
+from profiles.units import GIB, MIB
+
+if TYPE_CHECKING:
+    from planner.cost.inventory import Item
+
+MAX_STAGES = 16
+"""Stages shown one by one; more are shown by their extremes."""
+STAGE_COLUMNS = (
+    ">stage", ">states", ">activations", ">logits", ">workspace", ">allocated", ">reserved", ">device", ">upper", "",
+)  # fmt: skip
+
+
+def show_memory(console: Console, question: Question, answer: Estimate) -> None:
+    """The fullest rank by part, as shares of the device."""
+    capacity = question.cluster.accelerator.memory_bytes
+    made = table("part", ">GiB", ">of capacity", "", title="memory of the fullest rank")
+    for part, num_bytes in answer.memory.parts().items():
+        if num_bytes > 0.0:
+            share = float(num_bytes) / capacity
+            made.add_row(part, f"{num_bytes / GIB:.2f}", f"{share:.1%}", bar(share))
+    peak = float(answer.memory.peak_bytes)
+    made.add_row("peak", f"{peak / GIB:.2f}", f"{peak / capacity:.1%}", bar(peak / capacity), style="bold")
+    console.print(made)
+
+
+def show_stages(console: Console, question: Question, plan: Plan) -> None:
+    """What each pipeline stage holds, in GiB, with the upper end and the verdict; nothing for a single stage."""
+    if plan.pp == 1:
+        return
+    stages = stage_memory(plan, question.job, question.stack)
+    shown = [rank for rank in range(plan.pp) if plan.pp <= MAX_STAGES or rank < MAX_STAGES - 1 or rank == plan.pp - 1]
+    made = table(*STAGE_COLUMNS, title="memory by pipeline stage, GiB")
+    for rank in shown:
+        memory = stages[rank]
+        states = memory.weights_bytes + memory.gradients_bytes + memory.optimizer_bytes
+        figures = (
+            states, memory.activations_bytes, memory.logits_bytes, memory.workspace_bytes,
+            memory.allocated_bytes, memory.reserved_bytes, memory.device_bytes, upper_bytes(memory, question.stack),
+        )  # fmt: skip
+        verdict = fit_of(memory, question.cluster, question.stack)
+        made.add_row(str(rank), *(f"{float(figure) / GIB:.2f}" for figure in figures), str(verdict))
+    console.print()
+    console.print(made)
+    if len(shown) < plan.pp:
+        console.print(f"{plan.pp - len(shown)} stages between the last two are not shown; --json has them all")
+
+
+def show_tensors(console: Console, items: "Sequence[Item]") -> None:
+    """Every tensor of a rank, in the order of the parts; nothing if there are none."""
+    if not items:
+        return
+    made = table("part", "layer", "tensor", ">each, MiB", ">count", ">GiB", "kept by",
+                 title="tensors of the fullest stage")  # fmt: skip
+    for item in items:
+        count = f"{item.num_held:,.2f}".rstrip("0").rstrip(".")
+        made.add_row(
+            item.part, item.layer, item.name, f"{item.each_bytes / MIB:,.2f}", count,
+            f"{item.num_bytes / GIB:.3f}", item.kept_by,
+        )  # fmt: skip
+    made.add_row("", "", "total", "", "", f"{sum(item.num_bytes for item in items) / GIB:.3f}", "", style="bold")
+    console.print()
+    console.print(made)

@@ -1,0 +1,117 @@
+"""Every tensor behind a memory figure: what it is, how many bytes, and which recomputation lets go of it.
+
+The items of a part add up to that part of `planner.cost.memory.stage_memory`, so that every byte can be printed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.cost.memory import stage_memory
+from planner.cost.stage_loads import LayerBytes, rank_counts
+from planner.cost.states import state_bytes
+from planner.plan import AXES, Plan, PlanGrid, Recompute
+from planner.work.activations import recomputed_tensors, saved_tensors, transient_bytes
+from planner.work.layers import layer_parameters, sequence
+from planner.work.schedules import in_flight
+from profiles.software import SoftwareStack
+from profiles.workload import TrainingJob
+
+ALWAYS = "every policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the inventory of a rank."""
+
+    part: str
+    """The part of a `MemoryBreakdown` it belongs to."""
+    layer: str
+    """Kind of the layer it belongs to, or "rank"."""
+    name: str
+    each_bytes: float
+    num_held: float
+    """How many there are: layers, times microbatches in flight for what waits for the backward pass."""
+    kept_by: str
+    """Recomputation policies under which it is held."""
+
+    @property
+    def num_bytes(self) -> float:
+        """All of it."""
+        return self.each_bytes * self.num_held
+
+
+def inventory(plan: Plan, job: TrainingJob, stack: SoftwareStack, rank: int) -> tuple[Item, ...]:
+    """What a rank of pipeline stage `rank` holds at its peak, in the order of the parts."""
+    kinds = tuple(dict.fromkeys(sequence(job.model)))
+    counts = dict(zip(kinds, map(float, rank_counts(job.model, plan.pp, plan.vp)[rank]), strict=True))
+    held = {kind: count for kind, count in counts.items() if count}
+    num_microbatches = np.maximum(plan.num_microbatches(job.global_batch), 1)
+    grid = PlanGrid.of([plan])
+    microbatches = float(in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)[0]) / plan.vp
+    items = [
+        *_states(plan, job, stack, held),
+        *_activations(plan, job, stack, held, microbatches),
+        *_peak(plan, job, stack, held, microbatches),
+        *_overheads(plan, job, stack, rank),
+    ]
+    return tuple(item for item in items if item.num_bytes > 0.0)
+
+
+def _states(plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float]) -> Iterator[Item]:
+    lines = []
+    for kind, count in held.items():
+        dense, expert = (float(number) for number in layer_parameters(job.model, kind, plan))
+        for name, numbers in (("", (dense, 0.0)), ("expert ", (0.0, expert))):
+            lines.append((kind, name, count, state_bytes(*numbers, plan, job, stack)))
+    words = ("weights", "gradients", "optimizer states")
+    for index, part in enumerate(("weights", "gradients", "optimizer")):
+        for kind, name, count, found in lines:
+            yield Item(part, kind, f"{name}{words[index]}", float(found[index]), count, ALWAYS)
+
+
+def _activations(
+    plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float], microbatches: float
+) -> Iterator[Item]:
+    for kind, count in held.items():
+        for tensor in saved_tensors(job, kind, plan, stack):
+            kept = float(tensor.kept_bytes(plan.recompute if kind not in ("embedding", "head") else Recompute.NONE))
+            yield Item("activations", kind, tensor.name, kept, count * microbatches, tensor.kept_by)
+
+
+def _peak(
+    plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float], microbatches: float
+) -> Iterator[Item]:
+    """What is alive only while the widest layer, or the loss, runs; and the buffers of libraries."""
+    loads = LayerBytes.of(PlanGrid.of([plan]), job, stack)
+    at = {kind: load[:, 0] for kind, load in zip(loads.kinds, loads.loads, strict=True)}
+    widest = max(held, key=lambda kind: float(at[kind][4] + at[kind][5]))
+    waiting = sum(at[kind][3] * count for kind, count in held.items())
+    yield Item("logits", widest, "logits and loss", float(at[widest][4]), 1.0, ALWAYS)
+    yield Item(
+        "logits", "head", "softmax of waiting microbatches", float(waiting), max(microbatches - 1.0, 0.0), ALWAYS
+    )
+    known = 0.0
+    for tensor in recomputed_tensors(job, widest, plan, stack):
+        known += float(tensor.num_bytes)
+        yield Item("workspace", widest, f"recomputed {tensor.name}", float(tensor.num_bytes), 1.0, ALWAYS)
+    gradients = float(transient_bytes(job, widest, plan, stack))
+    yield Item("workspace", widest, "gradients of activations", gradients, 1.0, ALWAYS)
+    yield Item(
+        "workspace", widest, "weight gradient of the logits", float(at[widest][5]) - known - gradients, 1.0, ALWAYS
+    )
+    for name in dict.fromkeys(name for parts in loads.dummies for name in parts):
+        bytes_of = [float(parts[name][0]) for kind, parts in zip(loads.kinds, loads.dummies, strict=False)
+                    if name in parts and kind in held]  # fmt: skip
+        yield Item("workspace", "rank", f"dummy weight gradients ({name})", max(bytes_of, default=0.0), 1.0, ALWAYS)
+    yield Item("workspace", "rank", "library workspaces", stack.library_workspace_bytes, 1.0, ALWAYS)
+
+
+def _overheads(plan: Plan, job: TrainingJob, stack: SoftwareStack, rank: int) -> Iterator[Item]:
+    reserved = float(stage_memory(plan, job, stack)[rank].fragmentation_bytes)
+    yield Item("fragmentation", "rank", "reserved beyond allocated", reserved, 1.0, ALWAYS)
+    yield Item("context", "rank", "driver context and kernels", stack.context_bytes, 1.0, ALWAYS)
+    axes = [axis for axis in AXES if getattr(plan, axis) > 1]
+    names = f"communicators ({', '.join(axes)})"
+    yield Item("context", "rank", names, stack.communicator_bytes, float(len(axes)), ALWAYS)
