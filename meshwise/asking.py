@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshwise import jobfile
 from meshwise.jobfile import Question
+from meshwise.options import SearchFlags
+from meshwise.screen import OnProgress
 from planner.breakdown import Breakdown
 from planner.choose.legality import check_plan
 from planner.cost.estimate import Estimate
@@ -14,6 +16,7 @@ from planner.plan import Plan
 from profiles.files import validated
 
 if TYPE_CHECKING:
+    from planner.choose.search import Answer
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
 
@@ -57,6 +60,30 @@ def tensors(asked: Asked) -> "list[Item]":
     stages = stage_memory(asked.plan, question.job, question.stack)
     fullest = max(range(len(stages)), key=lambda rank: float(stages[rank].allocated_bytes))
     return list(inventory(asked.plan, question.job, question.stack, fullest))
+
+
+def best_plans(question: Question, fixed: Mapping[str, Any], look: SearchFlags, on_progress: OnProgress) -> "Answer":
+    """The search that `look` describes, its best plans simulated unless it says not to.
+
+    Raises ValueError for a condition, objective or fixed field that is not understood.
+    """
+    from planner.choose.requirements import objective_named, parse_requirement
+    from planner.choose.search import search
+
+    return search(
+        question.job,
+        question.cluster,
+        question.stack,
+        fixed=fixed,
+        top=look.top,
+        max_micro_batch=look.max_micro_batch,
+        exhaustive=look.exhaustive,
+        objective=objective_named(look.objective),
+        requirements=[parse_requirement(text) for text in look.require or []],
+        wants_front=look.pareto,
+        simulate=None if look.no_simulate else lambda one: played_breakdown(question, one),
+        on_progress=on_progress,
+    )
 
 
 MAX_ACTIONS = 5_000_000

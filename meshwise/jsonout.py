@@ -103,10 +103,15 @@ def search(question: Question, answer: Answer) -> dict[str, Any]:
     return {
         "job": job(question),
         "candidates": [_candidate(question, candidate) for candidate in answer.candidates],
+        "front": [priced(question, one) for one in answer.front],
+        "num_splits": answer.num_splits,
         "num_plans": answer.num_plans,
         "num_legal": answer.num_legal,
         "num_fitting": answer.num_fitting,
+        "num_too_slow": answer.num_too_slow,
+        "num_estimated": answer.num_estimated,
         "rejected": answer.rejected,
+        "unmet": answer.unmet,
         "nearest_misses": [
             {"plan": plan_fields(miss.plan), "bytes_over": miss.bytes_over, "reason": miss.reason}
             for miss in answer.nearest_misses

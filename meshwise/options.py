@@ -48,6 +48,40 @@ class SplitFlags:
     zero_stage: Annotated[int | None, _split("0 replicates the optimizer, 1 shards it.")] = None
 
 
+def _search(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel="The search", **more)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFlags:
+    """Which plans are looked at, and what they are ranked by."""
+
+    top: Annotated[int, _search("Plans to show.", min=1, max=1000)] = 10
+    fix: Annotated[
+        list[str] | None, _search("Hold a field of the plan, e.g. tp=8; repeatable.", metavar="FIELD=VALUE")
+    ] = None
+    require: Annotated[
+        list[str] | None,
+        _search('A condition on plans, e.g. "memory<=70GiB" or "tp<=8"; repeatable.', metavar="CONDITION"),
+    ] = None
+    objective: Annotated[
+        str, _search("Rank by the step's time or by the fullest rank's memory.", metavar="time|memory")
+    ] = "time"
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Also show the plans that no other beats in both time and memory.",
+                           rich_help_panel="The search")
+    ] = False  # fmt: skip
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Try every choice of every option, also those rarely worth it.",
+                           rich_help_panel="The search")
+    ] = False  # fmt: skip
+    max_micro_batch: Annotated[int, _search("Largest microbatch to consider, in sequences.", min=1, max=4096)] = 16
+    no_simulate: Annotated[
+        bool, typer.Option("--no-simulate", help="Rank by the estimate alone; by default the best are simulated.",
+                           rich_help_panel="The search")
+    ] = False  # fmt: skip
+
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables (docs/json.md).")]
 
 

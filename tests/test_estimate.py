@@ -17,7 +17,7 @@ from tests.scenes import cluster, job, stack
 
 def some_plans(model: str, num_devices: int, count: int = 60) -> PlanGrid:
     """An even sample of the legal plans."""
-    space = plan_space(job(model), cluster(num_devices), {})
+    space = plan_space(job(model), cluster(num_devices), exhaustive=True)
     rows = np.flatnonzero(legal(space, job(model), cluster(num_devices))[0])
     return space.take(rows[:: max(1, len(rows) // count)])
 

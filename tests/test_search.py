@@ -20,7 +20,7 @@ def answer() -> Answer:
 
 def test_the_winner_is_the_fastest_that_fits(answer: Answer) -> None:
     work, devices = job("llama3-8b", sequence_length=8192), cluster(32)
-    space = plan_space(work, devices, {})
+    space = plan_space(work, devices)
     plans = space.take(np.flatnonzero(legal(space, work, devices)[0]))
     priced = estimate(plans, work, devices, stack())
     fits = priced.memory.peak_bytes <= usable_bytes(devices, stack())

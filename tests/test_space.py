@@ -1,10 +1,13 @@
 """The space holds every split of the devices, and nothing that was fixed away."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.choose.space import divisors, plan_space, splits
+from planner.choose.knobs import KNOBS, Setting, Split, divisors
+from planner.choose.space import Space, plan_space, splits
+from planner.plan import PLAN_FIELDS, Plan, PlanGrid
 from tests.scenes import cluster, job
 
 
@@ -34,11 +37,41 @@ def test_a_value_no_split_offers_leaves_nothing() -> None:
 
 
 def test_a_list_of_layers_is_split_over_data_and_stages_only() -> None:
-    grid = plan_space(job("resnet-50", sequence_length=1), cluster(8), {})
+    grid = plan_space(job("resnet-50", sequence_length=1), cluster(8))
     assert np.all((grid.tp == 1) & (grid.cp == 1) & (grid.ep == 1))
     assert set(grid.dp * grid.pp) == {8}
 
 
 def test_experts_are_spread_in_mixture_models_only() -> None:
-    assert set(plan_space(job("llama3-8b"), cluster(8), {}).ep) == {1}
-    assert set(plan_space(job("mixtral-8x7b"), cluster(8), {}).ep) == {1, 2, 4, 8}
+    assert set(plan_space(job("llama3-8b"), cluster(8)).ep) == {1}
+    assert set(plan_space(job("mixtral-8x7b"), cluster(8)).ep) == {1, 2, 4, 8}
+
+
+@pytest.mark.parametrize("size", [1000, 7777, 10**9])
+def test_chunks_are_the_space_in_order(size: int) -> None:
+    whole = plan_space(job("mixtral-8x7b"), cluster(16))
+    chunks = list(Space(job("mixtral-8x7b"), cluster(16)).chunks(size))
+    assert all(len(chunk) == size for chunk in chunks[:-1])
+    for name in PLAN_FIELDS:
+        assert np.array_equal(np.concatenate([getattr(chunk, name) for chunk in chunks]), getattr(whole, name))
+
+
+def test_no_plan_is_offered_twice() -> None:
+    whole = plan_space(job("mixtral-8x7b"), cluster(16), exhaustive=True)
+    table = np.stack([getattr(whole, name) for name in PLAN_FIELDS], axis=1)
+    assert len(np.unique(table, axis=0)) == len(table)
+
+
+def test_the_usual_space_is_part_of_the_exhaustive_one() -> None:
+    usual, every = (set(plan_space(job(), cluster(16), exhaustive=wide)) for wide in (False, True))
+    assert usual < every
+
+
+def test_every_knob_sets_fields_of_a_plan_and_offers_the_simplest_first() -> None:
+    setting = Setting(job(), cluster(16), Split(tp=2, pp=2, cp=1, dp=4))
+    fields = [field for one in KNOBS for field in one.fields]
+    assert len(fields) == len(set(fields))
+    assert set(fields) <= set(PLAN_FIELDS)
+    for one in KNOBS:
+        first = one.table(setting, {})[0]
+        assert first == tuple(int(getattr(PlanGrid.of([Plan()]), field)[0]) for field in one.fields)

@@ -38,7 +38,7 @@ def test_estimate_and_simulation_agree(
 ) -> None:
     """Of plans sampled over the whole space."""
     work, devices, stack_ = job(model), cluster(num_devices), stack(software)
-    space = plan_space(work, devices, {})
+    space = plan_space(work, devices, exhaustive=True)
     rows = np.flatnonzero(legal(space, work, devices)[0])
     errors = []
     for plan in space.take(rows[:: max(1, len(rows) // 40)]):

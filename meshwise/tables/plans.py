@@ -11,6 +11,7 @@ from rich.table import Table
 from meshwise.jobfile import Question
 from meshwise.tables.memory import show_memory
 from meshwise.tables.parts import bar, table
+from meshwise.tables.space import front_table, show_pruned
 from planner.breakdown import PARTS, Breakdown
 from planner.choose.explain import PART_WORDS, duration, why_risky, why_too_big
 from planner.choose.search import Answer, Candidate
@@ -72,12 +73,15 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
         for number, candidate in enumerate(losers, start=2):
             console.print(f"{number:>3}  {candidate.reason}", markup=False)
         console.print()
+    if answer.front:
+        console.print(front_table(question, answer.front))
+        console.print()
     best = answer.candidates[0]
     console.print(_breakdown_table(f"step of plan 1: {best.plan}", best.estimate.breakdown, best.simulated))
     console.print()
     show_memory(console, question, best.estimate)
     console.print()
-    _show_pruned(console, answer)
+    show_pruned(console, answer)
     _show_next(console, question, best.plan, saved)
 
 
@@ -94,9 +98,11 @@ def show_refusal(console: Console, question: Question, answer: Answer, fixed: Ma
         console.print(f"  {miss.plan}: {miss.reason}", markup=False)
     if fixed:
         console.print(f"  held fixed: {held}", markup=False)
-    _show_pruned(console, answer)
+    show_pruned(console, answer)
     if answer.nearest_misses:
         console.print("what would help: more --devices, an accelerator with more memory, a shorter --sequence-length")
+    elif answer.num_fitting:
+        console.print("what would help: a weaker --require; every plan that fits fails one of them")
     else:
         console.print(
             "what would help: a --global-batch and --devices that share factors, or fewer fields held by --fix"
@@ -254,17 +260,6 @@ def _breakdown_table(title: str, estimated: Breakdown, simulated: Breakdown | No
     totals = [duration(float(one.step_seconds)) for one in (estimated, simulated) if one]
     made.add_row("step", *totals, "100.0%", "", style="bold")
     return made
-
-
-def _show_pruned(console: Console, answer: Answer) -> None:
-    console.print(
-        f"searched {answer.num_plans:,} plans in {duration(answer.elapsed_seconds)}: {answer.num_legal:,} legal, "
-        f"{answer.num_fitting:,} fit in memory",
-        markup=False,
-    )
-    for rule, count in sorted(answer.rejected.items(), key=lambda item: -item[1]):
-        console.print(f"{count:>9,} break: {rule}", markup=False)
-    console.print()
 
 
 def _show_next(console: Console, question: Question, plan: Plan, saved: Path | None) -> None:

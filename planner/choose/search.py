@@ -1,26 +1,41 @@
-"""The best plans of a job on a cluster: every legal split, priced at once; the best re-ranked by a simulator."""
+"""The best plans of a job on a cluster: the space in chunks, narrowed by exact bounds, priced, the best simulated.
+
+A chunk of plans passes the rules, the memory of a device, a lower bound on time and only then the closed forms;
+nothing but the best so far is kept, so that memory does not grow with the space.
+"""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.breakdown import Breakdown
+from planner.choose.bounds import compute_bound_seconds
 from planner.choose.explain import why_lost, why_too_big
 from planner.choose.legality import legal
-from planner.choose.space import MAX_MICRO_BATCH, plan_space, simplicity
-from planner.cost.estimate import Estimate, estimate
-from planner.cost.memory import usable_bytes
+from planner.choose.pareto import Front
+from planner.choose.requirements import Objective, Question, Requirement, meeting
+from planner.choose.space import MAX_MICRO_BATCH, Space
+from planner.cost.estimate import Estimate, estimate, step_breakdown
+from planner.cost.memory import memory, usable_bytes
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid, Recompute
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 CHUNK = 250_000
-"""Plans estimated at once; bounds memory, not results."""
+"""Plans looked at together; bounds memory, not results."""
+NUM_MISSES = 3
+"""Plans shown when nothing fits."""
+SPLIT_FIELDS = ("tp", "pp", "cp", "ep")
+"""Of the plans that agree in these, only the best is ranked: a list of one split's variants helps nobody."""
+TIE_DIGITS = 9
+"""Steps that agree to this many digits (of their logarithm) are a tie; the simpler plan wins."""
 
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
 Simulate = Callable[[Plan], Breakdown]
 """Plays one plan on a clock; passed in, so that planner knows no simulator."""
 Progress = Callable[[str, int, int], None]
@@ -56,12 +71,22 @@ class Answer:
     """What a search found. Without candidates, `rejected` and `nearest_misses` say why nothing fits."""
 
     candidates: tuple[Candidate, ...]
+    num_splits: int
     num_plans: int
     num_legal: int
     num_fitting: int
+    """Legal plans that fit in memory."""
+    num_estimated: int
+    """Plans whose step was priced in full; the others that fit were ruled out by a bound or a requirement."""
     rejected: dict[str, int]
     """Rule -> plans that broke it first."""
+    unmet: dict[str, int]
+    """Requirement -> plans that failed it first."""
+    num_too_slow: int
+    """Plans whose kernels alone take longer than the last plan shown."""
     nearest_misses: tuple[NearMiss, ...]
+    front: tuple[Estimate, ...]
+    """Plans that no other beats in both step time and memory, fastest first; empty unless asked for."""
     elapsed_seconds: float
 
 
@@ -73,30 +98,39 @@ def search(
     fixed: Mapping[str, int | str | bool] | None = None,
     top: int = 10,
     max_micro_batch: int = MAX_MICRO_BATCH,
+    exhaustive: bool = False,
+    objective: Objective = "time",
+    requirements: Sequence[Requirement] = (),
+    wants_front: bool = False,
     simulate: Simulate | None = None,
     on_progress: Progress | None = None,
 ) -> Answer:
-    """Rank the plans of `job` on `cluster` by step time, the best of each split, and say why the others lost.
+    """Rank the plans of `job` on `cluster` by `objective`, the best of each split, and say why the others lost.
 
-    `fixed` holds plan fields to a value. Ties go to the simpler plan. Raises ValueError for an unknown field or
-    value in `fixed`.
+    `fixed` holds plan fields to a value; `exhaustive` offers every choice of every knob. Ties go to the simpler
+    plan. The result is that of pricing every legal plan. Raises ValueError for an unknown field or value
+    in `fixed`.
     """
     started = time.perf_counter()
-    space = plan_space(job, cluster, _codes(fixed or {}), max_micro_batch)
-    allowed, rejected = legal(space, job, cluster)
-    plans = space.take(np.flatnonzero(allowed))
-    seconds, peak_bytes = _price(plans, job, cluster, stack, on_progress)
-    fitting = peak_bytes <= usable_bytes(cluster, stack)
-    rows = _best_of_each_split(plans, seconds, np.flatnonzero(fitting))[:top]
-    ranked = _rank(plans, rows, job, cluster, stack, simulate, on_progress)
-    misses = () if ranked else _nearest_misses(plans, peak_bytes, job, cluster, stack)
+    space = Space(job, cluster, _codes(fixed or {}), max_micro_batch=max_micro_batch, exhaustive=exhaustive)
+    funnel = _Funnel(Question(job, cluster, stack), top, objective, tuple(requirements), wants_front)
+    for plans in space.chunks(CHUNK):
+        funnel.pour(plans)
+        if on_progress:
+            on_progress("estimate", funnel.num_seen, len(space))
+    ranked = _rank(funnel, simulate, on_progress)
     return Answer(
         candidates=ranked,
+        num_splits=space.num_splits,
         num_plans=len(space),
-        num_legal=len(plans),
-        num_fitting=int(np.count_nonzero(fitting)),
-        rejected=rejected,
-        nearest_misses=misses,
+        num_legal=funnel.num_legal,
+        num_fitting=funnel.num_fitting,
+        num_estimated=funnel.num_estimated,
+        rejected=funnel.rejected,
+        unmet=funnel.unmet,
+        num_too_slow=funnel.num_too_slow,
+        nearest_misses=() if ranked else funnel.nearest_misses(),
+        front=tuple(estimate(plan, job, cluster, stack) for plan in funnel.front.plans),
         elapsed_seconds=time.perf_counter() - started,
     )
 
@@ -119,67 +153,137 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
     return codes
 
 
-def _price(
-    plans: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, on_progress: Progress | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(step seconds, peak bytes) of every plan, in chunks."""
-    seconds, peak_bytes = np.empty(len(plans)), np.empty(len(plans))
-    for start in range(0, len(plans), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(plans)))
-        priced = estimate(plans.take(rows), job, cluster, stack)
-        seconds[rows], peak_bytes[rows] = priced.step_seconds, priced.memory.peak_bytes
-        if on_progress:
-            on_progress("estimate", int(rows[-1]) + 1, len(plans))
-    return seconds, peak_bytes
+@dataclass(slots=True)
+class _Funnel:
+    """Narrows chunks of plans to the best of each split, and counts what each step holds back."""
+
+    on: Question
+    top: int
+    objective: Objective
+    requirements: tuple[Requirement, ...]
+    wants_front: bool
+    num_seen: int = 0
+    num_legal: int = 0
+    num_fitting: int = 0
+    num_estimated: int = 0
+    num_too_slow: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    unmet: dict[str, int] = field(default_factory=dict)
+    best: PlanGrid = field(default_factory=lambda: PlanGrid.of([]))
+    """The best plan of the best splits so far, best first; at most `top`."""
+    scores: Floats = field(default_factory=lambda: np.empty(0))
+    front: Front = field(default_factory=Front)
+    _misses: list[tuple[float, Plan]] = field(default_factory=list)
+
+    def pour(self, plans: PlanGrid) -> None:
+        """Take in one chunk; chunks come in the order of the space."""
+        self.num_seen += len(plans)
+        plans = self._legal(plans)
+        if len(plans):
+            plans, peak_bytes = self._fitting(plans)
+            plans, peak_bytes = self._fast_enough(plans, peak_bytes)
+            if len(plans):
+                self._price(plans, peak_bytes)
+
+    def nearest_misses(self) -> tuple[NearMiss, ...]:
+        """The legal plans closest to fitting."""
+        return tuple(_miss(plan, self.on) for _, plan in self._misses)
+
+    def _legal(self, plans: PlanGrid) -> PlanGrid:
+        allowed, rejected = legal(plans, self.on.job, self.on.cluster)
+        _add(self.rejected, rejected)
+        self.num_legal += int(np.count_nonzero(allowed))
+        plans = plans if allowed.all() else plans.take(np.flatnonzero(allowed))
+        return plans.take(self._meeting("plan", plans, None))
+
+    def _fitting(self, plans: PlanGrid) -> tuple[PlanGrid, Floats]:
+        on = self.on
+        peak_bytes = memory(plans, on.job, on.stack).peak_bytes
+        fits = peak_bytes <= usable_bytes(on.cluster, on.stack)
+        self.num_fitting += int(np.count_nonzero(fits))
+        if not self.num_fitting:
+            nearest = np.argsort(peak_bytes, kind="stable")[:NUM_MISSES]
+            found = [(float(peak_bytes[row]), plans.plan(int(row))) for row in nearest]
+            self._misses = sorted([*self._misses, *found], key=lambda miss: miss[0])[:NUM_MISSES]
+        rows = np.flatnonzero(fits)
+        plans, peak_bytes = plans.take(rows), peak_bytes[rows]
+        rows = self._meeting("memory", plans, peak_bytes)
+        return plans.take(rows), peak_bytes[rows]
+
+    def _fast_enough(self, plans: PlanGrid, peak_bytes: Floats) -> tuple[PlanGrid, Floats]:
+        """Drop the plans whose kernels alone take longer than the last plan that would be shown."""
+        if self.objective != "time" or self.wants_front or len(self.best) < self.top or not len(plans):
+            return plans, peak_bytes
+        on = self.on
+        bound = compute_bound_seconds(plans, on.job, on.cluster, on.stack)
+        rows = np.flatnonzero(bound <= self.scores[-1])
+        self.num_too_slow += len(plans) - len(rows)
+        return plans.take(rows), peak_bytes[rows]
+
+    def _price(self, plans: PlanGrid, peak_bytes: Floats) -> None:
+        on = self.on
+        seconds = step_breakdown(plans, on.job, on.cluster, on.stack).step_seconds
+        self.num_estimated += len(plans)
+        rows = self._meeting("time", plans, seconds)
+        plans, peak_bytes, seconds = plans.take(rows), peak_bytes[rows], seconds[rows]
+        if self.wants_front:
+            self.front.add(plans, seconds, peak_bytes)
+        score = seconds if self.objective == "time" else peak_bytes
+        if len(self.scores) == self.top:
+            rows = np.flatnonzero(score <= self.scores[-1])
+            plans, score = plans.take(rows), score[rows]
+        merged = _concatenate(self.best, plans)
+        scores = np.concatenate([self.scores, score])
+        kept = _best_of_each_split(merged, scores)[: self.top]
+        self.best, self.scores = merged.take(kept), scores[kept]
+
+    def _meeting(self, needs: str, plans: PlanGrid, price: Floats | None) -> Rows:
+        met, unmet = meeting(self.requirements, needs, plans, price, self.on)
+        _add(self.unmet, unmet)
+        return np.flatnonzero(met)
 
 
-def _best_of_each_split(plans: PlanGrid, seconds: NDArray[np.float64], rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Of `rows`, the fastest plan of each (tp, pp, cp, ep), fastest first; ties go to the simpler plan."""
-    if not len(rows):
-        return rows
-    some = plans.take(rows)
-    order = rows[np.lexsort((*reversed(simplicity(some)), np.round(np.log(seconds[rows]), 9)))]
-    ordered = plans.take(order)
-    splits = np.stack([ordered.tp, ordered.pp, ordered.cp, ordered.ep], axis=1)
+def _add(totals: dict[str, int], counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        totals[name] = totals.get(name, 0) + count
+
+
+def _concatenate(first: PlanGrid, second: PlanGrid) -> PlanGrid:
+    names = PlanGrid.__dataclass_fields__
+    return PlanGrid(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
+
+
+def _best_of_each_split(plans: PlanGrid, scores: Floats) -> Rows:
+    """Rows of the best plan of each split, best first; of ties the earlier one, which is the simpler."""
+    if not len(plans):
+        return np.empty(0, dtype=np.intp)
+    order = np.argsort(np.round(np.log(scores), TIE_DIGITS), kind="stable")
+    splits = np.stack([getattr(plans, name)[order] for name in SPLIT_FIELDS], axis=1)
     _, first = np.unique(splits, axis=0, return_index=True)
     return order[np.sort(first)]
 
 
-def _rank(
-    plans: PlanGrid,
-    rows: NDArray[np.intp],
-    job: TrainingJob,
-    cluster: Cluster,
-    stack: SoftwareStack,
-    simulate: Simulate | None,
-    on_progress: Progress | None,
-) -> tuple[Candidate, ...]:
-    found = []
-    for done, row in enumerate(rows):
-        plan = plans.plan(int(row))
+def _rank(funnel: _Funnel, simulate: Simulate | None, on_progress: Progress | None) -> tuple[Candidate, ...]:
+    on, found = funnel.on, []
+    for done, plan in enumerate(funnel.best):
         played = simulate(plan) if simulate else None
-        found.append(Candidate(plan, estimate(plan, job, cluster, stack), played, ""))
+        found.append(Candidate(plan, estimate(plan, on.job, on.cluster, on.stack), played, ""))
         if on_progress and simulate:
-            on_progress("simulate", done + 1, len(rows))
-    found.sort(key=lambda candidate: candidate.step_seconds)
-    return tuple(replace(candidate, reason=_reason(candidate, found[0])) for candidate in found)
+            on_progress("simulate", done + 1, len(funnel.best))
+    if funnel.objective == "time":
+        found.sort(key=lambda candidate: candidate.step_seconds)
+    return tuple(replace(one, reason=_reason(one, found[0], funnel.objective)) for one in found)
 
 
-def _reason(candidate: Candidate, winner: Candidate) -> str:
+def _reason(candidate: Candidate, winner: Candidate, objective: Objective) -> str:
     if candidate is winner:
-        return "the fastest plan that fits"
+        return "the fastest plan that fits" if objective == "time" else "the smallest plan"
     if candidate.simulated and winner.simulated:
         return why_lost(candidate.simulated, winner.simulated)
     return why_lost(candidate.estimate.breakdown, winner.estimate.breakdown)
 
 
-def _nearest_misses(
-    plans: PlanGrid, peak_bytes: NDArray[np.float64], job: TrainingJob, cluster: Cluster, stack: SoftwareStack
-) -> tuple[NearMiss, ...]:
-    """The legal plans closest to fitting."""
-    misses = []
-    for row in np.argsort(peak_bytes, kind="stable")[:3]:
-        priced = estimate(plans.plan(int(row)), job, cluster, stack)
-        over = float(priced.memory.peak_bytes - usable_bytes(cluster, stack))
-        misses.append(NearMiss(plans.plan(int(row)), over, why_too_big(priced, cluster, stack)))
-    return tuple(misses)
+def _miss(plan: Plan, on: Question) -> NearMiss:
+    priced = estimate(plan, on.job, on.cluster, on.stack)
+    over = float(priced.memory.peak_bytes - usable_bytes(on.cluster, on.stack))
+    return NearMiss(plan, over, why_too_big(priced, on.cluster, on.stack))

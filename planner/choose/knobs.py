@@ -1,0 +1,143 @@
+"""What a search turns: every plan field beside the degrees of a split, with its choices, declared once.
+
+A knob is one function, registered with the fields it sets. Fields that only make sense together (a schedule and
+its virtual stages) are one knob. A plan field without a knob keeps `Plan`'s default unless it is held fixed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from planner.plan import SCHEDULE_NAMES, Recompute
+from planner.work.layers import divides_evenly, num_blocks
+from planner.work.schedules import SCHEDULES
+from profiles.cluster import Cluster
+from profiles.model import TransformerShape
+from profiles.workload import TrainingJob
+
+Choice = tuple[int, ...]
+"""One value (as a grid code) for each field of a knob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Degrees whose product is the number of devices."""
+
+    tp: int
+    pp: int
+    cp: int
+    dp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What choices depend on: a job on a split of a cluster, and how far to look."""
+
+    job: TrainingJob
+    cluster: Cluster
+    split: Split
+    exhaustive: bool = False
+    """Whether to offer choices that are rarely the best, or legal but in no one's use."""
+    max_micro_batch: int = 16
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that hold the same part of a dense model."""
+        return self.split.dp * self.split.cp
+
+    @property
+    def sequences(self) -> int:
+        """Sequences a step on one data-parallel rank."""
+        return max(1, self.job.global_batch // self.split.dp)
+
+
+Choices = Callable[[Setting], Iterable[Choice]]
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """Plan fields that are chosen together, and what they may be, the simplest choice first."""
+
+    fields: tuple[str, ...]
+    choices: Choices
+
+    def table(self, setting: Setting, fixed: Mapping[str, int]) -> list[Choice]:
+        """The choices under `fixed` values, which hold even where no choice offers them."""
+        offered = list(dict.fromkeys(self.choices(setting)))
+        held = [(place, fixed[field]) for place, field in enumerate(self.fields) if field in fixed]
+        matching = [choice for choice in offered if all(choice[place] == value for place, value in held)]
+        if matching:
+            return matching
+        replaced = [list(choice) for choice in offered]
+        for place, value in held:
+            for choice in replaced:
+                choice[place] = value
+        return list(dict.fromkeys(tuple(choice) for choice in replaced))
+
+
+KNOBS: list[Knob] = []
+"""Every knob. Of plans that tie, the one wins whose earlier knobs stand at simpler choices."""
+
+
+def knob(*fields: str) -> Callable[[Choices], Choices]:
+    """Register the decorated function as the choices of `fields`."""
+
+    def register(choices: Choices) -> Choices:
+        taken = {field for one in KNOBS for field in one.fields} & set(fields)
+        assert not taken, f"fields {sorted(taken)} already have a knob"
+        KNOBS.append(Knob(fields, choices))
+        return choices
+
+    return register
+
+
+def divisors(number: int) -> list[int]:
+    """Divisors of a positive integer, ascending."""
+    small = [factor for factor in range(1, int(number**0.5) + 1) if number % factor == 0]
+    return sorted({*small, *(number // factor for factor in small)})
+
+
+@knob("ep")
+def _experts(at: Setting) -> Iterable[Choice]:
+    """Degrees that spread the experts evenly over some of the replicas."""
+    model = at.job.model
+    experts = model.moe.num_experts if isinstance(model, TransformerShape) and model.moe else 1
+    return ((degree,) for degree in divisors(at.replicas) if experts % degree == 0)
+
+
+@knob("schedule", "vp")
+def _schedule(at: Setting) -> Iterable[Choice]:
+    """1F1B, then every other schedule with each number of virtual stages that it takes and the layers allow."""
+    plain = SCHEDULE_NAMES.index("1f1b")
+    yield plain, 1
+    if at.split.pp == 1:
+        return
+    blocks, pp = num_blocks(at.job.model), at.split.pp
+    plenty = 4 * pp
+    for code, name in enumerate(SCHEDULE_NAMES):
+        if name == "gpipe" and not at.exhaustive:
+            continue  # the bubble of 1F1B with more memory
+        for vp in range(1, max(1, blocks // pp) + 1):
+            takes = all(rule.holds(pp, plenty, vp) for rule in SCHEDULES[name].requirements)
+            if takes and (vp == 1 or divides_evenly(blocks, pp * vp)):
+                yield code, vp
+
+
+@knob("recompute")
+def _recompute(at: Setting) -> Iterable[Choice]:
+    return ((int(policy),) for policy in Recompute)
+
+
+@knob("zero_stage")
+def _zero_stage(at: Setting) -> Iterable[Choice]:
+    return ((stage,) for stage in ((0, 1) if at.replicas > 1 else (0,)))
+
+
+@knob("sequence_parallel")
+def _sequence_parallel(at: Setting) -> Iterable[Choice]:
+    return ((flag,) for flag in ((0, 1) if at.split.tp > 1 else (0,)))
+
+
+@knob("micro_batch")
+def _micro_batch(at: Setting) -> Iterable[Choice]:
+    """Sizes that divide what a replica runs in a step."""
+    return ((size,) for size in divisors(at.sequences) if size <= at.max_micro_batch)
