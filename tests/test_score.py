@@ -136,7 +136,8 @@ def test_memory_and_failures_are_scored() -> None:
     bursts = changed(PAPER[0], micro_batch_seqs=4, global_batch_seqs=4, recompute="none", seq_len=16384, oom=True)
     score = score_runs([fits, bursts])
     assert score.memory["allocated"].n == 1
-    assert score.oom == {"true_positive": 1, "false_positive": 0, "true_negative": 1, "false_negative": 0}
+    counts = {"true_positive": 1, "false_positive": 0, "true_negative": 1, "false_negative": 0, "undecided": 0}
+    assert score.oom == counts
     assert score.overall.n == 1
 
 

@@ -14,6 +14,7 @@ from planner.plan import Recompute
 from planner.work.layers import model_flops
 from profiles.units import GIB, GIGA
 from validate.agreement import Errors, Ranking, confusion
+from validate.least import is_too_big
 from validate.resolve import Setting, Unmodelled, resolve
 from validate.table import Run, read_runs
 
@@ -264,6 +265,11 @@ def _measured_bytes(run: Run) -> float:
 
 
 def _out_of_memory(rows: Sequence[Scored]) -> dict[str, int]:
-    """Whether the runs that failed for memory, and only they, are predicted not to fit."""
-    predicted = [bool(row.estimate.memory.device_bytes > row.setting.cluster.accelerator.memory_bytes) for row in rows]
-    return confusion(predicted, [bool(row.run.oom) for row in rows])
+    """Whether the runs that failed for memory, and only they, are predicted not to fit.
+
+    Where that turns on a setting the source does not state, the row is undecided.
+    """
+    verdicts = [(is_too_big(row.setting), bool(row.run.oom)) for row in rows]
+    decided = [(predicted, happened) for predicted, happened in verdicts if predicted is not None]
+    counts = confusion([predicted for predicted, _ in decided], [happened for _, happened in decided])
+    return counts | {"undecided": len(verdicts) - len(decided)}
