@@ -67,6 +67,8 @@ class SplitTable(_Table):
     recompute: Literal["none", "selective", "full"] = "none"
     sequence_parallel: bool = False
     zero_stage: int = Field(default=0, ge=0, le=3)
+    reshard_after_forward: bool = True
+    dp_replicate: Degree = 1
 
 
 class JobFile(_Table):

@@ -45,7 +45,9 @@ class SplitFlags:
     schedule: Annotated[str | None, _split("gpipe, 1f1b or interleaved (default: by --vp).")] = None
     recompute: Annotated[str | None, _split("none, selective (attention) or full (every layer).")] = None
     sequence_parallel: Annotated[bool | None, _split("Shard norms and dropout over tp.")] = None
-    zero_stage: Annotated[int | None, _split("0 replicates the optimizer, 1 shards it.")] = None
+    zero_stage: Annotated[int | None, _split("Shard 1: optimizer, 2: gradients too, 3: parameters too.")] = None
+    reshard_after_forward: Annotated[bool | None, _split("Of ZeRO 3: gather again for backward (default).")] = None
+    dp_replicate: Annotated[int | None, _split("Groups that each hold all shards (HSDP).")] = None
 
 
 def _search(help: str, **more: Any) -> Any:

@@ -59,7 +59,12 @@ class Plan:
     sequence_parallel: bool = False
     """Megatron sequence parallelism on the tp axis."""
     zero_stage: int = 0
-    """0: replicated optimizer; 1: optimizer states sharded over dp (and cp)."""
+    """0: replicated; 1: optimizer states sharded over dp (and cp); 2: gradients too; 3: parameters too (FSDP)."""
+    reshard_after_forward: bool = True
+    """Of zero_stage 3: parameters gathered for a forward pass are freed after it and gathered again for the backward
+    pass. False keeps them (FSDP2's switch of this name; FSDP's SHARD_GRAD_OP)."""
+    dp_replicate: int = 1
+    """Groups of ranks that each hold all shards (HSDP): sharding runs over dp * cp / dp_replicate neighbours."""
 
     @property
     def num_ranks(self) -> int:
@@ -80,6 +85,10 @@ class Plan:
             parts.append("sp")
         if self.zero_stage:
             parts.append(f"zero{self.zero_stage}")
+        if not self.reshard_after_forward:
+            parts.append("keep-gathered")
+        if self.dp_replicate > 1:
+            parts.append(f"replicate{self.dp_replicate}")
         if self.recompute:
             parts.append(f"recompute={self.recompute.name.lower()}")
         return " ".join(parts)
@@ -103,6 +112,8 @@ class PlanGrid:
     recompute: Ints
     sequence_parallel: Ints
     zero_stage: Ints
+    reshard_after_forward: Ints
+    dp_replicate: Ints
 
     @classmethod
     def of(cls, plans: Iterable[Plan]) -> "PlanGrid":
@@ -137,7 +148,8 @@ class PlanGrid:
         values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
         values["schedule"] = SCHEDULE_NAMES[values["schedule"]]
         values["recompute"] = Recompute(values["recompute"])
-        values["sequence_parallel"] = bool(values["sequence_parallel"])
+        for name in ("sequence_parallel", "reshard_after_forward"):
+            values[name] = bool(values[name])
         return Plan(**values)
 
     def __iter__(self) -> Iterator[Plan]:

@@ -109,10 +109,9 @@ def test_plan_json_is_ranked_and_agrees_with_estimate_json() -> None:
     assert len(steps) == 3
     assert steps == sorted(steps)
     best = answer["candidates"][0]
-    flags = [
-        f"--{name.replace('_', '-')}={value}" for name, value in best["plan"].items() if name != "sequence_parallel"
-    ]
-    flags.append("--sequence-parallel" if best["plan"]["sequence_parallel"] else "--no-sequence-parallel")
+    switches = {name: value for name, value in best["plan"].items() if isinstance(value, bool)}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in best["plan"].items() if name not in switches]
+    flags += [f"--{'' if value else 'no-'}{name.replace('_', '-')}" for name, value in switches.items()]
     again = json.loads(meshwise("estimate", *LLAMA, *flags, "--json").out)
     assert {key: best[key] for key in ("plan", "step_seconds", "memory_bytes")} == {
         key: again[key] for key in ("plan", "step_seconds", "memory_bytes")

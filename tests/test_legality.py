@@ -21,7 +21,13 @@ ILLEGAL = {
     "sequence parallelism has a tp axis": (Plan(dp=8, sequence_parallel=True), "llama3-8b"),
     "cp divides the sequence in balanced halves": (Plan(cp=8), "llama3-8b"),
     "ep spreads experts inside dp*cp": (Plan(dp=8, ep=8), "llama3-8b"),
-    "sharded optimizers have replicas to shard over": (Plan(tp=8, zero_stage=1), "llama3-8b"),
+    "sharding has replicas to shard over": (Plan(tp=8, zero_stage=1), "llama3-8b"),
+    "pipelines shard the optimizer, or everything": (Plan(dp=4, pp=2, zero_stage=2), "llama3-8b"),
+    "only sharded parameters can be kept gathered": (
+        Plan(dp=8, zero_stage=1, reshard_after_forward=False),
+        "llama3-8b",
+    ),
+    "replica groups share the shards": (Plan(dp=8, dp_replicate=2), "llama3-8b"),
 }
 
 
@@ -46,7 +52,8 @@ degrees = st.sampled_from([1, 2, 3, 4, 8])
 plans = st.builds(
     Plan, dp=degrees, tp=degrees, pp=degrees, cp=degrees, ep=degrees, vp=degrees, micro_batch=degrees,
     schedule=st.sampled_from(["gpipe", "1f1b", "interleaved"]), recompute=st.sampled_from(Recompute),
-    sequence_parallel=st.booleans(), zero_stage=st.sampled_from([0, 1]),
+    sequence_parallel=st.booleans(), zero_stage=st.integers(0, 3), reshard_after_forward=st.booleans(),
+    dp_replicate=st.sampled_from([1, 2, 3]),
 )  # fmt: skip
 
 

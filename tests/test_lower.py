@@ -39,7 +39,7 @@ def test_gradients_of_all_parameters_are_reduced_once() -> None:
     work = job(global_batch=32)
     held = sum(sum(map(float, layer_parameters(work.model, kind, plan))) for kind in sequence(work.model))
     moved = program_bytes(lower(plan, work, stack(gradient_bytes=4.0)))
-    assert moved["dp"] == pytest.approx((4.0 + 2.0) * held)  # fp32 gradients out, 16-bit parameters in
+    assert moved["dp-shard"] == pytest.approx((4.0 + 2.0) * held)  # fp32 gradients out, 16-bit parameters in
 
 
 def test_experts_are_reduced_over_what_ep_leaves() -> None:

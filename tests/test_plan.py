@@ -20,7 +20,9 @@ plans = st.builds(
     schedule=st.sampled_from(SCHEDULE_NAMES),
     recompute=st.sampled_from(Recompute),
     sequence_parallel=st.booleans(),
-    zero_stage=st.sampled_from([0, 1]),
+    zero_stage=st.integers(0, 3),
+    reshard_after_forward=st.booleans(),
+    dp_replicate=degrees,
 )
 
 

@@ -89,6 +89,8 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
         raise ValueError("zero_stage: validate shards the optimizer of splits without a pipeline only (pp=1)")
     if plan.zero_stage > 1:
         raise ValueError(f"zero_stage: validate runs 0 or 1, got {plan.zero_stage}")
+    if plan.dp_replicate > 1:
+        raise ValueError(f"dp_replicate: validate shards over all of dp, got dp_replicate={plan.dp_replicate}")
     if plan.recompute == Recompute.SELECTIVE:
         raise ValueError("recompute: validate runs none or full; fused attention keeps no scores to recompute")
     if job.global_batch % (plan.dp * plan.micro_batch):

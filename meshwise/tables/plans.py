@@ -243,6 +243,8 @@ def _options(plan: Plan) -> str:
     words: list[str] = [plan.schedule] if plan.pp > 1 and plan.vp == 1 else []
     words += ["sp"] if plan.sequence_parallel else []
     words += [f"zero{plan.zero_stage}"] if plan.zero_stage else []
+    words += [] if plan.reshard_after_forward else ["keep"]
+    words += [f"x{plan.dp_replicate}"] if plan.dp_replicate > 1 else []
     words += [plan.recompute.name.lower()] if plan.recompute else []
     return " ".join(words)
 
@@ -285,9 +287,10 @@ def split_flags(plan: Plan) -> str:
     """The command-line options that say this split."""
     default = Plan()
     flags = []
-    for name in ("tp", "pp", "cp", "ep", "vp", "micro_batch", "schedule", "zero_stage"):
+    for name in ("tp", "pp", "cp", "ep", "vp", "micro_batch", "schedule", "zero_stage", "dp_replicate"):
         if getattr(plan, name) != getattr(default, name):
             flags.append(f"--{name.replace('_', '-')} {getattr(plan, name)}")
     flags += ["--sequence-parallel"] if plan.sequence_parallel else []
+    flags += [] if plan.reshard_after_forward else ["--no-reshard-after-forward"]
     flags += [f"--recompute {plan.recompute.name.lower()}"] if plan.recompute else []
     return " ".join(flags)

@@ -178,11 +178,38 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        "sharded optimizers have replicas to shard over",
-        lambda p, job, cluster: ((p.zero_stage == 0) | (p.dp * p.cp > 1)) & (p.zero_stage <= 1),
+        "sharding has replicas to shard over",
+        lambda p, job, cluster: (p.zero_stage == 0) | (p.dp * p.cp > p.dp_replicate),
         lambda p, job, cluster: (
-            f"zero_stage={p.zero_stage} with dp*cp={p.dp * p.cp}: stages 0 and 1 are modelled, "
-            "and stage 1 needs dp*cp of at least 2"
+            f"zero_stage={p.zero_stage} shards over dp*cp/dp_replicate = {p.dp}*{p.cp}/{p.dp_replicate} ranks; "
+            "at least 2 are needed"
+        ),
+    ),
+    Rule(
+        "pipelines shard the optimizer, or everything",
+        lambda p, job, cluster: (p.zero_stage != 2) | (p.pp == 1),
+        lambda p, job, cluster: (
+            f"zero_stage=2 with pp={p.pp}: every microbatch of a pipeline would reduce all gradients of its stage; "
+            "use zero_stage=1, or 3 with reshard_after_forward off"
+        ),
+    ),
+    Rule(
+        "only sharded parameters can be kept gathered",
+        lambda p, job, cluster: (p.reshard_after_forward == 1) | (p.zero_stage == 3),
+        lambda p, job, cluster: (
+            f"reshard_after_forward is off with zero_stage={p.zero_stage}: only zero_stage=3 gathers parameters "
+            "that a forward pass could keep"
+        ),
+    ),
+    Rule(
+        "replica groups share the shards",
+        lambda p, job, cluster: (
+            (p.dp_replicate == 1)
+            | ((p.zero_stage >= 1) & _divides(p.dp, p.dp_replicate) & _divides(p.dp * p.cp, p.ep * p.dp_replicate))
+        ),
+        lambda p, job, cluster: (
+            f"dp_replicate={p.dp_replicate} needs zero_stage of at least 1 (got {p.zero_stage}), must divide "
+            f"dp={p.dp}, and ep={p.ep} must divide what it leaves of dp*cp={p.dp * p.cp}"
         ),
     ),
 )

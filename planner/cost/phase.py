@@ -80,13 +80,21 @@ def group_of(axis: str, plan: Plan | PlanGrid) -> tuple[Any, Any]:
     """(size, stride) of the groups on `axis`.
 
     Gradients of replicated parameters are reduced over dp and cp together; those of experts ("edp") over what
-    ep leaves of it. A pp message joins two neighbouring stages.
+    ep leaves of it. Shard groups are neighbours within those, and replica groups join ranks with equal shards.
+    A pp message joins two neighbouring stages.
     """
     match axis:
         case "dp":
             return plan.dp * plan.cp, axis_stride(plan, "cp")
         case "edp":
             return plan.dp * plan.cp // plan.ep, axis_stride(plan, "ep") * plan.ep
+        case "dp-shard":
+            return plan.dp * plan.cp // plan.dp_replicate, axis_stride(plan, "cp")
+        case "edp-shard":
+            ranks = plan.dp * plan.cp // plan.dp_replicate // plan.ep
+            return np.maximum(ranks, 1), axis_stride(plan, "ep") * plan.ep
+        case "dp-replicate":
+            return plan.dp_replicate, axis_stride(plan, "cp") * (plan.dp * plan.cp // plan.dp_replicate)
         case "pp":
             return np.minimum(plan.pp, 2), axis_stride(plan, "pp")
     return getattr(plan, axis), axis_stride(plan, axis)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.plan import Plan, PlanGrid
+from planner.work.sharding import gathers_in_forward, num_expert_shards, num_shards, reduces_in_backward
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -44,12 +45,12 @@ def state_bytes(
 ) -> tuple[Any, Any, Any]:
     """(weights, gradients, optimizer states) in bytes that a rank holds of its parameters, for the whole step.
 
-    `dense` parameters are replicated over dp * cp ranks, `expert` ones over what ep leaves of those; a sharded
-    optimizer divides its states by as many.
+    `dense` parameters are replicated over dp * cp ranks, `expert` ones over what ep leaves of those; what the
+    plan shards is divided by its shard group of them (`planner.work.sharding`).
     """
     state = StateBytes.of(job, stack)
-    is_sharded = np.greater_equal(split.zero_stage, 1)
-    shards = np.where(is_sharded, split.dp * split.cp, 1)
-    expert_shards = np.where(is_sharded, np.maximum(split.dp * split.cp / split.ep, 1.0), 1.0)
+    shared = dense / num_shards(split) + expert / num_expert_shards(split)
     held = dense + expert
-    return state.weights * held, state.gradients * held, state.optimizer * (dense / shards + expert / expert_shards)
+    gradients = np.where(reduces_in_backward(split), shared, held)
+    weights = np.where(gathers_in_forward(split), shared, held)
+    return state.weights * weights, state.gradients * gradients, state.optimizer * shared

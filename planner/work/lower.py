@@ -10,6 +10,7 @@ from planner.work.activations import saved_bytes
 from planner.work.layers import boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
+from planner.work.sharding import num_expert_shards, num_shards
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -84,20 +85,23 @@ def data_parallel_work(
     """Gradient reduction, optimizer step and parameter gather of `dense` and `expert` parameters on one rank.
 
     A sharded optimizer reduces by reduce-scatter, updates its share and gathers the parameters; a replicated
-    one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5].
+    one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5]. Groups that each hold all shards all-reduce
+    theirs in between [Zhao 2023, arXiv:2304.11277, section 3.2.2].
     """
     sharded = np.greater_equal(plan.zero_stage, 1) * 1.0
+    replicated = sharded * np.greater(plan.dp_replicate, 1)
     width = DTYPE_BYTES["fp32" if job.precision == "fp32" else "bf16"]
     reductions: list[tuple[Message, Any]] = []
     gathers: list[tuple[Message, Any]] = []
     updated: Any = 0.0
-    for axis, held, ranks in (("dp", dense, plan.dp * plan.cp), ("edp", expert, plan.dp * plan.cp / plan.ep)):
+    for axis, held, shards in (("dp", dense, num_shards(plan)), ("edp", expert, num_expert_shards(plan))):
         present = np.greater(held, 0.0) * 1.0
         gradients = stack.gradient_bytes * held
         reductions.append((Message(axis, "all_reduce", gradients), present * (1.0 - sharded)))
-        reductions.append((Message(axis, "reduce_scatter", gradients), present * sharded))
-        gathers.append((Message(axis, "all_gather", width * held), present * sharded))
-        updated = updated + held / np.where(sharded > 0.0, ranks, 1.0)
+        reductions.append((Message(f"{axis}-shard", "reduce_scatter", gradients), present * sharded))
+        reductions.append((Message("dp-replicate", "all_reduce", gradients / shards), present * replicated))
+        gathers.append((Message(f"{axis}-shard", "all_gather", width * held), present * sharded))
+        updated = updated + held / shards
     update = Elementwise(_update_traffic(job, stack) * updated, in_place=True)
     return {
         Kind.REDUCE_GRADIENTS: Work(tuple(reductions)),
