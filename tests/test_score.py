@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.cost.estimate import estimate
 from planner.plan import Recompute
 from validate.agreement import Errors, Ranking, confusion, rank_correlation, regret
 from validate.frameworks import RULES, framework_of, stack_of
+from validate.pricing import priced
 from validate.published import TABLES, published_runs
 from validate.resolve import Unmodelled, resolve
-from validate.score import families, measured_seconds, score_runs, score_training
+from validate.score import families, measured_seconds, score_runs, score_training, settings_of
 from validate.table import COLUMNS, BadTable, Run, read_runs
 
 PAPER = published_runs("sequence_parallelism_table5")
@@ -96,12 +98,14 @@ def test_rows_without_any_figure_are_counted_too() -> None:
 @pytest.mark.parametrize("text", ["0", "1", "1e15", "1e-15", "true", ""])
 def test_no_cell_of_a_run_breaks_the_score(tmp_path: Path, column: str, text: str) -> None:
     row = {name: "" if value is None else str(value) for name, value in dataclasses.asdict(PAPER[2]).items()}
+    path = write(tmp_path / "runs.csv", [row | {column: text}])
     try:
-        score = score_training(write(tmp_path / "runs.csv", [row | {column: text}]))
+        runs = read_runs(path)
     except BadTable as refused:
-        assert column in str(refused)
-    else:
-        assert len(score.scored) + sum(score.skipped.values()) == 1
+        runs, sentence = (), str(refused)
+        assert column in sentence
+    score = score_runs(runs)
+    assert len(score.scored) + sum(score.skipped.values()) == len(runs)
 
 
 def test_network_rates_are_read_from_the_interconnect() -> None:
@@ -168,10 +172,19 @@ def test_an_empty_table_has_an_empty_board(tmp_path: Path) -> None:
     assert score.overall.mape is None
 
 
-def test_progress_is_told_row_by_row() -> None:
+def test_progress_ends_with_all_rows() -> None:
     seen: list[tuple[int, int]] = []
-    score_runs(PAPER[:3], on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    score_runs([*PAPER[:3], changed(PAPER[3], layers=None)], on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(set(seen))
+    assert seen[-1] == (4, 4)
+
+
+def test_runs_priced_together_are_priced_as_alone() -> None:
+    settings, _ = settings_of([*PAPER, *[changed(run, micro_batch_seqs=1) for run in PAPER]])
+    for setting, found in zip(settings, priced(settings), strict=True):
+        alone = estimate(setting.plan, setting.job, setting.cluster, setting.stack)
+        assert found.step_seconds == pytest.approx(alone.step_seconds, rel=1e-12)
+        assert found.memory.peak_bytes == pytest.approx(alone.memory.peak_bytes, rel=1e-12)
 
 
 @pytest.mark.parametrize(

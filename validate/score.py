@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from planner.cost.estimate import Estimate, estimate
+from planner.cost.estimate import Estimate
 from planner.cost.intervals import Interval, interval
 from planner.cost.memory import MemoryBreakdown
 from planner.plan import Recompute
@@ -15,6 +15,7 @@ from planner.work.layers import model_flops
 from profiles.units import GIB, GIGA
 from validate.agreement import Errors, Ranking, confusion
 from validate.least import is_too_big
+from validate.pricing import priced
 from validate.resolve import Setting, Unmodelled, resolve
 from validate.table import Run, read_runs
 
@@ -100,7 +101,7 @@ def score_training(
 ) -> Score:
     """Predict every run of a table that can be modelled, and compare.
 
-    `on_progress(done, total)` is called after each row. Raises BadTable with file, line and column.
+    `on_progress(done, total)` is called as rows are done with. Raises BadTable with file, line and column.
     """
     return score_runs(read_runs(table_path), rows=rows, on_progress=on_progress)
 
@@ -109,23 +110,38 @@ def score_runs(
     runs: Sequence[Run], *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
 ) -> Score:
     """As `score_training`, of runs already read."""
-    scored: list[Scored] = []
+    settings, skipped = settings_of(runs)
+    done = len(runs) - len(settings)
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if on_progress is not None:
+            on_progress(done, len(runs))
+
+    count(0)
+    scored = [
+        Scored(setting, found, measured_seconds(setting.run))
+        for setting, found in zip(settings, priced(settings, count), strict=True)
+    ]
+    return _board(scored, skipped, rows)
+
+
+def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], dict[str, int]]:
+    """The settings of the runs that can be modelled and tell a figure; and how many cannot, by reason."""
+    settings: list[Setting] = []
     skipped: Counter[str] = Counter()
-    for done, run in enumerate(runs, start=1):
+    for run in runs:
         try:
             setting = resolve(run)
         except Unmodelled as reason:
             skipped[str(reason)] += 1
+            continue
+        if measured_seconds(run) is None and not run.peak_memory_gb and not run.oom:
+            skipped["no iteration time"] += 1
         else:
-            seconds = measured_seconds(run)
-            if seconds is None and not run.peak_memory_gb and not run.oom:
-                skipped["no iteration time"] += 1
-            else:
-                found = estimate(setting.plan, setting.job, setting.cluster, setting.stack)
-                scored.append(Scored(setting, found, seconds))
-        if on_progress is not None:
-            on_progress(done, len(runs))
-    return _board(scored, dict(skipped.most_common()), rows)
+            settings.append(setting)
+    return settings, dict(skipped.most_common())
 
 
 def measured_seconds(run: Run) -> float | None:

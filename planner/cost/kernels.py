@@ -95,8 +95,8 @@ def gemm_seconds(op: Gemm, curve: GemmCurve, rates: Rates) -> Seconds:
 def grouped_gemm_seconds(op: GroupedGemm, curve: GroupedGemmCurve, rates: Rates) -> Seconds:
     """t = (c**p + m**p)**(1/p) + launches * t0, a smooth roofline [Williams 2009] over all experts together.
 
-    c = 2 n k (rows + tile / 2 * active experts) / (e_c * peak): tiles of `num_tile_rows` rows serve one expert each, and
-    the last of every expert is half empty in the mean [Gale 2022, MegaBlocks, arXiv:2211.15841, section 3];
+    c = 2 n k (rows + tile / 2 * active experts) / (e_c * peak): tiles of `num_tile_rows` rows serve one expert each,
+    and the last of every expert is half empty in the mean [Gale 2022, MegaBlocks, arXiv:2211.15841, section 3];
     m = bytes / (e_m * bandwidth).
     """
     padded_rows = op.rows + 0.5 * curve.num_tile_rows * op.active_experts
