@@ -61,6 +61,9 @@ class SplitTable(_Table):
     pp: Degree = 1
     cp: Degree = 1
     ep: Degree = 1
+    etp: Degree = 1
+    cp_a2a: Degree = 1
+    cp_gather: bool = False
     vp: Degree = 1
     micro_batch: Batch = 1
     schedule: ScheduleName | None = None

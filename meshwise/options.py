@@ -39,7 +39,10 @@ class SplitFlags:
     tp: Annotated[int | None, _split("Tensor-parallel degree.")] = None
     pp: Annotated[int | None, _split("Pipeline stages.")] = None
     cp: Annotated[int | None, _split("Context-parallel degree.")] = None
-    ep: Annotated[int | None, _split("Expert-parallel degree, inside dp*cp.")] = None
+    ep: Annotated[int | None, _split("Expert-parallel degree; etp*ep divides tp*cp*dp.")] = None
+    etp: Annotated[int | None, _split("Ranks that share the width of each expert.")] = None
+    cp_a2a: Annotated[int | None, _split("Ranks of cp that trade heads by all-to-all (Ulysses).")] = None
+    cp_gather: Annotated[bool | None, _split("Gather keys and values instead of a ring.")] = None
     vp: Annotated[int | None, _split("Virtual stages a rank (interleaved).")] = None
     micro_batch: Annotated[int | None, _split("Sequences a microbatch.")] = None
     schedule: Annotated[str | None, _split("gpipe, 1f1b or interleaved (default: by --vp).")] = None

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 AXES = ("tp", "cp", "ep", "dp", "pp")
-"""Parallel axes. Ranks are numbered tp first, then cp, dp, pp (Megatron-Core order); ep runs inside dp."""
+"""Parallel axes. Ranks are numbered tp first, then cp, dp, pp (Megatron-Core order); the expert mesh of a stage
+numbers the same ranks etp first, then ep, then what is left of them (edp)."""
 
 
 class Recompute(IntEnum):
@@ -49,7 +50,13 @@ class Plan:
     pp: int = 1
     cp: int = 1
     ep: int = 1
-    """Expert-parallel degree; its groups lie inside dp * cp and add no ranks."""
+    """Expert-parallel degree; the etp * ep * edp ranks of the expert mesh are the tp * cp * dp of the dense one."""
+    etp: int = 1
+    """Expert tensor parallelism: ranks that share the width of every expert."""
+    cp_a2a: int = 1
+    """Ranks of a cp group that trade heads for tokens by all-to-all (Ulysses); the others pass keys around a ring."""
+    cp_gather: bool = False
+    """Keys and values are gathered before the attention core, in place of passing around a ring beside it."""
     vp: int = 1
     """Virtual stages (model chunks) per rank; more than 1 needs the interleaved schedule."""
     micro_batch: int = 1
@@ -81,6 +88,9 @@ class Plan:
         parts.append(f"mb{self.micro_batch}")
         if self.pp > 1:
             parts.append(self.schedule)
+        parts += [f"{name}{getattr(self, name)}" for name in ("etp", "cp_a2a") if getattr(self, name) > 1]
+        if self.cp_gather:
+            parts.append("cp_gather")
         if self.sequence_parallel:
             parts.append("sp")
         if self.zero_stage:
@@ -106,6 +116,9 @@ class PlanGrid:
     pp: Ints
     cp: Ints
     ep: Ints
+    etp: Ints
+    cp_a2a: Ints
+    cp_gather: Ints
     vp: Ints
     micro_batch: Ints
     schedule: Ints
@@ -148,7 +161,7 @@ class PlanGrid:
         values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
         values["schedule"] = SCHEDULE_NAMES[values["schedule"]]
         values["recompute"] = Recompute(values["recompute"])
-        for name in ("sequence_parallel", "reshard_after_forward"):
+        for name in ("sequence_parallel", "cp_gather", "reshard_after_forward"):
             values[name] = bool(values[name])
         return Plan(**values)
 
@@ -170,12 +183,18 @@ def _code(name: str, value: Any) -> int:
 
 
 def axis_stride(plan: Plan | PlanGrid, axis: str) -> Any:
-    """Distance in ranks between neighbours along `axis`: tp, then cp, then dp (ep inside), then pp."""
+    """Distance in ranks between neighbours along `axis`: tp, then cp, dp and pp; or etp, then ep and edp."""
     match axis:
-        case "tp":
+        case "tp" | "etp":
             return np.ones_like(plan.tp)
-        case "cp" | "ep":
+        case "cp" | "cp_a2a":
             return plan.tp * 1
+        case "cp_ring":
+            return plan.tp * plan.cp_a2a
+        case "ep":
+            return plan.etp * 1
+        case "edp":
+            return plan.etp * plan.ep
         case "dp":
             return plan.tp * plan.cp
     assert axis == "pp", axis

@@ -56,7 +56,7 @@ def test_stages_share_all_layers(name: str, chunks: int) -> None:
 def test_matrix_work_is_conserved_across_splits(name: str, tp: int, cp: int, sequence_parallel: bool) -> None:
     """tp and cp divide the products; only what every tp rank repeats (the router) is done more than once."""
     job = job_of(name)
-    plan = Plan(tp=tp, cp=cp, sequence_parallel=sequence_parallel)
+    plan = Plan(tp=tp, cp=cp, etp=1 if sequence_parallel else tp, sequence_parallel=sequence_parallel)
     for backward in (False, True):
         assert flops_of(job, plan, backward=backward) == pytest.approx(
             flops_of(job, Plan(), backward=backward), rel=1e-3

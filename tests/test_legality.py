@@ -20,7 +20,9 @@ ILLEGAL = {
     "one stage has one schedule": (Plan(dp=8, schedule="gpipe"), "llama3-8b"),
     "sequence parallelism has a tp axis": (Plan(dp=8, sequence_parallel=True), "llama3-8b"),
     "cp divides the sequence in balanced halves": (Plan(cp=8), "llama3-8b"),
-    "ep spreads experts inside dp*cp": (Plan(dp=8, ep=8), "llama3-8b"),
+    "the expert mesh folds onto the dense one": (Plan(dp=8, ep=8), "llama3-8b"),
+    "each expert sees a token once": (Plan(dp=4, tp=2), "mixtral-8x7b"),
+    "cp trades heads by all-to-all or passes keys": (Plan(cp=8, cp_a2a=3), "llama3-8b"),
     "sharding has replicas to shard over": (Plan(tp=8, zero_stage=1), "llama3-8b"),
     "pipelines shard the optimizer, or everything": (Plan(dp=4, pp=2, zero_stage=2), "llama3-8b"),
     "only sharded parameters can be kept gathered": (
@@ -50,7 +52,8 @@ def test_a_good_plan_breaks_no_rule() -> None:
 
 degrees = st.sampled_from([1, 2, 3, 4, 8])
 plans = st.builds(
-    Plan, dp=degrees, tp=degrees, pp=degrees, cp=degrees, ep=degrees, vp=degrees, micro_batch=degrees,
+    Plan, dp=degrees, tp=degrees, pp=degrees, cp=degrees, ep=degrees, etp=degrees, cp_a2a=degrees, vp=degrees,
+    micro_batch=degrees, cp_gather=st.booleans(),
     schedule=st.sampled_from(["gpipe", "1f1b", "interleaved"]), recompute=st.sampled_from(Recompute),
     sequence_parallel=st.booleans(), zero_stage=st.integers(0, 3), reshard_after_forward=st.booleans(),
     dp_replicate=st.sampled_from([1, 2, 3]),

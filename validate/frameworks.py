@@ -22,13 +22,16 @@ class Framework:
     """Assumed where the source does not say."""
     interleaves: bool = False
     """Its recipes interleave stages, so a pipeline whose virtual stages are not stated is unknown."""
+    whole_experts: bool = False
+    """Its recipes do not split an expert over ranks (expert tensor parallelism of 1); else as the dense parts."""
 
 
 RULES = (
     Framework(r"^hf |\(hf\)", "pytorch-eager"),
     Framework(r"^[^|]*deepspeed[^|]*\|[^|]*\| bf16", "megatron-deepspeed-bf16-2022"),
     Framework(r"^[^|]*deepspeed", "megatron-deepspeed-2022"),
-    Framework(r"^nemo|^megatron-bridge", "nemo", True, 1, True),
+    Framework(r"^megatron-bridge", "nemo", True, 1, True, True),
+    Framework(r"^nemo", "nemo", True, 1, True),
     Framework(r"^primus", "megatron-core", True, 1, True),
     Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm[^|]*\| [^|]*flash", "megatron-core-no-overlap", True, 1),

@@ -55,8 +55,9 @@ def resolve(run: Run) -> Setting:
     rule = framework_of(run)
     if rule is None:
         raise Unmodelled("framework is not described by a software stack")
-    plan = _plan(run, rule)
     job = _job(run)
+    assert isinstance(job.model, TransformerShape)
+    plan = _plan(run, rule, sparse=job.model.moe is not None)
     _check_split(run, plan, job)
     cluster = _cluster(run)
     try:
@@ -166,7 +167,7 @@ def _transformer(
     )  # fmt: skip
 
 
-def _plan(run: Run, rule: Framework) -> Plan:
+def _plan(run: Run, rule: Framework, *, sparse: bool) -> Plan:
     if not (run.tp and run.pp and run.dp and run.micro_batch_seqs):
         raise Unmodelled("split or micro-batch is not stated")
     says_plain = "1f1b schedule" in run.other_flags.lower()
@@ -176,13 +177,28 @@ def _plan(run: Run, rule: Framework) -> Plan:
     if recompute not in ("none", "selective", "full"):
         raise Unmodelled(f"recomputation {recompute} is not modelled")
     vp = (run.vp or 1) if run.pp > 1 else 1
+    cp = run.cp or 1
     return Plan(
-        dp=run.dp, tp=run.tp, pp=run.pp, cp=run.cp or 1, ep=run.ep or 1, vp=vp,
+        dp=run.dp, tp=run.tp, pp=run.pp, cp=cp, ep=run.ep or 1, etp=_expert_tp(run, rule) if sparse else 1, vp=vp,
+        cp_a2a=cp if re.search(r"\bCP comm type a2a\b(?!\+)", run.notes) else 1,
         micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
         recompute=Recompute.parse(recompute),
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
         zero_stage=int(run.zero_stage_or_fsdp or rule.zero_stage),
     )  # fmt: skip
+
+
+def _expert_tp(run: Run, rule: Framework) -> int:
+    """Expert tensor parallelism as the notes say it ("ETP=4"), else as the framework's recipes set it.
+
+    Experts that are spread over tp ranks too are not split over them.
+    """
+    told = re.search(r"\bETP=(\d+)\b", run.notes)
+    if told:
+        return int(told.group(1))
+    whole, tp = rule.whole_experts, run.tp or 1
+    spread_over_tp = ((run.dp or 1) * (run.cp or 1)) % (run.ep or 1) > 0
+    return 1 if whole or spread_over_tp else tp
 
 
 def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
@@ -198,10 +214,10 @@ def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
         raise Unmodelled("there are fewer layers than stages")
     if plan.vp > 1 and plan.num_microbatches(job.global_batch) % plan.pp:
         raise Unmodelled("interleaved stages need microbatches in multiples of pp")
-    if model.moe is None and plan.ep > 1:
+    if model.moe is None and plan.ep * plan.etp > 1:
         raise Unmodelled("experts are not described")
-    if model.moe is not None and (plan.dp * plan.cp) % plan.ep:
-        raise Unmodelled("experts spread over tp ranks too (ep does not divide dp x cp)")
+    if model.moe and ((plan.tp * plan.cp * plan.dp) % (plan.etp * plan.ep) or model.moe.num_experts % plan.ep):
+        raise Unmodelled("ep does not divide the experts, or etp x ep the tp x cp x dp ranks of a stage")
 
 
 def _cluster(run: Run) -> Cluster:

@@ -180,7 +180,7 @@ def _rates(step_seconds: float, question: Question) -> str:
     )
 
 
-_DEGREES = ("dp", "tp", "pp", "cp", "ep", "vp", "micro_batch")
+_DEGREES = ("dp", "tp", "pp", "cp", "cp_a2a", "ep", "etp", "vp", "micro_batch")
 
 
 def _ranking(question: Question, answer: Answer) -> Table:
@@ -241,6 +241,7 @@ def _is_risky(question: Question, candidate: Candidate) -> bool:
 def _options(plan: Plan) -> str:
     """Everything but the degrees; the schedule only where vp does not give it away."""
     words: list[str] = [plan.schedule] if plan.pp > 1 and plan.vp == 1 else []
+    words += ["cp_gather"] if plan.cp_gather else []
     words += ["sp"] if plan.sequence_parallel else []
     words += [f"zero{plan.zero_stage}"] if plan.zero_stage else []
     words += [] if plan.reshard_after_forward else ["keep"]
@@ -287,9 +288,12 @@ def split_flags(plan: Plan) -> str:
     """The command-line options that say this split."""
     default = Plan()
     flags = []
-    for name in ("tp", "pp", "cp", "ep", "vp", "micro_batch", "schedule", "zero_stage", "dp_replicate"):
+    for name in (
+        "tp", "pp", "cp", "cp_a2a", "ep", "etp", "vp", "micro_batch", "schedule", "zero_stage", "dp_replicate",
+    ):  # fmt: skip
         if getattr(plan, name) != getattr(default, name):
             flags.append(f"--{name.replace('_', '-')} {getattr(plan, name)}")
+    flags += ["--cp-gather"] if plan.cp_gather else []
     flags += ["--sequence-parallel"] if plan.sequence_parallel else []
     flags += [] if plan.reshard_after_forward else ["--no-reshard-after-forward"]
     flags += [f"--recompute {plan.recompute.name.lower()}"] if plan.recompute else []

@@ -96,12 +96,28 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // factor for factor in small)})
 
 
-@knob("ep")
+@knob("ep", "etp")
 def _experts(at: Setting) -> Iterable[Choice]:
-    """Degrees that spread the experts evenly over some of the replicas."""
-    model = at.job.model
-    experts = model.moe.num_experts if isinstance(model, TransformerShape) and model.moe else 1
-    return ((degree,) for degree in divisors(at.replicas) if experts % degree == 0)
+    """Experts spread over some of a stage's ranks, whole or split as the dense parts are."""
+    model, split = at.job.model, at.split
+    if not (isinstance(model, TransformerShape) and model.moe):
+        return [(1, 1)]
+    moe, ranks = model.moe, split.tp * at.replicas
+    widths = [etp for etp in sorted({1, split.tp}) if moe.expert_ffn_size % etp == 0]
+    return ((ep, etp) for etp in widths for ep in divisors(ranks // etp) if moe.num_experts % ep == 0)
+
+
+@knob("cp_a2a", "cp_gather")
+def _context(at: Setting) -> Iterable[Choice]:
+    """A ring of all cp ranks, or an all-to-all of all; an exhaustive search mixes them, and gathers keys."""
+    model, split = at.job.model, at.split
+    yield 1, 0
+    if split.cp == 1 or not isinstance(model, TransformerShape):
+        return
+    dealt = [degree for degree in divisors(split.cp) if model.num_heads % (split.tp * degree) == 0]
+    yield from ((degree, 0) for degree in dealt if at.exhaustive or degree == split.cp)
+    if at.exhaustive:
+        yield from ((degree, 1) for degree in dealt if degree < split.cp)
 
 
 @knob("schedule", "vp")

@@ -53,12 +53,10 @@ def _shape_rule(name: str, degree: str, sizes: Callable[[TransformerShape], tupl
 
 
 def _tp_sizes(model: TransformerShape) -> tuple[tuple[str, int], ...]:
-    moe = (("moe.expert_ffn_size", model.moe.expert_ffn_size),) if model.moe else ()
     return (
         ("num_heads", model.num_heads),
         ("hidden_size", model.hidden_size),
         ("ffn_size", model.ffn_size),
-        *moe,
     )
 
 
@@ -74,8 +72,24 @@ def _experts(job: TrainingJob) -> int:
 
 
 def _transformer_only(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
-    plain = (plans.tp == 1) & (plans.cp == 1) & (plans.ep == 1) & (plans.sequence_parallel == 0)
+    plain = (plans.tp == 1) & (plans.cp == 1) & (plans.ep == 1) & (plans.etp == 1) & (plans.sequence_parallel == 0)
     return plain | (not isinstance(job.model, LayerList))
+
+
+def _expert_width(job: TrainingJob) -> int:
+    model = _transformer(job)
+    return model.moe.expert_ffn_size if model and model.moe else 1
+
+
+def _heads(job: TrainingJob) -> int:
+    model = _transformer(job)
+    return model.num_heads if model else 1
+
+
+def _context_holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    """The all-to-all deals heads out evenly; what is gathered is what the all-to-all leaves."""
+    dealt = _divides(plans.cp, plans.cp_a2a) & _divides(_heads(job), plans.tp * plans.cp_a2a)
+    return dealt & ((plans.cp_gather == 0) | (plans.cp > plans.cp_a2a))
 
 
 def _schedule_holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
@@ -171,10 +185,31 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        "ep spreads experts inside dp*cp",
-        lambda p, job, cluster: _divides(_experts(job), p.ep) & _divides(p.dp * p.cp, p.ep),
+        "the expert mesh folds onto the dense one",
         lambda p, job, cluster: (
-            f"ep={p.ep} must divide both the {_experts(job)} experts of {job.model.name} and dp*cp={p.dp * p.cp}"
+            _divides(_experts(job), p.ep)
+            & _divides(_expert_width(job), p.etp)
+            & _divides(p.tp * p.cp * p.dp, p.etp * p.ep)
+        ),
+        lambda p, job, cluster: (
+            f"ep={p.ep} must divide the {_experts(job)} experts of {job.model.name}, etp={p.etp} their width of "
+            f"{_expert_width(job)}, and etp*ep={p.etp * p.ep} must divide tp*cp*dp={p.tp * p.cp * p.dp}"
+        ),
+    ),
+    Rule(
+        "each expert sees a token once",
+        lambda p, job, cluster: (_experts(job) == 1) | (p.tp == 1) | (p.sequence_parallel == 1) | np.equal(p.etp, p.tp),
+        lambda p, job, cluster: (
+            f"tp={p.tp} without sequence_parallel leaves the same tokens on every tp rank, so that etp={p.etp} ranks "
+            "would compute them more than once; turn sequence_parallel on, or make etp equal to tp"
+        ),
+    ),
+    Rule(
+        "cp trades heads by all-to-all or passes keys",
+        _context_holds,
+        lambda p, job, cluster: (
+            f"cp_a2a={p.cp_a2a} must divide cp={p.cp} and the {_heads(job)} heads over tp={p.tp}"
+            + (f", and cp_gather needs cp_a2a below cp={p.cp}" if p.cp_gather else "")
         ),
     ),
     Rule(

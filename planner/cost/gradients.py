@@ -35,7 +35,8 @@ class GradientTimes:
 
 def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> GradientTimes:
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
-    rows, inverse = combinations(grid, ("tp", "cp", "ep", "dp", "pp", "vp", "zero_stage", "dp_replicate"))
+    columns = ("tp", "cp", "ep", "etp", "dp", "pp", "vp", "zero_stage", "dp_replicate")
+    rows, inverse = combinations(grid, columns)
     distinct = grid.take(rows)
     counts = [
         stage_counts(job.model, int(pp * vp))[:: int(pp)] for pp, vp in zip(distinct.pp, distinct.vp, strict=True)

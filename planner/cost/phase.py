@@ -19,6 +19,9 @@ Seconds = Any
 FLOOR_EXPONENT = 8.0
 """Sharpness of the larger of device and host time; 4 to infinity fit equally well, a plain sum does not."""
 
+_ROW_AXES = (("tp",), ("cp", "cp_a2a", "cp_ring"), ("ep", "etp"))
+"""Axes of the messages that the rows tp, cp and ep of a load count."""
+
 LOAD_FIELDS = ("compute", "recompute", "tp", "cp", "ep", "launch")
 """Rows of a load: seconds of kernels, of recomputed kernels, of exposed messages by axis, of host launches."""
 
@@ -30,7 +33,7 @@ def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareSta
     """
     compute, launches = _kernels(work.ops, plan, cluster)
     recompute, more_launches = _kernels(work.recomputed, plan, cluster)
-    axes = [_messages((*work.recomputed, *work.ops), axis, plan, cluster) for axis in ("tp", "cp", "ep")]
+    axes = [_messages((*work.recomputed, *work.ops), names, plan, cluster) for names in _ROW_AXES]
     host = (launches + more_launches) * stack.host_seconds_per_launch
     shape = np.shape(plan.tp)
     return np.stack([np.broadcast_to(row, shape) for row in (compute, recompute, *axes, host)]).astype(float)
@@ -62,12 +65,20 @@ def _kernels(ops: Counted, plan: Plan | PlanGrid, cluster: Cluster) -> tuple[Sec
     return seconds, launches
 
 
-def _messages(ops: Counted, axis: str, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
+def _messages(ops: Counted, axes: tuple[str, ...], plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
     total: Seconds = 0.0
     for op, count in ops:
-        if isinstance(op, Message) and op.axis == axis:
-            total = total + count * op.exposed_fraction * priced_message(op, plan, cluster)
+        if isinstance(op, Message) and op.axis in axes:
+            total = total + count * exposed_message_seconds(op, plan, cluster)
     return total
+
+
+def exposed_message_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
+    """Seconds the compute stream waits: what outlasts the kernel beside the message, times its exposed fraction."""
+    seconds = priced_message(message, plan, cluster)
+    if message.beside is not None:
+        seconds = np.maximum(seconds - kernel_seconds(message.beside, cluster), 0.0)
+    return message.exposed_fraction * seconds
 
 
 def priced_message(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
@@ -80,21 +91,23 @@ def group_of(axis: str, plan: Plan | PlanGrid) -> tuple[Any, Any]:
     """(size, stride) of the groups on `axis`.
 
     Gradients of replicated parameters are reduced over dp and cp together; those of experts ("edp") over what
-    ep leaves of it. Shard groups are neighbours within those, and replica groups join ranks with equal shards.
-    A pp message joins two neighbouring stages.
+    etp and ep leave of tp, cp and dp. Shard groups are neighbours within those, and replica groups join ranks
+    with equal shards. "cp_a2a" and "cp_ring" are the two levels of cp. A pp message joins two neighbouring stages.
     """
     match axis:
         case "dp":
             return plan.dp * plan.cp, axis_stride(plan, "cp")
         case "edp":
-            return plan.dp * plan.cp // plan.ep, axis_stride(plan, "ep") * plan.ep
+            return plan.tp * plan.cp * plan.dp // (plan.etp * plan.ep), axis_stride(plan, "edp")
         case "dp-shard":
             return plan.dp * plan.cp // plan.dp_replicate, axis_stride(plan, "cp")
         case "edp-shard":
-            ranks = plan.dp * plan.cp // plan.dp_replicate // plan.ep
-            return np.maximum(ranks, 1), axis_stride(plan, "ep") * plan.ep
+            ranks = plan.tp * plan.cp * plan.dp // plan.dp_replicate // (plan.etp * plan.ep)
+            return np.maximum(ranks, 1), axis_stride(plan, "edp")
         case "dp-replicate":
             return plan.dp_replicate, axis_stride(plan, "cp") * (plan.dp * plan.cp // plan.dp_replicate)
+        case "cp_ring":
+            return plan.cp // plan.cp_a2a, axis_stride(plan, "cp_ring")
         case "pp":
             return np.minimum(plan.pp, 2), axis_stride(plan, "pp")
     return getattr(plan, axis), axis_stride(plan, axis)

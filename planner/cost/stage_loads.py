@@ -19,7 +19,7 @@ from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
 
-LOAD_COLUMNS = ("tp", "cp", "ep", "pp", "vp", "micro_batch", "recompute", "sequence_parallel")
+LOAD_COLUMNS = ("tp", "cp", "ep", "etp", "pp", "vp", "micro_batch", "recompute", "sequence_parallel")
 """Plan fields the loads of a stage depend on."""
 
 
@@ -122,7 +122,7 @@ def _dummy_gradients(model: ModelShape, kind: str, split: PlanGrid) -> dict[str,
     parts = {"attention": attention_parameters(model, tp)}
     if kind == "moe":
         assert model.moe is not None
-        parts["expert"] = ffn_parameters(model, model.moe.expert_ffn_size, tp)
+        parts["expert"] = ffn_parameters(model, model.moe.expert_ffn_size, split.etp * 1.0)
         parts["shared expert"] = ffn_parameters(model, model.moe.shared_width, tp)
     else:
         parts["feed-forward"] = ffn_parameters(model, model.ffn_size, tp)

@@ -16,7 +16,9 @@ from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
 
-WORK_COLUMNS = ("tp", "cp", "ep", "micro_batch", "recompute", "sequence_parallel")
+WORK_COLUMNS = (
+    "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "sequence_parallel",
+)  # fmt: skip
 """What the work of a layer depends on."""
 
 

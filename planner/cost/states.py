@@ -45,7 +45,7 @@ def state_bytes(
 ) -> tuple[Any, Any, Any]:
     """(weights, gradients, optimizer states) in bytes that a rank holds of its parameters, for the whole step.
 
-    `dense` parameters are replicated over dp * cp ranks, `expert` ones over what ep leaves of those; what the
+    `dense` parameters are replicated over dp * cp ranks, `expert` ones over what etp * ep leave of all; what the
     plan shards is divided by its shard group of them (`planner.work.sharding`).
     """
     state = StateBytes.of(job, stack)

@@ -214,15 +214,15 @@ def _feed_forward(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
 def _experts(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     """Each token's copies as the experts receive them and around their activation, and the shared expert.
 
-    Balanced over experts; copies are whole on every tp rank, their width is sharded.
+    Balanced over experts; copies are whole on every etp rank, their width is sharded.
     """
     moe = model.moe
     assert moe is not None
-    copies = shard.tokens * moe.top_k
+    copies = shard.expert_tokens * moe.top_k
     shared = shard.tokens * moe.shared_width / shard.tp
     return (
         Saved("expert input", shard.width * copies * model.hidden_size),
-        *_inner(model, shard, copies * moe.expert_ffn_size / shard.tp, "expert"),
+        *_inner(model, shard, copies * moe.expert_ffn_size / shard.etp, "expert"),
         *(_inner(model, shard, shared, "shared expert") if moe.shared_width else ()),
         *_mask(shard, model, "feed-forward dropout mask"),
     )
@@ -248,8 +248,8 @@ def transient_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: 
     gates = 2.0 if model.gated_ffn else 1.0
     if kind == "moe":
         assert model.moe is not None
-        copies = shard.tokens * model.moe.top_k
-        width = gates * model.moe.expert_ffn_size / shard.tp + 4.0 * model.hidden_size
+        copies = shard.expert_tokens * model.moe.top_k
+        width = gates * model.moe.expert_ffn_size / shard.etp + 4.0 * model.hidden_size
         return shard.width * copies * width
     inner = gates * shard.width * shard.tokens * model.ffn_size / shard.tp
     whole = hidden * np.where(shard.tp > 1.0, 1.0 / shard.tp + 1.0, 1.0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import saved_bytes
-from planner.work.layers import boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
+from planner.work.layers import MOE, boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
 from planner.work.sharding import num_expert_shards, num_shards
@@ -43,7 +43,7 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
     return StepProgram(
         plan=plan,
         num_microbatches=num_microbatches,
-        ranks=build_actions(plan, num_microbatches),
+        ranks=build_actions(plan, num_microbatches, has_experts=MOE in sequence(job.model)),
         work=work,
         activation_bytes=tuple(sum(kept[kind] * count for kind, count in counts.items()) for counts in chunks),
         num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),

@@ -166,6 +166,8 @@ class Message:
     num_bytes: Numbers
     exposed_fraction: float = 1.0
     """Share of it that a stack leaves uncovered by compute."""
+    beside: Kernel | None = None
+    """The kernel that runs while it travels; only what outlasts it is waited for."""
 
 
 Op = Kernel | Message

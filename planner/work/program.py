@@ -49,13 +49,15 @@ class StepProgram:
         return grid(self.ranks)
 
 
-def build_actions(plan: Plan, num_microbatches: int) -> Ranks:
+def build_actions(plan: Plan, num_microbatches: int, *, has_experts: bool = False) -> Ranks:
     """Everything the pipeline ranks of `plan` do in one step, in program order.
 
+    Gradients are reduced where dp and cp replicate parameters, or where etp and ep leave replicas of experts.
     Raises ValueError when the schedule's requirements do not hold.
     """
     ranks = SCHEDULES[plan.schedule].actions(plan.pp, num_microbatches, plan.vp)
-    replicated = plan.dp * plan.cp > 1
+    experts_replicated = has_experts and plan.tp * plan.cp * plan.dp > plan.etp * plan.ep
+    replicated = plan.dp * plan.cp > 1 or experts_replicated
     return with_messages(ranks, reduces=replicated, gathers=replicated and plan.zero_stage >= 1)
 
 

@@ -16,8 +16,8 @@ def num_shards(plan: Plan | PlanGrid) -> Any:
 
 
 def num_expert_shards(plan: Plan | PlanGrid) -> Any:
-    """As `num_shards`, for the parameters of experts, which ep spreads first."""
-    ranks = plan.dp * plan.cp // plan.dp_replicate // plan.ep
+    """As `num_shards`, for the parameters of experts, which etp and ep spread first."""
+    ranks = plan.tp * plan.cp * plan.dp // plan.dp_replicate // (plan.etp * plan.ep)
     return np.where(np.greater_equal(plan.zero_stage, 1), np.maximum(ranks, 1), 1)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from planner.work.blocks.context import exchange_keys
+from planner.work.blocks.context import ContextShard, merge_partial, pass_keys, trade_heads
 from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual
 from planner.work.ops import Attention, Gemm, Numbers
 from profiles.model import TransformerShape
@@ -65,25 +65,37 @@ def core(
     value_dim: Numbers,
     causal: bool,
 ) -> list[Step]:
-    """Scores, softmax and context: one fused kernel, or two batched products with the scores in memory."""
-    keys = exchange_keys(shard, kv_heads * (dim + value_dim))
-    key_length = keys_seen(model, shard.key_length)
-    if shard.stack.attention_kernel != "unfused":
-        dtype = "bf16" if shard.dtype == "fp8" else shard.dtype
-        kernel = Attention(
-            shard.sequences, heads, kv_heads, shard.query_length, key_length, dim, value_dim,
-            causal, shard.stack.attention_kernel, dtype,
-        )  # fmt: skip
-        return [keys, Step.of(kernel, is_core=True)]
-    batch, scores = shard.sequences * heads, shard.sequences * heads * shard.query_length * shard.key_length
+    """Scores, softmax and context of the rank's heads, with the messages of context parallelism around them."""
+    context = ContextShard.of(shard, heads, kv_heads)
+    key_length = keys_seen(model, shard.key_length) / context.ring_steps
     dtype = "bf16" if shard.dtype == "fp8" else shard.dtype
-    mask = 2.5 if shard.stack.dropout else 0.0
-    softmax = shard.traffic(scores, 2.0 + mask, 3.0 + mask, 2.0)
+    kernel: Attention | None = None
+    if shard.stack.attention_kernel == "unfused":
+        kernels = _unfused(shard, context, dim, value_dim, dtype)
+    else:
+        kernel = Attention(
+            shard.sequences * context.ring_steps, context.heads, context.kv_heads, context.query_length, key_length,
+            dim, value_dim, causal, shard.stack.attention_kernel, dtype, num_launches=context.ring_steps,
+        )  # fmt: skip
+        kernels = [Step.of(kernel, is_core=True)]
     return [
-        keys,
-        Step.of(Gemm(shard.query_length, shard.key_length, dim, batch, dtype), is_core=True),
+        trade_heads(shard, heads * dim + kv_heads * (dim + value_dim)),
+        *pass_keys(shard, context, context.kv_heads * (dim + value_dim), kernel),
+        *kernels,
+        merge_partial(shard, context, context.heads * value_dim, causal=causal),
+        trade_heads(shard, heads * value_dim),
+    ]
+
+
+def _unfused(shard: Shard, context: ContextShard, dim: Numbers, value_dim: Numbers, dtype: str) -> list[Step]:
+    """Two batched products with softmax and dropout in memory between them."""
+    batch, queries, keys = shard.sequences * context.heads, context.query_length, shard.key_length
+    mask = 2.5 if shard.stack.dropout else 0.0
+    softmax = shard.traffic(batch * queries * keys, 2.0 + mask, 3.0 + mask, 2.0)
+    return [
+        Step.of(Gemm(queries, keys, dim, batch, dtype), is_core=True),
         Step(softmax.op, softmax.backward, is_core=True),
-        Step.of(Gemm(shard.query_length, value_dim, shard.key_length, batch, dtype), is_core=True),
+        Step.of(Gemm(queries, value_dim, keys, batch, dtype), is_core=True),
     ]
 
 

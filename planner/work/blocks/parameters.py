@@ -10,7 +10,7 @@ from profiles.model import TransformerShape
 
 
 def parameters(model: TransformerShape, kind: str, split: Plan | PlanGrid) -> tuple[Any, Any]:
-    """(parameters replicated over dp, expert parameters over ep) of one layer on one rank."""
+    """(parameters of the dense mesh, parameters of the expert mesh) of one layer on one rank."""
     tp, none = split.tp * 1.0, 0.0 * split.tp
     hidden = model.hidden_size
     norm_size = hidden * (2 if model.norm == "layer_norm" else 1)
@@ -29,7 +29,7 @@ def parameters(model: TransformerShape, kind: str, split: Plan | PlanGrid) -> tu
     if kind == "moe":
         assert model.moe is not None
         moe = model.moe
-        expert = moe.num_experts * ffn_parameters(model, moe.expert_ffn_size, tp) / split.ep
+        expert = moe.num_experts * ffn_parameters(model, moe.expert_ffn_size, split.etp * 1.0) / split.ep
         shared_expert = ffn_parameters(model, moe.shared_width, tp) if moe.shared_width else 0.0
         return shared + hidden * moe.num_experts + shared_expert, expert
     return shared + ffn_parameters(model, model.ffn_size, tp) + none, none

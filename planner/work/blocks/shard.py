@@ -36,6 +36,9 @@ class Shard:
     tp: Numbers
     cp: Numbers
     ep: Numbers
+    etp: Numbers
+    cp_a2a: Numbers
+    cp_gather: Numbers
     sequence_parallel: Numbers
     dtype: str
     width: float
@@ -52,6 +55,9 @@ class Shard:
             tp=split.tp * 1.0,
             cp=split.cp * 1.0,
             ep=split.ep * 1.0,
+            etp=split.etp * 1.0,
+            cp_a2a=split.cp_a2a * 1.0,
+            cp_gather=split.cp_gather * 1.0,
             sequence_parallel=split.sequence_parallel * 1.0,
             dtype=gemm_dtype(job),
             width=4.0 if job.precision == "fp32" else 2.0,
@@ -67,6 +73,17 @@ class Shard:
     def outside_tokens(self) -> Numbers:
         """Tokens outside the tensor-parallel parts: sharded over tp under sequence parallelism."""
         return self.tokens / np.where(self.sequence_parallel > 0, self.tp, 1.0)
+
+    @property
+    def expert_gathered(self) -> Numbers:
+        """Ranks whose tokens meet at every expert shard: etp, or 1 where tp ranks hold the same tokens already."""
+        alike = np.logical_and(np.greater(self.tp, 1.0), np.equal(self.sequence_parallel, 0.0))
+        return np.where(alike, 1.0, self.etp)
+
+    @property
+    def expert_tokens(self) -> Numbers:
+        """Tokens whose copies this rank's expert shards compute, if tokens are balanced over experts."""
+        return self.outside_tokens * self.expert_gathered
 
     def linear(self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0) -> Step:
         """A linear layer of `inputs` x `outputs` features over the rank's tokens.
