@@ -240,11 +240,15 @@ RULES: tuple[Rule, ...] = (
         "replica groups share the shards",
         lambda p, job, cluster: (
             (p.dp_replicate == 1)
-            | ((p.zero_stage >= 1) & _divides(p.dp, p.dp_replicate) & _divides(p.dp * p.cp, p.ep * p.dp_replicate))
+            | (
+                (p.zero_stage >= 1)
+                & _divides(p.dp, p.dp_replicate)
+                & _divides(p.tp * p.cp * p.dp, p.etp * p.ep * p.dp_replicate)
+            )
         ),
         lambda p, job, cluster: (
             f"dp_replicate={p.dp_replicate} needs zero_stage of at least 1 (got {p.zero_stage}), must divide "
-            f"dp={p.dp}, and ep={p.ep} must divide what it leaves of dp*cp={p.dp * p.cp}"
+            f"dp={p.dp}, and etp*ep={p.etp * p.ep} what it leaves of tp*cp*dp={p.tp * p.cp * p.dp}"
         ),
     ),
 )

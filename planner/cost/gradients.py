@@ -23,6 +23,10 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 
 
+_COLUMNS = ("tp", "cp", "ep", "etp", "dp", "pp", "vp", "zero_stage", "dp_replicate")
+"""Plan fields the gradient times depend on."""
+
+
 @dataclass(frozen=True, slots=True)
 class GradientTimes:
     """Seconds alone on their streams, and the buckets that let them overlap; shape (plans,)."""
@@ -35,8 +39,7 @@ class GradientTimes:
 
 def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> GradientTimes:
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
-    columns = ("tp", "cp", "ep", "etp", "dp", "pp", "vp", "zero_stage", "dp_replicate")
-    rows, inverse = combinations(grid, columns)
+    rows, inverse = combinations(grid, _COLUMNS)
     distinct = grid.take(rows)
     counts = [
         stage_counts(job.model, int(pp * vp))[:: int(pp)] for pp, vp in zip(distinct.pp, distinct.vp, strict=True)
