@@ -74,7 +74,10 @@ def _messages(ops: Counted, axes: tuple[str, ...], plan: Plan | PlanGrid, cluste
 
 
 def exposed_message_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
-    """Seconds the compute stream waits: what outlasts the kernel beside the message, times its exposed fraction."""
+    """Seconds the compute stream waits: what outlasts the kernel beside the message, times its exposed fraction.
+
+    One step of ring attention takes the longer of the two [Liu 2023, arXiv:2310.01889, section 3].
+    """
     seconds = priced_message(message, plan, cluster)
     if message.beside is not None:
         seconds = np.maximum(seconds - kernel_seconds(message.beside, cluster), 0.0)
