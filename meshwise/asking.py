@@ -16,7 +16,9 @@ from planner.plan import Plan
 from profiles.files import validated
 
 if TYPE_CHECKING:
+    from planner.choose.losses import Loss
     from planner.choose.search import Answer
+    from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
 
@@ -27,6 +29,14 @@ class Asked:
 
     question: Question
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a step takes as long as it does."""
+
+    losses: "list[Loss]"
+    sensitivity: "Sensitivity"
 
 
 def plan_question(file: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any]) -> Asked:
@@ -60,6 +70,23 @@ def tensors(asked: Asked) -> "list[Item]":
     stages = stage_memory(asked.plan, question.job, question.stack)
     fullest = max(range(len(stages)), key=lambda rank: float(stages[rank].allocated_bytes))
     return list(inventory(asked.plan, question.job, question.stack, fullest))
+
+
+def losses(asked: Asked, answer: Estimate) -> "list[Loss]":
+    """Where the step goes, from the ideal on."""
+    from planner.choose.losses import losses as lost
+
+    question = asked.question
+    return lost(answer, question.job, question.cluster, question.stack)
+
+
+def explanation(asked: Asked, answer: Estimate) -> "Explanation":
+    """The waterfall of one plan, and what limits it and the best plan."""
+    from planner.choose.sensitivity import sensitivity
+
+    question = asked.question
+    found = sensitivity(asked.plan, question.job, question.cluster, question.stack)
+    return Explanation(losses(asked, answer), found)
 
 
 def best_plans(question: Question, fixed: Mapping[str, Any], look: SearchFlags, on_progress: OnProgress) -> "Answer":

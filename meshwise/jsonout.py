@@ -17,6 +17,8 @@ from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_
 from planner.plan import PLAN_FIELDS, Plan
 
 if TYPE_CHECKING:
+    from meshwise.asking import Explanation
+    from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
     from validate.compare import Comparison
@@ -85,8 +87,10 @@ def memory_bytes(question: Question, memory: MemoryBreakdown) -> dict[str, float
     }
 
 
-def estimate(question: Question, answer: Estimate, tensors: list["Item"] | None = None) -> dict[str, Any]:
-    """The document of `estimate --json`; `tensors` are those of the fullest stage, if they were asked for."""
+def estimate(
+    question: Question, answer: Estimate, tensors: list["Item"] | None = None, story: "Explanation | None" = None
+) -> dict[str, Any]:
+    """The document of `estimate --json`; `tensors` of the fullest stage and the `story` are null unless asked for."""
     assert isinstance(answer.plan, Plan)
     stages = stage_memory(answer.plan, question.job, question.stack)
     return {
@@ -94,7 +98,27 @@ def estimate(question: Question, answer: Estimate, tensors: list["Item"] | None 
         **priced(question, answer),
         "memory_bytes_by_stage": [memory_bytes(question, stage) for stage in stages],
         "memory_tensors": None if tensors is None else [_tensor(item) for item in tensors],
+        "losses": None
+        if story is None
+        else [{"name": loss.name, "what": loss.words, "seconds": loss.seconds} for loss in story.losses],
+        "sensitivity": None if story is None else _sensitivity(story.sensitivity),
         "sources": sources(question),
+    }
+
+
+def _sensitivity(found: "Sensitivity") -> dict[str, Any]:
+    """What a tenth more of each resource changes."""
+    return {
+        "best_plan": plan_fields(found.best_plan) if found.best_plan else None,
+        "effects": [
+            {
+                "resource": effect.resource,
+                "plan_fraction": effect.plan_fraction,
+                "best_fraction": effect.best_fraction,
+                "best_plan": plan_fields(effect.best_plan) if effect.best_plan else None,
+            }
+            for effect in found.effects
+        ],
     }
 
 

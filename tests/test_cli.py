@@ -251,3 +251,15 @@ def test_a_closed_pipe_is_no_error() -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_estimate_explains_itself(tmp_path: Path) -> None:
+    picture = tmp_path / "losses.svg"
+    said = meshwise("estimate", *LLAMA, *SPLIT, "--explain", "--plot", picture)
+    assert said.code == 0, said.err
+    assert "model FLOPs at the datasheet's peak" in said.out
+    assert "scale-out bandwidth" in said.out
+    assert "<svg" in picture.read_text()
+    found = json.loads(meshwise("estimate", *LLAMA, *SPLIT, "--explain", "--json").out)
+    assert sum(loss["seconds"] for loss in found["losses"]) == pytest.approx(found["step_seconds"], rel=1e-7)
+    assert faults(meshwise("estimate", *LLAMA, *SPLIT, "--plot", picture)) == []

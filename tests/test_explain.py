@@ -3,7 +3,7 @@
 import pytest
 
 from planner.breakdown import Breakdown
-from planner.choose.explain import differences, duration, waterfall, why_lost, why_too_big
+from planner.choose.explain import differences, duration, why_lost, why_too_big
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from tests.scenes import cluster, job, stack
@@ -23,14 +23,6 @@ def test_ties_are_called_ties() -> None:
 
 def test_differences_sum_to_the_gap() -> None:
     assert sum(gap for _, gap in differences(LOSER, WINNER)) == pytest.approx(LOSER.step_seconds - WINNER.step_seconds)
-
-
-def test_a_waterfall_adds_up() -> None:
-    rows = waterfall(WINNER)
-    assert [words for words, _, _ in rows] == [
-        "forward compute", "backward compute", "tensor-parallel communication", "pipeline bubble",
-    ]  # fmt: skip
-    assert sum(share for _, _, share in rows) == pytest.approx(1.0)
 
 
 def test_durations_read_well() -> None:

@@ -83,14 +83,15 @@ def test_the_tables_of_options_are_complete() -> None:
 JOB = ("--model", "gpt2", "--cluster", "dgx-a100", "--global-batch", "16")
 JSON_COMMANDS = (
     ("estimate", *JOB),
-    ("plan", *JOB, "--top", "2", "--max-micro-batch", "1"),
+    ("estimate", *JOB, "--explain"),
+    ("plan", *JOB, "--top", "2", "--max-micro-batch", "1", "--pareto", "--require", "tp<=2"),
     ("plan", "--model", "llama3.1-405b", "--cluster", "a10"),
     ("simulate", *JOB, "--pp", "2"),
     ("score", "training", "sequence_parallelism_table5", "--rows"),
     ("profiles", "list"),
     ("profiles", "check", os.fspath(ROOT / "profiles" / "data" / "models" / "gpt2.toml")),
 )
-DATA_KEYS = {"rejected", "names", "by_source", "by_accelerator", "memory", "skipped", "cluster", "records"}
+DATA_KEYS = {"rejected", "unmet", "names", "by_source", "by_accelerator", "memory", "skipped", "cluster", "records"}
 """Keys whose value is keyed by data: rules, names, reasons."""
 
 

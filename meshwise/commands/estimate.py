@@ -17,23 +17,40 @@ def estimate(
     memory: Annotated[
         bool, typer.Option("--memory", help="List every tensor of the fullest stage: bytes, count, kept by what.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say where the step goes from the ideal on, and what limits it.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw that waterfall as a picture (.png, .svg, .pdf).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --plot replace a file.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Price one split: step time by part, memory by part and by pipeline stage.
 
     Example: meshwise estimate --model llama3-70b --cluster dgx-h100 --devices 64 --tp 8 --pp 4
     """
-    from meshwise import asking, jsonout, screen
+    from meshwise import asking, jsonout, screen, waterfall
+    from meshwise.tables import explain as explain_tables
     from meshwise.tables import memory as memory_tables
     from meshwise.tables import plans
+    from profiles.files import check_writable
 
+    if plot:
+        check_writable(plot, force, waterfall.ENDINGS)
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
     tensors = asking.tensors(asked) if memory else None
+    story = asking.explanation(asked, answer) if explain else None
+    if plot:
+        title = f"{asked.question.job.model.name} on {asked.question.cluster.num_devices:,} devices: {asked.plan}"
+        waterfall.save_waterfall(asking.losses(asked, answer), plot, title)
     if json:
-        screen.print_json(jsonout.estimate(asked.question, answer, tensors))
+        screen.print_json(jsonout.estimate(asked.question, answer, tensors, story))
     else:
         plans.show_estimate(screen.console(), asked.question, answer)
         memory_tables.show_stages(screen.console(), asked.question, asked.plan)
         memory_tables.show_tensors(screen.console(), tensors or [])
+        if story:
+            explain_tables.show_explanation(screen.console(), story)
+        if plot:
+            screen.console().print(f"wrote {plot}", markup=False)
     return 0

@@ -3,7 +3,6 @@
 from planner.breakdown import Breakdown
 from planner.cost.estimate import Estimate
 from planner.cost.memory import usable_bytes
-from planner.plan import Plan
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.units import GIB, MILLI
@@ -67,14 +66,3 @@ def why_risky(cluster: Cluster, stack: SoftwareStack) -> str:
         f"one run in ten reserves {more:.1f} % more than the median, which is past the "
         f"{usable_bytes(cluster, stack) / GIB:.1f} GiB usable of {cluster.accelerator.name}"
     )
-
-
-def waterfall(breakdown: Breakdown) -> list[tuple[str, float, float]]:
-    """(words, seconds, share of the step) of the parts that take any time, in order."""
-    step = breakdown.step_seconds
-    return [(PART_WORDS[part], seconds, seconds / step) for part, seconds in breakdown.parts().items() if seconds > 0]
-
-
-def describe(plan: Plan) -> str:
-    """A plan in a few words, for tables."""
-    return str(plan)
