@@ -79,7 +79,8 @@ lines below are not blind to them:
 - host time per operation of eager stacks of 2022: 62 us, on 310 single-node A100 runs (`vtrain`); on groups of runs
   that had no part in it the mean error is 8.6 %;
 - what a step keeps of benchmarked compute rates: H100 0.84 (bf16) and 0.90 (fp8), GB200 0.88, GB300 0.90, B200 0.66
-  in bf16, each with the error on held-out sources or rows in its record; A100 keeps all;
+  in bf16, each with the error on held-out sources or rows in its record; A100 1.06, on 59 multi-node
+  runs (`vtrain`) together with the rate of the element-wise kernels of its stack;
 - attention kernels of 2023, and the share of a network adapter's rate that collectives reach (calibration.md);
 - what allocators of 2022 reserve beyond what is allocated: 1.15, on 32 device readings (`bigscience`); 5 % mean error
   on held-out halves.

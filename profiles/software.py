@@ -17,6 +17,8 @@ class SoftwareStack(Sourced):
     """"unfused": two batched GEMMs with softmax and dropout in memory between them."""
     fused_elementwise: bool = True
     """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
+    elementwise_efficiency_fraction: Fraction = Field(default=1.0, gt=0.0)
+    """Norms, softmax, dropout and activations reach this share of the rate of a streaming kernel (an addition)."""
     host_seconds_per_launch: NonNegative = 0.0
     """Host time per operation of a step program, which an eager framework may queue as several kernels; a floor
     under device time, not an addend. 0 for captured graphs."""

@@ -112,6 +112,19 @@ def test_host_launches_are_a_floor_not_an_addend() -> None:
     assert cost(large, slow_host) < 1.02 * cost(large, no_host)
 
 
+@pytest.mark.parametrize("fraction", [0.9, 0.5])
+def test_slower_element_wise_kernels_cost_compute_and_nothing_else(fraction: float) -> None:
+    """They move the same bytes: only forward and backward grow, by less than all of them would."""
+    work, devices, plan = job("gpt3-6.7B"), cluster(8), Plan(dp=2, tp=4)
+    base, slower = (
+        estimate(plan, work, devices, stack(elementwise_efficiency_fraction=share)).breakdown.parts()
+        for share in (1.0, fraction)
+    )
+    changed = {part for part in base if slower[part] != pytest.approx(base[part])}
+    assert changed == {"forward", "backward"}
+    assert all(base[part] < slower[part] < base[part] / fraction for part in changed)
+
+
 @given(st.floats(0, 10), st.floats(0, 10), st.integers(1, 100))
 def test_overlap_hides_no_more_than_the_compute(communication: float, compute: float, buckets: int) -> None:
     exposed = exposed_seconds(np.array(communication), np.array(compute), np.array(float(buckets)), overlaps=True)

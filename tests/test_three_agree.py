@@ -70,7 +70,7 @@ def test_programs_run_the_flops_that_are_priced() -> None:
     elementwise = devices.kernels.elementwise.model_copy(
         update={"memory_efficiency_fraction": 1e9, "launch_seconds": 0.0}
     )
-    kernels = devices.kernels.model_copy(update={"gemm": {"bf16": curve}, "elementwise": elementwise})
+    kernels = devices.kernels.model_copy(update={"gemm": {"bf16": curve}, "elementwise": elementwise, "sustained": {}})
     unfused = software.model_copy(update={"attention_kernel": "unfused"})
     ideal = devices.model_copy(update={"kernels": kernels})
     program = lower(plan, work, unfused)

@@ -121,12 +121,13 @@ def attention_seconds(op: Attention, curve: AttentionCurve, rates: Rates) -> Sec
 
 
 def elementwise_seconds(op: Elementwise, curve: ElementwiseCurve, memory_bytes_per_second: float) -> Seconds:
-    """t = bytes / (e * bandwidth) + launches * t0: the memory side of a roofline [Williams 2009].
+    """t = bytes / (r * e * bandwidth) + launches * t0: the memory side of a roofline [Williams 2009].
 
-    Kernels that update in place have an e of their own where the curve states one.
+    e is that of streaming kernels, or of updates in place where the curve states one; r the operation's
+    `rate_fraction` of it.
     """
     in_place = curve.in_place_efficiency_fraction if op.in_place else None
-    bandwidth = (in_place or curve.memory_efficiency_fraction) * memory_bytes_per_second
+    bandwidth = op.rate_fraction * (in_place or curve.memory_efficiency_fraction) * memory_bytes_per_second
     return op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
 
 

@@ -130,6 +130,8 @@ class Elementwise:
     flops: float = 0.0
     in_place: bool = False
     """Updates a buffer where it lies (optimizer, gradient accumulation) in place of writing a new one."""
+    rate_fraction: float = 1.0
+    """Share of the rate of a streaming kernel that the stack's kernel reaches."""
 
     def backward(self) -> tuple["Elementwise", ...]:
         """The traffic of the backward pass."""

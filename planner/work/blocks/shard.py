@@ -100,7 +100,8 @@ class Shard:
     def traffic(self, elements: Numbers, forward: float, backward: float, launches: float = 1.0) -> Step:
         """A memory-bound kernel: element reads and writes per element of each direction."""
         scale = self.width * elements
-        kernel = Elementwise(scale * forward, scale * backward, launches, launches)
+        rate = self.stack.elementwise_efficiency_fraction
+        kernel = Elementwise(scale * forward, scale * backward, launches, launches, rate_fraction=rate)
         return Step.of(kernel)
 
 
