@@ -199,8 +199,13 @@ def _row(row: Scored) -> dict[str, Any]:
     }
 
 
+def source_of(run: Run) -> str:
+    """The source of a run: its id without the number."""
+    return re.sub(r"-\d+$", "", run.id)
+
+
 def _source(row: Scored) -> str:
-    return re.sub(r"-\d+$", "", row.run.id)
+    return source_of(row.run)
 
 
 def _accelerator(row: Scored) -> str:
