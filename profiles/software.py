@@ -32,6 +32,9 @@ class SoftwareStack(Sourced):
     """Sends and receives between stages run beside compute."""
     p2p_scatter_gather: bool = True
     """Each tensor-parallel rank sends its own 1/tp slice between stages."""
+    fp32_parameters: bool = False
+    """Parameters are stored in fp32 and cast where layers use them (FSDP's mixed precision): no low-precision copy
+    is kept, gradients are kept in fp32, and the optimizer needs no master copy."""
     gradient_bytes: Positive = 4.0
     """Bytes per element of the gradient that is accumulated and reduced."""
     gradient_copy_bytes: NonNegative = 0.0

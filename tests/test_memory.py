@@ -152,6 +152,7 @@ def test_interleaving_holds_more_and_pipelines_hold_what_the_paper_says() -> Non
         ("bf16", "adam", "megatron-deepspeed-bf16-2022", (2, 6, 12)),
         ("fp32", "adam", "pytorch-eager", (4, 4, 8)),
         ("fp32", "sgd", "pytorch-eager", (4, 4, 4)),
+        ("bf16", "adam", "torchtitan", (4, 4, 8)),
     ],
 )
 def test_state_bytes(precision: str, optimizer: str, stack: str, expected: tuple[int, int, int]) -> None:
@@ -206,3 +207,58 @@ def test_a_plan_between_the_usual_and_the_worst_fragmentation_is_risky() -> None
     for verdict, scale in scales.items():
         scaled = MemoryBreakdown(**{f"{name}_bytes": scale * value for name, value in found.parts().items()})
         assert fit_of(scaled, cluster, STACK) is verdict
+
+
+def test_fully_sharded_states_are_sixteen_bytes_over_the_shards() -> None:
+    """14.96 GiB for 8B parameters on 8 ranks, as FSDP2 holds them (fp32 parameters, gradients and two moments)."""
+    job = TrainingJob(model=model("llama3.1-8b"), global_batch=16, sequence_length=8192)
+    found = memory(Plan(dp=8, micro_batch=2, zero_stage=3), job, software("torchtitan"))
+    states = found.weights_bytes + found.gradients_bytes + found.optimizer_bytes
+    assert states / GIB == pytest.approx(14.96, rel=1e-3)
+
+
+FSDP = [
+    # Sequence, plan, GiB reserved on the fullest of all ranks: pytorch/torchtitan@b5bcd76c66
+    # benchmarks/llama3_h100_202412_torchtitan.md, table 2 (8B, full activation checkpointing, float8, compiled).
+    (32768, Plan(dp=8), 83.9),
+    (65536, Plan(dp=4, cp=2), 84.2),
+    (131072, Plan(dp=2, cp=4), 84.0),
+    (262144, Plan(cp=8), 84.5),
+]
+
+
+@pytest.mark.parametrize(("sequence", "plan", "measured"), FSDP)
+def test_reserved_memory_of_fully_sharded_runs(sequence: int, plan: Plan, measured: float) -> None:
+    shape = model("llama3.1-8b").model_copy(update={"max_sequence_length": sequence})
+    job = TrainingJob(model=shape, global_batch=plan.dp, sequence_length=sequence, precision="fp8")
+    found = memory(replace(plan, zero_stage=3, recompute=Recompute.FULL), job, software("torchtitan"))
+    assert found.reserved_bytes / GIB == pytest.approx(measured, rel=0.04)
+
+
+sharded = st.builds(
+    Plan, dp=st.sampled_from([8, 16]), tp=st.sampled_from([1, 2]), cp=st.sampled_from([1, 2]),
+    pp=st.sampled_from([1, 2]), micro_batch=st.sampled_from([1, 2]), recompute=st.sampled_from(list(Recompute)),
+    zero_stage=st.sampled_from([0, 1, 2, 3]),
+)  # fmt: skip
+
+
+@given(plan=sharded, name=st.sampled_from(["megatron-core", "torchtitan"]))
+def test_laws_of_sharding(plan: Plan, name: str) -> None:
+    """States shrink with every stage; replica groups and gathered parameters that stay cost memory."""
+    stack = software(name)
+
+    def found(**changes: object) -> MemoryBreakdown:
+        return memory(replace(plan, **changes), LLAMA, stack)  # type: ignore[arg-type]
+
+    def states(one: MemoryBreakdown) -> float:
+        return float(one.weights_bytes + one.gradients_bytes + one.optimizer_bytes)
+
+    stages = [states(found(zero_stage=stage)) for stage in range(4)]
+    assert stages == sorted(stages, reverse=True)
+    assert stages[3] < stages[0]
+    assert found().gathered_bytes > 0.0 if plan.zero_stage == 3 else found().gathered_bytes == 0.0
+    assert found(zero_stage=3).allocated_bytes <= found(zero_stage=3, reshard_after_forward=False).allocated_bytes
+    assert found(zero_stage=3).allocated_bytes <= found(zero_stage=3, dp_replicate=2).allocated_bytes
+    items = inventory(plan, LLAMA, stack, 0)
+    for part, num_bytes in stage_memory(plan, LLAMA, stack)[0].parts().items():
+        assert sum(item.num_bytes for item in items if item.part == part) == pytest.approx(num_bytes, rel=1e-9), part

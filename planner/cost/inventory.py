@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.cost.memory import stage_memory
-from planner.cost.stage_loads import LayerBytes, rank_counts
-from planner.cost.states import state_bytes
+from planner.cost.stage_loads import ENDS, LayerBytes, rank_counts
+from planner.cost.states import gathered_bytes, state_bytes
 from planner.plan import AXES, Plan, PlanGrid, Recompute
 from planner.work.activations import recomputed_tensors, saved_tensors, transient_bytes
 from planner.work.layers import layer_parameters, sequence
 from planner.work.schedules import in_flight
+from planner.work.sharding import gathers_in_backward, reduces_in_backward
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
@@ -52,6 +53,7 @@ def inventory(plan: Plan, job: TrainingJob, stack: SoftwareStack, rank: int) -> 
     microbatches = float(in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)[0]) / plan.vp
     items = [
         *_states(plan, job, stack, held),
+        *_gathered(plan, job, stack, held),
         *_activations(plan, job, stack, held, microbatches),
         *_peak(plan, job, stack, held, microbatches),
         *_overheads(plan, job, stack, rank),
@@ -71,6 +73,19 @@ def _states(plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, 
             yield Item(part, kind, f"{name}{words[index]}", float(found[index]), count, ALWAYS)
 
 
+def _gathered(plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float]) -> Iterator[Item]:
+    """Sharded parameters as they are gathered; layers of which only some are at once are one item of the widest."""
+    parameters = {kind: float(sum(layer_parameters(job.model, kind, plan))) for kind in held}
+    at_once = {kind: count for kind, count in held.items() if kind in ENDS}
+    layers = {kind: number for kind, number in parameters.items() if kind not in ENDS}
+    if layers and gathers_in_backward(plan):
+        widest = max(layers, key=lambda kind: layers[kind])
+        at_once[widest] = min(2.0, sum(held[kind] for kind in layers))
+    for kind, count in (at_once if gathers_in_backward(plan) else held).items():
+        each = gathered_bytes(parameters[kind], parameters[kind], plan, job)
+        yield Item("gathered", kind, "gathered weights", float(each), count, ALWAYS)
+
+
 def _activations(
     plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float], microbatches: float
 ) -> Iterator[Item]:
@@ -85,27 +100,33 @@ def _peak(
 ) -> Iterator[Item]:
     """What is alive only while the widest layer, or the loss, runs; and the buffers of libraries."""
     loads = LayerBytes.of(PlanGrid.of([plan]), job, stack)
+    unreduced = loads.unreduced_bytes if reduces_in_backward(plan) else 0.0
     at = {kind: load[:, 0] for kind, load in zip(loads.kinds, loads.loads, strict=True)}
-    widest = max(held, key=lambda kind: float(at[kind][4] + at[kind][5]))
+    gradient = {kind: 0.0 if kind in ENDS else unreduced * float(at[kind][0] + at[kind][1]) for kind in held}
+    widest = max(held, key=lambda kind: float(at[kind][4] + at[kind][5] + gradient[kind]))
     waiting = sum(at[kind][3] * count for kind, count in held.items())
     yield Item("logits", widest, "logits and loss", float(at[widest][4]), 1.0, ALWAYS)
     yield Item(
         "logits", "head", "softmax of waiting microbatches", float(waiting), max(microbatches - 1.0, 0.0), ALWAYS
     )
-    known = 0.0
-    for tensor in recomputed_tensors(job, widest, plan, stack):
-        known += float(tensor.num_bytes)
-        yield Item("workspace", widest, f"recomputed {tensor.name}", float(tensor.num_bytes), 1.0, ALWAYS)
-    gradients = float(transient_bytes(job, widest, plan, stack))
-    yield Item("workspace", widest, "gradients of activations", gradients, 1.0, ALWAYS)
-    yield Item(
-        "workspace", widest, "weight gradient of the logits", float(at[widest][5]) - known - gradients, 1.0, ALWAYS
-    )
+    for name, num_bytes in _running(plan, job, stack, widest, float(at[widest][5])).items():
+        yield Item("workspace", widest, name, num_bytes, 1.0, ALWAYS)
+    yield Item("workspace", widest, "weight gradient before its reduction", gradient[widest], 1.0, ALWAYS)
     for name in dict.fromkeys(name for parts in loads.dummies for name in parts):
         bytes_of = [float(parts[name][0]) for kind, parts in zip(loads.kinds, loads.dummies, strict=False)
                     if name in parts and kind in held]  # fmt: skip
         yield Item("workspace", "rank", f"dummy weight gradients ({name})", max(bytes_of, default=0.0), 1.0, ALWAYS)
     yield Item("workspace", "rank", "library workspaces", stack.library_workspace_bytes, 1.0, ALWAYS)
+
+
+def _running(plan: Plan, job: TrainingJob, stack: SoftwareStack, kind: str, working_bytes: float) -> dict[str, float]:
+    """What a layer of `kind` adds while it runs, by name."""
+    found = {
+        f"recomputed {tensor.name}": float(tensor.num_bytes) for tensor in recomputed_tensors(job, kind, plan, stack)
+    }
+    found["gradients of activations"] = float(transient_bytes(job, kind, plan, stack))
+    found["weight gradient of the logits"] = working_bytes - sum(found.values())
+    return found
 
 
 def _overheads(plan: Plan, job: TrainingJob, stack: SoftwareStack, rank: int) -> Iterator[Item]:

@@ -1,9 +1,9 @@
 """Bytes on the fullest rank of a plan, by cause, for one plan or a grid of a million.
 
-peak = states + activations in flight + logits + working buffers, plus what the allocator reserves beyond it
-and what lies outside the allocator. States: [Rajbhandari 2020, arXiv:1910.02054, section 3]; activations and
-schedules: [Korthikanti 2022, arXiv:2205.05198, section 4.2]; the structure and its constants were checked on
-the allocator peaks of eight-device runs (MooreThreads/SimuMax@4dcaae513b docs/b200).
+peak = states + gathered parameters + activations in flight + logits + working buffers, plus what the allocator
+reserves beyond it and what lies outside the allocator. States: [Rajbhandari 2020, arXiv:1910.02054, section 3];
+activations and schedules: [Korthikanti 2022, arXiv:2205.05198, section 4.2]; the structure and its constants were
+checked on the allocator peaks of eight-device runs (MooreThreads/SimuMax@4dcaae513b docs/b200).
 """
 
 from dataclasses import dataclass, fields
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.grid import combinations
-from planner.cost.stage_loads import LOAD_COLUMNS, LayerBytes, fullest_candidates, rank_counts
-from planner.cost.states import state_bytes
+from planner.cost.stage_loads import LOAD_COLUMNS, LayerBytes, StageLoads, fullest_candidates, rank_counts
+from planner.cost.states import gathered_bytes, state_bytes
 from planner.plan import AXES, Plan, PlanGrid
 from planner.work.schedules import in_flight
+from planner.work.sharding import reduces_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -25,7 +26,7 @@ Floats = NDArray[np.float64]
 Bytes = Any
 """A float, or an array of one value a plan."""
 
-NUM_HELD = 6
+NUM_HELD = 7
 """Parts of a breakdown that the allocator hands out: the first ones."""
 
 
@@ -36,6 +37,8 @@ class MemoryBreakdown:
     weights_bytes: Bytes = 0.0
     gradients_bytes: Bytes = 0.0
     optimizer_bytes: Bytes = 0.0
+    gathered_bytes: Bytes = 0.0
+    """Sharded parameters gathered for use."""
     activations_bytes: Bytes = 0.0
     """Kept between forward and backward, by all microbatches in flight."""
     logits_bytes: Bytes = 0.0
@@ -114,13 +117,17 @@ def _fullest(grid: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBr
 
 def _held(grid: PlanGrid, rank: Floats, loads: Floats, job: TrainingJob, stack: SoftwareStack) -> list[Floats]:
     """Allocated bytes by part, the first NUM_HELD of a breakdown, of one pipeline rank of every plan."""
-    dense, expert, kept, waiting, logits, working = loads
+    load = StageLoads(*loads)
     num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
     microbatches = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank) / grid.vp
+    is_reduced = reduces_in_backward(grid)
+    logits = np.where(is_reduced, load.sharded_logits_bytes, load.logits_bytes)
+    working = np.where(is_reduced, load.sharded_working_bytes, load.working_bytes)
     return [
-        *state_bytes(dense, expert, grid, job, stack),
-        kept * microbatches,
-        logits + waiting * np.maximum(microbatches - 1.0, 0.0),
+        *state_bytes(load.dense_parameters, load.expert_parameters, grid, job, stack),
+        gathered_bytes(load.dense_parameters + load.expert_parameters, load.gathered_parameters, grid, job),
+        load.kept_bytes * microbatches,
+        logits + load.waiting_bytes * np.maximum(microbatches - 1.0, 0.0),
         working + stack.library_workspace_bytes,
     ]
 

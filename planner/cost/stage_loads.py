@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,36 @@ LOAD_COLUMNS = ("tp", "cp", "ep", "etp", "pp", "vp", "micro_batch", "recompute",
 """Plan fields the loads of a stage depend on."""
 
 
+ENDS = ("embedding", "head")
+"""Layers at the ends of the model, which sharding gathers once and recomputation leaves alone."""
+
+
+class StageLoads(NamedTuple):
+    """What a rank of one stage holds, each of shape (plans,)."""
+
+    dense_parameters: Floats
+    """Replicated over dp and cp."""
+    expert_parameters: Floats
+    kept_bytes: Floats
+    """Bytes of one microbatch between its passes."""
+    waiting_bytes: Floats
+    """Bytes of the loss of a microbatch that waits for its backward pass."""
+    gathered_parameters: Floats
+    """Parameters gathered at once, if they are sharded."""
+    logits_bytes: Floats
+    """Bytes of the loss at the peak."""
+    working_bytes: Floats
+    """Bytes of the layer that runs, at the peak."""
+    sharded_logits_bytes: Floats
+    """As `logits_bytes` and `working_bytes`, where a layer's gradient is reduced and sharded as soon as it is there."""
+    sharded_working_bytes: Floats
+
+
+def compute_bytes(job: TrainingJob) -> float:
+    """Bytes of a parameter as layers use it: fp32, else 16 bits [Micikevicius 2017, arXiv:1710.03740, section 3.1]."""
+    return DTYPE_BYTES["fp32" if job.precision == "fp32" else "bf16"]
+
+
 @dataclass(frozen=True, slots=True)
 class LayerBytes:
     """Loads of every layer kind of a model, for the plans of a grid."""
@@ -32,6 +62,8 @@ class LayerBytes:
     """By kind, (6, plans): dense and expert parameters, kept bytes, waiting logits; logits, working bytes."""
     dummies: tuple[dict[str, Floats], ...]
     """By kind: bytes of the dummy weight gradients of a layer, by the part they belong to."""
+    unreduced_bytes: float
+    """Of a parameter whose gradient is about to be reduced and sharded: the gradient and the copy that is sent."""
 
     @classmethod
     def of(cls, split: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> "LayerBytes":
@@ -42,27 +74,53 @@ class LayerBytes:
             kinds,
             tuple(_layer_loads(job, kind, split, stack) for kind in kinds),
             dummies if stack.weight_gradient_workspace else (),
+            compute_bytes(job) + (DTYPE_BYTES["fp32"] if job.precision == "fp32" else stack.gradient_bytes),
         )
 
     def stage(self, counts: list[Floats]) -> Floats:
-        """Loads, (6, plans), of a rank with `counts` layers of each kind.
-
-        Dense and expert parameters, kept bytes and logits of a waiting microbatch; logits and working bytes at
-        the peak: the loss and the backward pass of a layer take turns, the larger counts.
-        """
+        """The rows of `StageLoads`, (9, plans), of a rank with `counts` layers of each kind."""
         sums = np.add.reduce([count * load[:4] for count, load in zip(counts, self.loads, strict=True)])
-        logits, working = np.zeros(sums.shape[1]), np.zeros(sums.shape[1])
-        for count, load in zip(counts, self.loads, strict=True):
-            wider = (count > 0.0) & (load[4] + load[5] > logits + working)
-            logits, working = np.where(wider, load[4], logits), np.where(wider, load[5], working)
-        return np.stack([*sums, logits, working + _union(self.dummies, counts)])
+        dummies = _union(self.dummies, counts)
+        logits, working = self._widest(counts, 0.0)
+        sharded_logits, sharded_working = self._widest(counts, self.unreduced_bytes)
+        return np.stack([
+            *sums, self.gathered(counts), logits, working + dummies, sharded_logits, sharded_working + dummies,
+        ])  # fmt: skip
+
+    def gathered(self, counts: list[Floats]) -> Floats:
+        """Parameters that a rank has gathered at once: the widest two layers, one in use and one ahead, and the ends.
+
+        Embedding and head stay gathered from the forward to the backward pass
+        [Zhao 2023, PyTorch FSDP, arXiv:2304.11277, section 3.3].
+        """
+        ends, widest, num_layers = 0.0 * counts[0], 0.0 * counts[0], 0.0 * counts[0]
+        for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
+            parameters = load[0] + load[1]
+            if kind in ENDS:
+                ends = ends + count * parameters
+            else:
+                widest = np.maximum(widest, np.where(count > 0.0, parameters, 0.0))
+                num_layers = num_layers + count
+        return ends + np.minimum(num_layers, 2.0) * widest
+
+    def _widest(self, counts: list[Floats], unreduced_bytes: float) -> tuple[Floats, Floats]:
+        """(logits, working bytes) at the peak, with so many bytes of gradient a parameter of a layer on top.
+
+        The loss and the backward pass of a layer take turns, the larger counts.
+        """
+        logits, working = 0.0 * counts[0], 0.0 * counts[0]
+        for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
+            own = load[5] + (0.0 if kind in ENDS else unreduced_bytes * (load[0] + load[1]))
+            wider = (count > 0.0) & (load[4] + own > logits + working)
+            logits, working = np.where(wider, load[4], logits), np.where(wider, own, working)
+        return logits, working
 
 
 def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Iterator[tuple[Floats, Floats]]:
     """(ranks, loads) of the pipeline ranks that can be the fullest, one candidate of every plan at a time.
 
     A later rank holds no more microbatches, so it can only be the fullest with more layers of some kind.
-    Plans with fewer such ranks repeat their last one. Shapes (plans,) and (6, plans).
+    Plans with fewer such ranks repeat their last one. Shapes (plans,) and (9, plans).
     """
     layers = LayerBytes.of(split, job, stack)
     rows, shape_of = combinations(split, ("pp", "vp"))

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from planner.cost.stage_loads import compute_bytes
 from planner.plan import Plan, PlanGrid
-from planner.work.sharding import gathers_in_forward, num_expert_shards, num_shards, reduces_in_backward
+from planner.work.sharding import gathers_in_backward, num_expert_shards, num_shards, reduces_in_backward
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -31,10 +32,11 @@ class StateBytes:
         """Mixed precision keeps 16-bit weights and an fp32 master copy beside two fp32 Adam moments.
 
         18 bytes a parameter with fp32 gradients [Korthikanti 2022, arXiv:2205.05198, figure 1]; SGD keeps one
-        moment (momentum); fp8 training keeps bf16 weights.
+        moment (momentum); fp8 training keeps bf16 weights. A stack that stores fp32 parameters and casts them
+        where they are used keeps no second copy.
         """
         moments = NUM_MOMENTS[job.optimizer] * DTYPE_BYTES["fp32"]
-        if job.precision == "fp32":
+        if job.precision == "fp32" or stack.fp32_parameters:
             return cls(DTYPE_BYTES["fp32"], DTYPE_BYTES["fp32"], moments)
         gradients = stack.gradient_bytes + stack.gradient_copy_bytes
         return cls(DTYPE_BYTES["bf16"], gradients, DTYPE_BYTES["fp32"] + moments + stack.optimizer_gradient_bytes)
@@ -52,5 +54,15 @@ def state_bytes(
     shared = dense / num_shards(split) + expert / num_expert_shards(split)
     held = dense + expert
     gradients = np.where(reduces_in_backward(split), shared, held)
-    weights = np.where(gathers_in_forward(split), shared, held)
+    weights = np.where(np.equal(split.zero_stage, 3), shared, held)
     return state.weights * weights, state.gradients * gradients, state.optimizer * shared
+
+
+def gathered_bytes(held: Any, at_once: Any, split: Plan | PlanGrid, job: TrainingJob) -> Any:
+    """Bytes of parameters that a rank has gathered from their shards, of `held` parameters in all.
+
+    Those in use `at_once` if the forward pass frees them again, else all of them; none where they are not sharded.
+    [Zhao 2023, PyTorch FSDP, arXiv:2304.11277, section 3.2.1]
+    """
+    gathered = np.where(gathers_in_backward(split), at_once, held)
+    return compute_bytes(job) * np.where(np.equal(split.zero_stage, 3), gathered, 0.0)
