@@ -93,13 +93,12 @@ class Kernels:
         return [self._record(name, gemm, attention, elementwise, pool) for name in names] + [pool]
 
     def _gemm(self, dtype: str) -> dict[str, GemmCurve]:
-        factor = self.published["misaligned"]["factor"]
         curves = {}
         for device, accelerator, part in self._gemm_parts(dtype):
             source = f"{AIC}; {VIDUR}" if "vidur_torch" in part["backend"] else AIC
             curves[device] = fit_gemm(
                 part["m"], part["n"], part["k"], tables.seconds(part), _rates(accelerator, dtype), dtype,
-                Origin(device, DATE, source), weights=tables.equal_weights(part["backend"]), misaligned_factor=factor,
+                Origin(device, DATE, source), weights=tables.equal_weights(part["backend"]), **self._misaligned(),
             )  # fmt: skip
         return curves
 
@@ -154,10 +153,10 @@ class Kernels:
         attention: Mapping[str, Mapping[str, AttentionCurve]],
         elementwise: Mapping[str, ElementwiseCurve],
     ) -> KernelCurves:
-        factor, ratio = self.published["misaligned"]["factor"], self.published["backward"]["ratio"]
+        ratio = self.published["backward"]["ratio"]
         pooled_gemm = {
             dtype: GemmCurve(
-                **mean_of(list(curves.values()), self._gemm_errors(dtype, curves).fit(AIC), misaligned_factor=factor)
+                **mean_of(list(curves.values()), self._gemm_errors(dtype, curves).fit(AIC), **self._misaligned())
             )
             for dtype, curves in gemm.items()
         }
@@ -240,9 +239,16 @@ class Kernels:
     def _sustained(self, name: str) -> dict[str, Sustained]:
         return {dtype: Sustained(**values) for dtype, values in self.published["sustained"].get(name, {}).items()}
 
+    def _misaligned(self) -> dict[str, float]:
+        published = self.published["misaligned"]
+        return {"misaligned_factor": published["factor"], "misaligned_batched_factor": published["batched_factor"]}
+
     def _notes(self) -> str:
         misaligned, backward = self.published["misaligned"], self.published["backward"]
-        return f"misaligned_factor: {misaligned['source']}; backward_ratio: {backward['source']}"
+        return (
+            f"misaligned_factor: {misaligned['source']}; misaligned_batched_factor: {misaligned['batched_source']}; "
+            f"backward_ratio: {backward['source']}"
+        )
 
 
 def _pooled(curves: Mapping[str, Curve]) -> dict[str, Curve]:

@@ -34,6 +34,8 @@ class GemmCurve(Record):
     exponent: Positive = 2.5
     misaligned_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
     """Compute time multiplies by this where n or k is no multiple of 8 (16-byte loads no longer fit)."""
+    misaligned_batched_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    """The same for batched products, as of unfused attention with an odd head: their strides are misaligned too."""
     fit: Fit
 
 

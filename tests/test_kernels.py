@@ -20,6 +20,7 @@ CURVE = GemmCurve(
     inner_seconds=1e-6,
     exponent=2.0,
     misaligned_factor=2.0,
+    misaligned_batched_factor=20.0,
     fit=Fit(machine="none", date="2026", num_points=0, source="a test"),
 )
 OPS: dict[str, Kernel] = {
@@ -44,6 +45,8 @@ def test_a_dimension_that_is_no_multiple_of_8_runs_slower() -> None:
     rates = Rates(1 * TERA, 1000 * TERA)  # nothing but compute
     padded, odd = (gemm_seconds(Gemm(8192.0, vocabulary, 4096.0), CURVE, rates) for vocabulary in (50264.0, 50257.0))
     assert odd / padded == pytest.approx(2.0, rel=1e-3)
+    heads = [gemm_seconds(Gemm(2048.0, 2048.0, dim, batch=64.0), CURVE, rates) / dim for dim in (104.0, 108.0)]
+    assert heads[1] / heads[0] == pytest.approx(20.0, rel=1e-2)
     token_count_is_free = gemm_seconds(Gemm(8191.0, 50264.0, 4096.0), CURVE, rates)
     assert token_count_is_free == pytest.approx(padded, rel=1e-3)
 

@@ -256,3 +256,11 @@ def test_rankings_and_counts() -> None:
     assert confusion([True, False, True], [True, True, False]) == {
         "true_positive": 1, "false_positive": 1, "true_negative": 0, "false_negative": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("hidden", "heads"), [(1024, 16), (4096, 32), (8192, 64)])
+def test_heads_that_no_source_states_have_the_usual_width(hidden: int, heads: int) -> None:
+    run = changed(PAPER[0], model="", hidden=hidden, ffn_hidden=None, heads=None, kv_heads=None, params_b=None)
+    assert getattr(resolve(run).job.model, "num_heads", None) == heads
+    with pytest.raises(Unmodelled, match="heads"):
+        resolve(changed(run, hidden=14400))

@@ -64,7 +64,7 @@ def test_programs_run_the_flops_that_are_priced() -> None:
     curve = devices.kernels.gemm["bf16"].model_copy(
         update={
             "compute_efficiency_fraction": 1.0, "memory_efficiency_fraction": 1e9, "launch_seconds": 0.0,
-            "inner_seconds": 0.0, "misaligned_factor": 1.0,
+            "inner_seconds": 0.0, "misaligned_factor": 1.0, "misaligned_batched_factor": 1.0,
         }
     )  # fmt: skip
     elementwise = devices.kernels.elementwise.model_copy(

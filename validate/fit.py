@@ -92,14 +92,17 @@ def fit_gemm(
     *,
     weights: ArrayLike | None = None,
     misaligned_factor: float = 1.0,
+    misaligned_batched_factor: float = 1.0,
 ) -> GemmCurve:
     """The curve of `planner.cost.kernels.gemm_seconds` for products [m, k] [k, n] that took `seconds` each.
 
-    `misaligned_factor` is carried into the curve, not fitted: tables of aligned shapes cannot tell it.
+    The misaligned factors are carried into the curve, not fitted: tables of aligned shapes cannot tell them.
     Raises ValueError on columns of unequal length, or figures that are not positive and finite.
     """
     columns = _columns(m=m, n=n, k=k, seconds=seconds)
-    fixed: dict[str, Any] = {"misaligned_factor": misaligned_factor}
+    fixed: dict[str, Any] = {
+        "misaligned_factor": misaligned_factor, "misaligned_batched_factor": misaligned_batched_factor,
+    }  # fmt: skip
 
     def predict(parameters: Parameters, rows: Any) -> Floats:
         op = Gemm(columns["m"][rows], columns["n"][rows], columns["k"][rows], dtype=dtype)

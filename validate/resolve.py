@@ -22,7 +22,9 @@ from validate.table import Run
 
 GPT2_VOCABULARY = 50257
 """Assumed where a source names no vocabulary (Radford 2019)."""
-USUAL_HEAD_DIM = 128
+USUAL_HEAD_DIMS = (128, 64)
+NARROW_HIDDEN = 2048
+"""Models narrower than this have heads of 64 where nothing is stated, as every GPT-2 and BERT has, others of 128."""
 LARGEST_VOCABULARY = 300_000
 """A size that a shape of unstated vocabulary does not reach is put down to its vocabulary, up to this."""
 HEAD_DIMS = (64, 128, 192, 256)
@@ -106,7 +108,7 @@ def _shape(run: Run) -> TransformerShape:
     assert run.layers
     assert run.hidden
     assert run.seq_len
-    heads = run.heads or max(1, run.hidden // USUAL_HEAD_DIM)
+    heads = run.heads or _usual_heads(run.hidden, run.tp or 1)
     dense_width = 4 * run.hidden
     moe = None
     if run.num_experts:
@@ -124,6 +126,15 @@ def _shape(run: Run) -> TransformerShape:
             raise Unmodelled("size of a sparse model is not stated, so its shape cannot be checked")
         return shapes[dense_width != 4 * run.hidden]
     return _of_stated_size(run, shapes, run.params_b * GIGA)
+
+
+def _usual_heads(hidden: int, tp: int) -> int:
+    """The number of heads where a source states none; raises Unmodelled if no usual width fits."""
+    dims = USUAL_HEAD_DIMS if hidden >= NARROW_HIDDEN else USUAL_HEAD_DIMS[::-1]
+    for dim in dims:
+        if hidden % (dim * tp) == 0:
+            return hidden // dim
+    raise Unmodelled("number of attention heads is not stated, and no usual head width fits")
 
 
 def _of_stated_size(run: Run, shapes: list[TransformerShape], stated: float) -> TransformerShape:

@@ -78,13 +78,15 @@ class Rates:
 def gemm_seconds(op: Gemm, curve: GemmCurve, rates: Rates) -> Seconds:
     """t = (c**p + m**p)**(1/p) + launches * t0 + t_k * min(k, 4096) / 1024, of all `batch` products together.
 
-    c = F / (e_c * peak), times the misalignment factor where n or k is no multiple of 8; m = bytes / (e_m *
-    bandwidth). The smooth maximum of a roofline [Williams 2009, doi:10.1145/1498765.1498785] with a launch
-    constant and the latency of the serial loop over k; one-tile wave quantisation fits worse than none, and
-    an efficiency that depends on m, n or both is no better on unseen shapes (docs/calibration.md).
+    c = F / (e_c * peak), times the misalignment factor (of single or batched products) where n or k is no
+    multiple of 8; m = bytes / (e_m * bandwidth). The smooth maximum of a roofline [Williams 2009,
+    doi:10.1145/1498765.1498785] with a launch constant and the latency of the serial loop over k; one-tile wave
+    quantisation fits worse than none, and an efficiency that depends on m, n or both is no better on unseen
+    shapes (docs/calibration.md).
     """
     aligned = (np.mod(op.n, _ALIGNMENT) == 0) & (np.mod(op.k, _ALIGNMENT) == 0)
-    slowdown = np.where(aligned, 1.0, curve.misaligned_factor)
+    misaligned = np.where(np.greater(op.batch, 1), curve.misaligned_batched_factor, curve.misaligned_factor)
+    slowdown = np.where(aligned, 1.0, misaligned)
     peak = curve.compute_efficiency_fraction * rates.flops_per_second
     bandwidth = curve.memory_efficiency_fraction * rates.memory_bytes_per_second
     roofline = smooth_max(slowdown * op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
