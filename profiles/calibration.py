@@ -21,6 +21,8 @@ class Fit(Record):
     num_points: int = Field(ge=0)
     held_out_median_error_fraction: NonNegative | None = None
     held_out_p90_error_fraction: NonNegative | None = None
+    left_out_device_median_error_fraction: NonNegative | None = None
+    """On each device, of the curves of its relatives."""
     source: str = Field(min_length=1)
 
 

@@ -23,12 +23,13 @@ from profiles.record import Sourced
 from profiles.residuals import Residuals
 
 if TYPE_CHECKING:
+    from profiles.libraries import LibraryCurves
     from profiles.model import LayerList, TransformerShape
     from profiles.software import SoftwareStack
 
 __all__ = [
-    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "explain", "kernel_curves", "link",
-    "link_curves", "load", "model", "names", "node", "software",
+    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "explain", "kernel_curves",
+    "library_curves", "link", "link_curves", "load", "model", "names", "node", "software",
 ]  # fmt: skip
 
 DATA = Path(__file__).parent / "data"
@@ -105,6 +106,20 @@ def kernel_curves(accelerator: str) -> KernelCurves:
     return _curves(KernelCurves, DATA / "calibration" / "kernels", accelerator, "accelerators", "pool")
 
 
+@cache
+def library_curves(accelerator: str) -> "LibraryCurves":
+    """The kernels of libraries measured on relatives of `accelerator` (its name in the catalog).
+
+    Raises ValueError when none of its family was measured.
+    """
+    from profiles.libraries import LibraryCurves
+
+    for _, path in sorted(_files(DATA / "calibration" / "libraries").items()):
+        if f" {accelerator} = " in read_text(path).partition("\n[")[0]:
+            return _record(LibraryCurves, path)
+    raise ValueError(f"accelerator {accelerator}: no library's kernels were measured on a device of its family")
+
+
 def link_curves(link: str, link_class: str) -> LinkCurves:
     """The collective curves measured over `link`, else those of the pool of its class."""
     return _curves(LinkCurves, DATA / "calibration" / "links", link, "links", f"pool-{link_class}")
@@ -146,7 +161,9 @@ def load(kind: str, name: str) -> Sourced:
         return software(name)
     path = _find(kind, name)
     if kind == "calibration":
-        curves: dict[str, type[Sourced]] = {"kernels": KernelCurves, "links": LinkCurves}
+        from profiles.libraries import LibraryCurves
+
+        curves: dict[str, type[Sourced]] = {"kernels": KernelCurves, "links": LinkCurves, "libraries": LibraryCurves}
         return _record(curves.get(path.parent.name, Residuals), path)
     records: dict[str, type[Sourced]] = {
         "accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link

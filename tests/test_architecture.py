@@ -114,6 +114,7 @@ UNITS = re.compile(
 UNIT_OWNERS = re.compile(r"(Times|Bytes|Seconds)$")
 """Classes whose name says the unit of every field."""
 DIMENSIONLESS = frozenset({
+    "PrefillCurve.half_dim", "Term.log_factors",
     "Attention.passes", "AttentionCurve.half_dim", "Collective.rounds", "Shard.width",
     "SoftwareStack.reserved_over_allocated",
     "SoftwareStack.reserved_p90_over_median", "Tier.oversubscription", "TierSpec.oversubscription",

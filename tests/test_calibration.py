@@ -14,7 +14,7 @@ from profiles.calibration import CollectiveCurve, Fit, GemmCurve, KernelCurves, 
 from profiles.writer import to_toml
 
 FIT = Fit(machine="none", date="2026", num_points=0, source="a test")
-CURVES = [name for name in catalog.names("calibration") if "/" in name]
+CURVES = [name for name in catalog.names("calibration") if name.startswith(("kernels/", "links/"))]
 RECORDS = {name: catalog.load("calibration", name) for name in CURVES}
 KERNELS = {name: record for name, record in RECORDS.items() if isinstance(record, KernelCurves)}
 LINKS = {name: record for name, record in RECORDS.items() if isinstance(record, LinkCurves)}

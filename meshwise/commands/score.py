@@ -13,6 +13,7 @@ class What(StrEnum):
     """Tables that can be scored."""
 
     TRAINING = "training"
+    KERNELS = "kernels"
 
 
 def score(
@@ -25,11 +26,14 @@ def score(
     rows: Annotated[bool, typer.Option("--rows", help="Show every row.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Predict every run of a table and compare, beside the baseline of one constant utilisation.
+    """Predict every run (or kernel) of a table and compare, beside a baseline: one constant utilisation, or
+    datasheet rates.
 
     Rows that cannot be modelled are counted by reason.
     Example: meshwise score training sequence_parallelism_table5
     """
+    if what is not What.TRAINING:
+        return _score_prices(what, table, rows=rows, json=json)
     from meshwise import screen
     from meshwise.tables.score import show_score
     from validate.published import TABLES, published_runs
@@ -43,4 +47,18 @@ def score(
         screen.print_json(board.as_dict())
     else:
         show_score(screen.console(), board)
+    return 0
+
+
+def _score_prices(what: What, table: Path, *, rows: bool, json: bool) -> int:
+    from meshwise import screen
+    from meshwise.tables.prices import show_prices
+    from validate.score_kernels import score_kernels
+
+    with screen.progress() as on_progress:
+        board = score_kernels(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+    if json:
+        screen.print_json(board.as_dict())
+    else:
+        show_prices(screen.console(), board)
     return 0

@@ -5,18 +5,15 @@ Every function broadcasts over the fields of its operation. Launch constants are
 needs to launch is priced where the stack is known.
 """
 
-from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
 
 import numpy as np
 
-from planner.work.ops import Attention, Elementwise, Gemm, GroupedGemm, Kernel, Listed
+from planner.cost.libraries import library_decode_seconds, library_gemm_seconds, library_prefill_seconds
+from planner.cost.roofline import Rates, Seconds, smooth_max
+from planner.work.ops import Attention, DecodeAttention, Elementwise, Gemm, GroupedGemm, Kernel, Listed
 from profiles.calibration import AttentionCurve, ElementwiseCurve, GemmCurve, GroupedGemmCurve
 from profiles.cluster import Cluster
-
-Seconds = Any
-"""A float, or an array of one value a plan."""
 
 _ALIGNMENT = 8
 """Elements of a 16-bit format in one 16-byte load, which fast kernels need of the contiguous dimensions."""
@@ -36,6 +33,8 @@ def kernel_seconds(op: Kernel, cluster: Cluster) -> Seconds:
 
 @kernel_seconds.register
 def _gemm(op: Gemm, cluster: Cluster) -> Seconds:
+    if op.library:
+        return library_gemm_seconds(op, cluster.accelerator)
     return gemm_seconds(op, cluster.kernels.gemm_curve(op.dtype), Rates.of(cluster, op.dtype))
 
 
@@ -46,7 +45,14 @@ def _grouped_gemm(op: GroupedGemm, cluster: Cluster) -> Seconds:
 
 @kernel_seconds.register
 def _attention(op: Attention, cluster: Cluster) -> Seconds:
+    if op.library:
+        return library_prefill_seconds(op, cluster.accelerator)
     return attention_seconds(op, cluster.kernels.attention_curve(op.kernel), Rates.of(cluster, op.dtype))
+
+
+@kernel_seconds.register
+def _decode_attention(op: DecodeAttention, cluster: Cluster) -> Seconds:
+    return library_decode_seconds(op, cluster.accelerator)
 
 
 @kernel_seconds.register
@@ -58,21 +64,6 @@ def _elementwise(op: Elementwise, cluster: Cluster) -> Seconds:
 @kernel_seconds.register
 def _listed(op: Listed, cluster: Cluster) -> Seconds:
     return listed_seconds(op, cluster.kernels.gemm_curve(op.dtype), Rates.of(cluster, op.dtype))
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """The datasheet rates that a curve's fractions multiply."""
-
-    flops_per_second: float
-    memory_bytes_per_second: float
-
-    @classmethod
-    def of(cls, cluster: Cluster, dtype: str) -> "Rates":
-        """The rates of the cluster's accelerator at `dtype`, as far as a training step sustains them."""
-        accelerator = cluster.accelerator
-        peak = accelerator.flops_per_second(dtype) * cluster.kernels.sustained_fraction(dtype)
-        return cls(peak, accelerator.memory_bytes_per_second)
 
 
 def gemm_seconds(op: Gemm, curve: GemmCurve, rates: Rates) -> Seconds:
@@ -142,13 +133,3 @@ def listed_seconds(op: Listed, curve: GemmCurve, rates: Rates) -> Seconds:
     bandwidth = curve.memory_efficiency_fraction * rates.memory_bytes_per_second
     roofline = smooth_max(op.flops / peak, op.num_bytes / bandwidth, curve.exponent)
     return roofline + op.num_launches * curve.launch_seconds
-
-
-def smooth_max(first: Seconds, second: Seconds, exponent: Any) -> Seconds:
-    """(first**p + second**p)**(1/p), written so that neither power under- nor overflows.
-
-    For p -> infinity it is the maximum, for p = 1 the sum; below 1 it exceeds the sum where both are alike.
-    """
-    larger = np.maximum(first, second)
-    ratio = np.minimum(first, second) / np.maximum(larger, np.finfo(float).tiny)
-    return larger * (1.0 + ratio**exponent) ** (1.0 / exponent)

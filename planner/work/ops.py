@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.work.forms import OUTPUT_BYTES, form_of
 from profiles.units import DTYPE_BYTES
 
 Numbers = Any
@@ -27,6 +28,12 @@ class Gemm:
     num_launches: Numbers = 1.0
     extra_bytes: Numbers = 0.0
     """Traffic of each product beside its three matrices, as of adding to an fp32 gradient."""
+    library: str = ""
+    """Whose kernel: "trtllm", "sglang", "vllm", "torch" (`profiles.libraries`); "": the accelerator's own curve."""
+    form: str = ""
+    """How a library's kernel stores its operands (`planner.work.forms`); "": as `dtype`."""
+    cached_fraction: Numbers = 0.0
+    """Share of the weights B that the cache holds already, as when a benchmark repeats one product."""
 
     @property
     def flops(self) -> Numbers:
@@ -36,6 +43,10 @@ class Gemm:
     @property
     def num_bytes(self) -> Numbers:
         """Each matrix moved once, and the extra bytes."""
+        if self.form:
+            form = form_of(self.form)
+            held = form.activation_bytes * self.m * self.k + form.weight_bytes * self.k * self.n
+            return self.batch * (held + OUTPUT_BYTES * self.m * self.n + self.extra_bytes)
         elements = self.m * self.k + self.k * self.n + self.m * self.n
         return self.batch * (DTYPE_BYTES[self.dtype] * elements + self.extra_bytes)
 
@@ -85,7 +96,11 @@ class GroupedGemm:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Fused softmax attention over `batch` sequences of `heads` heads on this rank."""
+    """Fused softmax attention over `batch` sequences of `heads` heads on this rank.
+
+    `key_length` counts every key a sequence has; under a causal mask the queries are its last tokens where a past is
+    stated, and all rows of a mean triangle where not (a rank of a ring sees half the pairs of every block).
+    """
 
     batch: Numbers
     heads: Numbers
@@ -100,23 +115,89 @@ class Attention:
     passes: float = 1.0
     """Times the forward FLOPs: 1 forward; 2.5 backward (five products for two, with the scores again)."""
     num_launches: Numbers = 1.0
+    past_length: Numbers = 0.0
+    """Keys before the first query (earlier chunks of a prompt), part of `key_length`."""
+    window_length: Numbers = None
+    """Keys that a query sees at most, its own among them (sliding-window attention); None: all."""
+    library: str = ""
+    """Whose kernel (`profiles.libraries`); "": the curve of the family `kernel` on the accelerator."""
+    kv_dtype: str = ""
+    """Format of cached keys and values of a library's kernel; "": as `dtype`."""
+
+    @property
+    def num_pairs(self) -> Numbers:
+        """Pairs of a query and a key that count: half of a square under a causal mask, all of its past."""
+        own = self.key_length - self.past_length
+        if self.window_length is None:
+            return self.query_length * (self.past_length + own * (0.5 if self.causal else 1.0))
+        window = np.minimum(self.window_length, self.key_length)
+        if not self.causal:
+            return self.query_length * window
+        growing = np.clip(window - self.past_length, 0.0, self.query_length)  # queries whose window is not yet full
+        return growing * (self.past_length + 0.5 * growing) + (self.query_length - growing) * window
 
     @property
     def flops(self) -> Numbers:
-        """QK' and PV, half of them under a causal mask."""
-        pairs = self.query_length * self.key_length * (0.5 if self.causal else 1.0)
-        return 2.0 * self.passes * self.batch * self.heads * pairs * (self.head_dim + self.value_dim)
+        """QK' and PV of the pairs that count."""
+        return 2.0 * self.passes * self.batch * self.heads * self.num_pairs * (self.head_dim + self.value_dim)
 
     @property
     def num_bytes(self) -> Numbers:
         """Queries, keys, values and outputs moved once a pass."""
         queries = self.query_length * self.heads * (self.head_dim + self.value_dim)
         keys = self.key_length * self.kv_heads * (self.head_dim + self.value_dim)
-        return DTYPE_BYTES[self.dtype] * self.passes * self.batch * (queries + keys)
+        width = DTYPE_BYTES[self.dtype]
+        return self.passes * self.batch * (width * queries + DTYPE_BYTES[self.kv_dtype or self.dtype] * keys)
 
     def backward(self) -> tuple["Attention", ...]:
         """One fused backward kernel of 2.5 times the forward FLOPs (Dao 2022, arXiv:2205.14135)."""
         return (replace(self, passes=2.5 * self.passes),)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeAttention:
+    """Attention of one new token a sequence over its cached context, by a library's kernel."""
+
+    batch: Numbers
+    heads: Numbers
+    kv_heads: Numbers
+    context_length: Numbers
+    """Keys and values read a sequence, the new token's included."""
+    head_dim: Numbers
+    value_dim: Numbers
+    library: str
+    dtype: str = "bf16"
+    kv_dtype: str = "bf16"
+    window_length: Numbers = None
+    """Keys read at most (sliding-window attention); None: all."""
+    num_launches: Numbers = 1.0
+
+    @property
+    def num_keys(self) -> Numbers:
+        """Keys read a sequence."""
+        return (
+            self.context_length if self.window_length is None else np.minimum(self.context_length, self.window_length)
+        )
+
+    @property
+    def kv_bytes(self) -> Numbers:
+        """Keys and values read."""
+        elements = self.batch * self.num_keys * self.kv_heads * (self.head_dim + self.value_dim)
+        return DTYPE_BYTES[self.kv_dtype] * elements
+
+    @property
+    def num_bytes(self) -> Numbers:
+        """Keys and values, queries and outputs, moved once."""
+        return self.kv_bytes + DTYPE_BYTES[self.dtype] * self.batch * self.heads * (self.head_dim + self.value_dim)
+
+    @property
+    def flops(self) -> Numbers:
+        """QK' and PV."""
+        return 2.0 * self.batch * self.heads * self.num_keys * (self.head_dim + self.value_dim)
+
+    def backward(self) -> tuple["DecodeAttention", ...]:
+        """Nothing: no gradient passes through a cache."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +233,7 @@ class Listed:
         return (replace(self, flops=2.0 * self.flops, num_bytes=2.0 * self.num_bytes, num_launches=2.0),)
 
 
-Kernel = Gemm | GroupedGemm | Attention | Elementwise | Listed
+Kernel = Gemm | GroupedGemm | Attention | DecodeAttention | Elementwise | Listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,152 @@
+"""Seconds of the kernels of named libraries: a curve of the device times the surface of its family.
+
+Where a serving or training stack is known to call the kernels of a library, these prices replace the library-blind
+curves of `planner.cost.kernels`. They are rooflines [Williams 2009, doi:10.1145/1498765.1498785] whose constants
+`profiles.libraries` holds. Every function broadcasts over the fields of its operation.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from planner.cost.roofline import Rates, Seconds, smooth_max
+from planner.cost.surfaces import decode_features, gemm_features, prefill_features, surface_factor
+from planner.work.forms import Form, form_of
+from planner.work.ops import Attention, DecodeAttention, Gemm
+from profiles import catalog
+from profiles.accelerator import Accelerator
+from profiles.libraries import DecodeCurve, LibraryCurves, Measured, PrefillCurve, ProductCurve
+
+_SPLIT_INNER = 4096.0
+_INNER_UNIT = 1024.0
+"""Libraries split inner dimensions beyond `_SPLIT_INNER`; `inner_seconds` counts per `_INNER_UNIT`."""
+_USABLE_CACHE = 0.7
+_CACHE_SHARPNESS = 4.0
+"""Keys and values of a size s hit a cache of size c with share 1 / (1 + (s / (0.7 c))**4): other data use it too."""
+_STANDS_IN = ("trtllm", "sglang", "vllm", "torch")
+_Tables = TypeVar("_Tables", ProductCurve, PrefillCurve, DecodeCurve)
+
+
+def library_gemm_seconds(op: Gemm, accelerator: Accelerator) -> Seconds:
+    """Device seconds of a product by the kernel of `op.library` in `op.form` on `accelerator`.
+
+    Raises ValueError when no such kernel was measured on the accelerator's family, or it has no peak for the form.
+    """
+    name = op.form or op.dtype
+    form, table = form_of(name), _measured(_family(accelerator).gemm, op.library, name, accelerator)
+    curve = table.curve(_stand_in(accelerator))
+    rates = Rates(product_peak(accelerator, form), accelerator.memory_bytes_per_second)
+    return product_seconds(op, form, curve, rates) * surface_factor(
+        table.surface, gemm_features(op, _num_cores(accelerator))
+    )
+
+
+def product_seconds(op: Gemm, form: Form, curve: ProductCurve, rates: Rates) -> Seconds:
+    """t = (c**p + m**p)**(1/p) + launches * t0 + t_k * min(k, 4096) / 1024 + q: a smooth roofline [Williams 2009,
+    doi:10.1145/1498765.1498785] with weights partly in the cache and a pass over the activations.
+
+    c = FLOPs / (e_c * peak); m = (bytes - cached weights * (1 - 1 / cache_gain)) / (e_m * bandwidth);
+    q = (2 + activation bytes) m k / (e_q * bandwidth) where the form quantises.
+    """
+    weight_bytes = op.batch * form.weight_bytes * op.k * op.n
+    moved = op.num_bytes - op.cached_fraction * weight_bytes * (1.0 - 1.0 / curve.cache_gain)
+    bandwidth = rates.memory_bytes_per_second
+    roofline = smooth_max(
+        op.flops / (curve.compute_efficiency_fraction * rates.flops_per_second),
+        moved / (curve.memory_efficiency_fraction * bandwidth),
+        curve.exponent,
+    )
+    inner = curve.inner_seconds * np.minimum(op.k, _SPLIT_INNER) / _INNER_UNIT
+    converted = (2.0 + form.activation_bytes) * op.batch * op.m * op.k if form.quantises else 0.0
+    quantisation = converted / (curve.quantisation_efficiency_fraction * bandwidth)
+    return roofline + op.num_launches * curve.launch_seconds + inner + quantisation
+
+
+def product_peak(accelerator: Accelerator, form: Form) -> float:
+    """Datasheet FLOP/s of a form, of 16-bit products where the device has no units for its format.
+
+    Raises ValueError where it has neither.
+    """
+    known = accelerator.peak_flops_per_second
+    return accelerator.flops_per_second(form.dtype if form.dtype in known else "bf16")
+
+
+def library_prefill_seconds(op: Attention, accelerator: Accelerator) -> Seconds:
+    """Device seconds of attention over new tokens by the kernel of `op.library` on `accelerator`.
+
+    Raises ValueError when no such kernel was measured on the accelerator's family.
+    """
+    name = f"{op.dtype}/{op.kv_dtype or op.dtype}"
+    table = _measured(_family(accelerator).prefill, op.library, name, accelerator)
+    rates = Rates(accelerator.flops_per_second("bf16"), accelerator.memory_bytes_per_second)
+    price = prefill_seconds(op, table.curve(_stand_in(accelerator)), rates)
+    return price * surface_factor(table.surface, prefill_features(op))
+
+
+def prefill_seconds(op: Attention, curve: PrefillCurve, rates: Rates) -> Seconds:
+    """t = F / (e * peak) * (1 + half_length / s) * (1 + half_dim / d) + bytes / (e_m * bandwidth) + launches * t0.
+
+    s is twice the mean keys of a query: the sequence where it has no past. The peak is that of 16-bit products in
+    every format: softmax bounds the rest [Shah 2024, arXiv:2407.08608, section 3.3]. Backward kernels are not priced.
+    """
+    length = 2.0 * op.num_pairs / op.query_length
+    mean_dim = 0.5 * (op.head_dim + op.value_dim)
+    ramp = (1.0 + curve.half_length / length) * (1.0 + curve.half_dim / mean_dim)
+    compute = op.flops / (curve.compute_efficiency_fraction * rates.flops_per_second) * ramp
+    memory = op.num_bytes / (curve.memory_efficiency_fraction * rates.memory_bytes_per_second)
+    return compute + memory + op.num_launches * curve.launch_seconds
+
+
+def library_decode_seconds(op: DecodeAttention, accelerator: Accelerator) -> Seconds:
+    """Device seconds of one decoded token a sequence by the kernel of `op.library` on `accelerator`.
+
+    Raises ValueError when no such kernel was measured on the accelerator's family.
+    """
+    table = _measured(_family(accelerator).decode, op.library, f"{op.dtype}/{op.kv_dtype}", accelerator)
+    price = decode_seconds(op, table.curve(_stand_in(accelerator)), accelerator)
+    return price * surface_factor(table.surface, decode_features(op))
+
+
+def decode_seconds(op: DecodeAttention, curve: DecodeCurve, accelerator: Accelerator) -> Seconds:
+    """t = ((launches * t0)**p + w**p)**(1/p), w = bytes / (e_m * bandwidth) + fixed seconds of every head.
+
+    The memory side of a roofline [Williams 2009]: keys and values that fit the cache come `cache_gain` times as
+    fast, and pages are read whole [Kwon 2023, arXiv:2309.06180, section 4.1].
+    """
+    pages = op.kv_bytes * (1.0 + curve.num_extra_tokens / op.num_keys)
+    size = pages / (_USABLE_CACHE * cache_bytes(accelerator))
+    hits = 1.0 / (1.0 + size**_CACHE_SHARPNESS)
+    rest = op.num_bytes - op.kv_bytes
+    moved = pages * (1.0 - hits * (1.0 - 1.0 / curve.cache_gain)) + rest
+    work = moved / (curve.memory_efficiency_fraction * accelerator.memory_bytes_per_second)
+    work = work + op.batch * (op.heads * curve.head_seconds + op.kv_heads * curve.kv_head_seconds)
+    return smooth_max(work, op.num_launches * curve.launch_seconds, curve.exponent)
+
+
+def cache_bytes(accelerator: Accelerator) -> float:
+    """The last-level cache; one byte where the record states none, which nothing fits."""
+    return accelerator.cache_bytes or 1.0
+
+
+def _num_cores(accelerator: Accelerator) -> float:
+    return float(accelerator.num_cores or 1)
+
+
+def _family(accelerator: Accelerator) -> LibraryCurves:
+    return catalog.library_curves(accelerator.name)
+
+
+def _stand_in(accelerator: Accelerator) -> str:
+    return _family(accelerator).accelerators[accelerator.name]
+
+
+def _measured(
+    tables: Mapping[str, Measured[_Tables]], library: str, form: str, accelerator: Accelerator
+) -> Measured[_Tables]:
+    """The table of `form` by `library`, or by the library measured that is most like it."""
+    for candidate in (library, *_STANDS_IN):
+        if f"{candidate} {form}" in tables:
+            return tables[f"{candidate} {form}"]
+    known = ", ".join(sorted({name.split(" ", 1)[1] for name in tables})) or "none"
+    raise ValueError(f"form: no kernel of form {form!r} was measured on a relative of {accelerator.name}; {known} were")
