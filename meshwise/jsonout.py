@@ -18,6 +18,7 @@ from planner.plan import PLAN_FIELDS, Plan
 
 if TYPE_CHECKING:
     from meshwise.asking import Explanation
+    from meshwise.export.registry import Exported, Target
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
@@ -119,6 +120,18 @@ def _sensitivity(found: "Sensitivity") -> dict[str, Any]:
             }
             for effect in found.effects
         ],
+    }
+
+
+def export(question: Question, plan: Plan, target: "Target", exported: "Exported") -> dict[str, Any]:
+    """The document of `export --json`."""
+    return {
+        "job": job(question),
+        "plan": plan_fields(plan),
+        "target": target.name,
+        "release": target.release,
+        "text": exported.text,
+        "notes": list(exported.notes),
     }
 
 

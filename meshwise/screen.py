@@ -32,6 +32,11 @@ def say_error(sentence: str) -> None:
     sys.stderr.write(f"meshwise: {' '.join(sentence.split())}\n")
 
 
+def say(sentence: str) -> None:
+    """A remark on stderr, beside an answer that goes into a file or a pipe."""
+    sys.stderr.write(f"{' '.join(sentence.split())}\n")
+
+
 def print_json(document: dict[str, Any]) -> None:
     """One JSON object on stdout, headed by the version of its keys (docs/json.md)."""
     sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, allow_nan=False) + "\n")

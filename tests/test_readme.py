@@ -17,7 +17,7 @@ from tests.conftest import normalise
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CONSOLE = re.compile(r"```console\n\$ meshwise (.*)\n((?:.*\n)*?)```\n")
-COMMANDS = re.compile(r"^ *(?:\S.*&& )?meshwise ((?:plan|estimate|simulate|score|profiles) .*)$", re.MULTILINE)
+COMMANDS = re.compile(r"^ *(?:\S.*&& )?meshwise ((?:plan|estimate|simulate|score|profiles|export) .*)$", re.MULTILINE)
 DOCUMENTS = (README, ROOT / "docs" / "cli.md", ROOT / "CONTRIBUTING.md")
 
 
@@ -88,6 +88,7 @@ JSON_COMMANDS = (
     ("plan", "--model", "llama3.1-405b", "--cluster", "a10"),
     ("simulate", *JOB, "--pp", "2"),
     ("score", "training", "sequence_parallelism_table5", "--rows"),
+    ("export", *JOB, "--to", "megatron"),
     ("profiles", "list"),
     ("profiles", "check", os.fspath(ROOT / "profiles" / "data" / "models" / "gpt2.toml")),
 )

@@ -1,0 +1,208 @@
+"""Arguments of Megatron-LM's pretrain_gpt.py, as a shell array to be sourced.
+
+Names: NVIDIA/Megatron-LM, megatron/training/arguments.py and the dataclasses it makes arguments of
+(TransformerConfig, ModelParallelConfig, TrainingConfig, DistributedInitConfig), as of the release below.
+"""
+
+from itertools import groupby
+
+from meshwise.export.registry import Exported, refuse, target
+from meshwise.jobfile import Question
+from planner.plan import Plan, Recompute
+from planner.work.layers import num_blocks
+from profiles.model import LatentAttention, LayerList, MixtureOfExperts, TransformerShape
+from profiles.workload import TrainingJob
+
+RELEASE = "core_v0.19.0 (5be9626)"
+NAME = "megatron"
+_FIELDS = (
+    "dp", "tp", "pp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "vp", "micro_batch", "schedule", "recompute",
+    "sequence_parallel", "zero_stage", "dp_replicate",
+)  # fmt: skip
+_RECOMPUTE = {
+    Recompute.NONE: (),
+    Recompute.SELECTIVE: ("--recompute-granularity selective",),
+    Recompute.FULL: ("--recompute-granularity full", "--recompute-method uniform", "--recompute-num-layers 1"),
+}
+_PRECISION = {"fp32": (), "bf16": ("--bf16",), "fp16": ("--fp16",), "fp8": ("--bf16", "--fp8-format hybrid")}
+_SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
+
+Arguments = list[str]
+
+
+@target(NAME, release=RELEASE, ending=".sh", fields=_FIELDS)
+def write(plan: Plan, question: Question) -> Exported:
+    """The model, the batch and the split as arguments."""
+    job, model = question.job, question.job.model
+    if isinstance(model, LayerList) or not model.causal or model.num_encoder_layers:
+        refuse(NAME, f"(pretrain_gpt.py) trains decoder-only language models, which {model.name} is not")
+    groups = {
+        "model": _model(model),
+        "experts": _experts(model, plan),
+        "batch and precision": _batch(job, plan),
+        "split": [*_split(plan, model), *_context(plan), *_pipeline(plan, model)],
+        "sharding and overlap": _sharding(plan, question),
+        "recomputation": _recompute(plan),
+    }
+    lines = [
+        f"# {model.name} on {plan.num_ranks} devices: {plan}",
+        f"# Arguments of pretrain_gpt.py, Megatron-LM {RELEASE}. Source this file, then:",
+        f'#   torchrun ... pretrain_gpt.py "${{MEGATRON_ARGS[@]}}" ...   ({plan.num_ranks} processes)',
+        "MEGATRON_ARGS=(",
+    ]
+    for title, arguments in groups.items():
+        if arguments:
+            lines += [f"  # {title}", *(f"  {argument}" for argument in arguments)]
+    return Exported("\n".join([*lines, ")"]) + "\n", _notes(plan, model))
+
+
+def _model(model: TransformerShape) -> Arguments:
+    if model.norms_per_layer != 2:
+        refuse(NAME, f"has two norms a layer, but {model.name} has {model.norms_per_layer}")
+    if model.linear_bias and not model.qkv_bias:
+        refuse(NAME, f"has no model with biases on all linear layers but query, key and value, as {model.name} has")
+    arguments = [
+        f"--num-layers {model.num_layers}",
+        f"--hidden-size {model.hidden_size}",
+        f"--ffn-hidden-size {model.ffn_size}",
+        f"--num-attention-heads {model.num_heads}",
+        f"--normalization {'RMSNorm' if model.norm == 'rms_norm' else 'LayerNorm'}",
+        f"--position-embedding-type {'learned_absolute' if model.num_learned_positions else 'rope'}",
+    ]
+    if model.mla:
+        arguments += _latent_attention(model.mla)
+    else:
+        arguments += [f"--kv-channels {model.head_dim}"]
+        if model.num_kv_heads != model.num_heads:
+            arguments += ["--group-query-attention", f"--num-query-groups {model.num_kv_heads}"]
+    switches = {
+        "--swiglu": model.gated_ffn,
+        "--disable-bias-linear": not model.linear_bias,
+        "--add-qkv-bias": model.qkv_bias and not model.linear_bias,
+        "--qk-layernorm": model.qk_norm,
+        "--untie-embeddings-and-output-weights": not model.tied_embeddings,
+    }
+    return [*arguments, *(name for name, wanted in switches.items() if wanted)]
+
+
+def _latent_attention(mla: LatentAttention) -> Arguments:
+    queries = [f"--q-lora-rank {mla.q_lora_rank}"] if mla.q_lora_rank else []
+    return [
+        "--multi-latent-attention",
+        *queries,
+        f"--kv-lora-rank {mla.kv_lora_rank}",
+        f"--qk-head-dim {mla.qk_nope_head_dim}",
+        f"--qk-pos-emb-head-dim {mla.qk_rope_head_dim}",
+        f"--v-head-dim {mla.v_head_dim}",
+    ]
+
+
+def _experts(model: TransformerShape, plan: Plan) -> Arguments:
+    moe: MixtureOfExperts | None = model.moe
+    if moe is None:
+        return []
+    if plan.tp > 1 and not plan.sequence_parallel:
+        refuse(NAME, "trains experts beside tensor parallelism only with sequence_parallel; set it")
+    runs = [(int(sparse), len(list(run))) for sparse, run in groupby(model.is_sparse_layer)]
+    pattern = "+".join(f"[{sparse}]*{count}" for sparse, count in runs)
+    arguments = [
+        f"--num-experts {moe.num_experts}",
+        f"--moe-router-topk {moe.top_k}",
+        f"--moe-ffn-hidden-size {moe.expert_ffn_size}",
+        f"--moe-layer-freq '({pattern})'",
+        "--moe-grouped-gemm",
+        "--moe-token-dispatcher-type alltoall",
+        f"--expert-model-parallel-size {plan.ep}",
+        f"--expert-tensor-parallel-size {plan.etp}",
+    ]
+    if moe.shared_width:
+        arguments.append(f"--moe-shared-expert-intermediate-size {moe.shared_width}")
+    return arguments
+
+
+def _batch(job: TrainingJob, plan: Plan) -> Arguments:
+    return [
+        f"--micro-batch-size {plan.micro_batch}",
+        f"--global-batch-size {job.global_batch}",
+        f"--seq-length {job.sequence_length}",
+        f"--max-position-embeddings {job.sequence_length}",
+        *_PRECISION[job.precision],
+        f"--optimizer {job.optimizer}",
+    ]
+
+
+def _split(plan: Plan, model: TransformerShape) -> Arguments:
+    if model.sliding_window:
+        refuse(NAME, f"is not written for sliding windows, as those of {model.name}")
+    return [
+        f"--tensor-model-parallel-size {plan.tp}",
+        f"--pipeline-model-parallel-size {plan.pp}",
+        f"--context-parallel-size {plan.cp}",
+        *(["--sequence-parallel"] if plan.sequence_parallel else []),
+    ]
+
+
+def _context(plan: Plan) -> Arguments:
+    if plan.cp == 1:
+        return []
+    if plan.cp_gather:
+        if plan.cp_a2a > 1:
+            refuse(NAME, "either gathers keys or trades heads by all-to-all; use cp_gather or cp_a2a alone")
+        return ["--cp-comm-type allgather"]
+    if plan.cp_a2a == 1:
+        return ["--cp-comm-type p2p"]
+    if plan.cp_a2a == plan.cp:
+        return ["--cp-comm-type a2a"]
+    return [
+        "--cp-comm-type a2a+p2p",
+        f"--hierarchical-context-parallel-sizes {plan.cp_a2a} {plan.cp // plan.cp_a2a}",
+    ]
+
+
+def _pipeline(plan: Plan, model: TransformerShape) -> Arguments:
+    """Virtual stages, and embedding and head counted as layers where that makes the stages even."""
+    if plan.schedule not in ("1f1b", "interleaved"):
+        refuse(NAME, f"runs the schedules 1f1b and interleaved, not {plan.schedule}")
+    chunks, blocks = plan.pp * plan.vp, num_blocks(model)
+    ends = blocks % chunks != 0
+    if ends and (blocks + 2) % chunks:
+        refuse(NAME, f"deals layers out evenly, and pp*vp={chunks} divides neither {blocks} nor {blocks + 2} layers")
+    virtual = [f"--num-virtual-stages-per-pipeline-rank {plan.vp}"] if plan.vp > 1 else []
+    counted = ["--account-for-embedding-in-pipeline-split", "--account-for-loss-in-pipeline-split"]
+    return [*virtual, *(counted if ends else [])]
+
+
+def _sharding(plan: Plan, question: Question) -> Arguments:
+    if plan.dp * plan.cp == 1:
+        return []
+    overlap = question.stack.dp_overlap
+    arguments = ["--overlap-grad-reduce"] if overlap else []
+    if plan.zero_stage == 0:
+        return arguments
+    arguments += ["--use-distributed-optimizer", *(["--overlap-param-gather"] if overlap else [])]
+    if plan.zero_stage >= 2:
+        arguments += [
+            "--use-megatron-fsdp",
+            f"--data-parallel-sharding-strategy {_SHARDING[plan.zero_stage]}",
+            "--ckpt-format fsdp_dtensor",
+        ]
+    if plan.dp_replicate > 1:
+        arguments.append(f"--num-distributed-optimizer-instances {plan.dp_replicate}")
+    return arguments
+
+
+def _recompute(plan: Plan) -> Arguments:
+    if plan.recompute not in _RECOMPUTE:
+        refuse(NAME, f"is not written for recompute={plan.recompute.name.lower()}; use none, selective or full")
+    return list(_RECOMPUTE[plan.recompute])
+
+
+def _notes(plan: Plan, model: TransformerShape) -> tuple[str, ...]:
+    notes = ["data, tokenizer, learning rate and checkpoints are left to you"]
+    if model.gated_ffn:
+        notes.append("--swiglu gates with SiLU; a model that gates with GELU needs its own switch")
+    if plan.tp > 1 and plan.zero_stage < 2:
+        notes.append("before Blackwell, tensor parallelism overlaps best with CUDA_DEVICE_MAX_CONNECTIONS=1")
+    if plan.zero_stage >= 2:
+        notes.append("Megatron-FSDP refuses CUDA_DEVICE_MAX_CONNECTIONS=1; leave it unset")
+    return tuple(notes)
