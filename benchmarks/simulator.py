@@ -33,7 +33,13 @@ def main() -> None:
     lowered = time.perf_counter()
     prices = price_program(program, cluster, stack)
     priced = time.perf_counter()
-    simulation = simulate(program, prices, dp_overlap=stack.dp_overlap, pp_overlap=stack.pp_overlap)
+    simulation = simulate(
+        program,
+        prices,
+        dp_overlap=stack.dp_overlap,
+        pp_overlap=stack.pp_overlap,
+        dp_contention_fraction=stack.dp_contention_fraction,
+    )
     played = time.perf_counter()
     num_actions = sum(len(actions) for actions in program.ranks)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else KIB)

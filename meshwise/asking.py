@@ -134,7 +134,13 @@ def play(question: Question, plan: Plan) -> "Simulation":
 
     program = lower(plan, question.job, question.stack)
     prices = price_program(program, question.cluster, question.stack)
-    return simulate(program, prices, dp_overlap=question.stack.dp_overlap, pp_overlap=question.stack.pp_overlap)
+    return simulate(
+        program,
+        prices,
+        dp_overlap=question.stack.dp_overlap,
+        pp_overlap=question.stack.pp_overlap,
+        dp_contention_fraction=question.stack.dp_contention_fraction,
+    )
 
 
 def played_breakdown(question: Question, plan: Plan) -> Breakdown:

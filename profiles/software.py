@@ -28,6 +28,9 @@ class SoftwareStack(Sourced):
     """Share of tensor-parallel communication that no compute hides."""
     dp_overlap: bool = True
     """Gradient reduction runs beside the backward pass (and parameter gathers beside the forward pass)."""
+    dp_contention_fraction: Fraction = 0.0
+    """Share of its rate that compute loses while data-parallel messages run beside it, for the multiprocessors and
+    the memory bandwidth they take; 1 is no effective overlap."""
     pp_overlap: bool = True
     """Sends and receives between stages run beside compute."""
     p2p_scatter_gather: bool = True

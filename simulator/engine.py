@@ -57,6 +57,7 @@ def simulate(
     *,
     dp_overlap: bool,
     pp_overlap: bool,
+    dp_contention_fraction: float = 0.0,
     jitter_fraction: float = 0.0,
     generator: np.random.Generator | None = None,
 ) -> Simulation:
@@ -71,14 +72,20 @@ def simulate(
     forwards of the next, that is at the start of this one. Without it gradients are reduced after the rank's
     last backward and parameters gathered after its optimizer step, beside nothing.
 
+    A forward or backward whose price has `layers` runs through them: each waits for its gather, which starts with
+    the layer before it, and its reduction starts when it ends and the reduction before has ended.
+
+    `dp_contention_fraction`: what compute loses of its rate while a dp message runs beside it. The loss is played,
+    and counted, as a wait for the message. All of it without `dp_overlap`.
+
     `jitter_fraction`: every action's seconds are multiplied by a log-normal draw of mean 1 and this standard
     deviation of the logarithm, from `generator`.
 
     Raises ValueError for a missing or impossible price, jitter without a generator and a program that deadlocks.
     """
-    clock = _Clock(pp_overlap)
+    clock = _Clock(pp_overlap, dp_contention_fraction if dp_overlap else 1.0)
     seconds = _action_seconds(program, prices, jitter_fraction, generator)
-    ranks = [_Rank(rank, program, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
+    ranks = [_Rank(rank, program, prices, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
     for rank in ranks:
         rank.peers = ranks
         clock.start(rank)
@@ -167,9 +174,9 @@ class _Message:
 class _Clock(simpy.Environment):
     """The simulation's time, and the messages between its ranks."""
 
-    def __init__(self, pp_overlap: bool) -> None:
+    def __init__(self, pp_overlap: bool, contention: float) -> None:
         super().__init__()
-        self.pp_overlap = pp_overlap
+        self.pp_overlap, self.contention = pp_overlap, contention
         self.sent: dict[Action, _Message] = {}
         self.waiting: dict[Action, simpy.Event] = {}
         """Receivers that wait for a send, by the send."""
@@ -187,16 +194,22 @@ class _Clock(simpy.Environment):
 class _Rank:
     """One pipeline rank: its compute stream is a SimPy process, its network streams are when they are next free."""
 
-    def __init__(self, rank: int, program: StepProgram, seconds: list[float], clock: _Clock, dp_overlap: bool) -> None:
+    def __init__(
+        self, rank: int, program: StepProgram, prices: Prices, seconds: list[float], clock: _Clock, dp_overlap: bool
+    ) -> None:
+        self.prices = prices
         self.rank, self.actions, self.seconds = rank, program.ranks[rank], seconds
         self.num_buckets = program.num_gradient_buckets
         self.clock, self.dp_overlap = clock, dp_overlap
         self.peers: list[_Rank] = []
         self.recorders = {stream: _Recorder() for stream in Stream}
         self.send_free = self.receive_free = 0.0
-        self.last_backward: dict[int, tuple[float, float]] = {}
-        self.not_before: dict[int, float] = {}
-        """When a chunk's parameters allow its first forward."""
+        self.reduction: dict[int, int] = {}
+        """Of a backward that is its chunk's last, the index of the reduction behind it."""
+        if dp_overlap:
+            self.reduction = _last_backwards(self.actions)
+        self.arrivals: dict[int, list[float]] = {}
+        """Of a chunk whose first forward is to come, when each bucket of its parameters is there."""
         self.unreduced: list[int] = []
         """Reductions put off until the last backward."""
         self.waiting_for: Action | None = None
@@ -217,19 +230,20 @@ class _Rank:
         for index, action in enumerate(self.actions):
             match action.kind:
                 case Kind.FORWARD:
-                    if self.not_before:
-                        yield from self._wait_until(self.not_before.pop(action.chunk, 0.0))
-                    yield from self._compute(index)
+                    if action.chunk in self.arrivals:
+                        yield from self._run_gathered(index, self.arrivals.pop(action.chunk))
+                    else:
+                        yield from self._run_layers(index)
+                case Kind.BACKWARD if index in self.reduction:
+                    yield from self._run_buckets(index, self.reduction[index])
                 case Kind.BACKWARD:
-                    start = self.clock.now
-                    yield from self._compute(index)
-                    self.last_backward[action.chunk] = (start, self.clock.now)
+                    yield from self._run_layers(index)
                 case Kind.SEND_FORWARD | Kind.SEND_BACKWARD:
                     self._send(index, action)
                 case Kind.RECV_FORWARD | Kind.RECV_BACKWARD:
                     yield from self._receive(index, action)
-                case Kind.REDUCE_GRADIENTS:
-                    self._reduce(index, action.chunk)
+                case Kind.REDUCE_GRADIENTS if not self.dp_overlap:
+                    self.unreduced.append(index)
                 case Kind.OPTIMIZER:
                     yield from self._finish_reductions()
                     yield from self._compute(index)
@@ -241,10 +255,65 @@ class _Rank:
         if time > self.clock.now:
             yield self.clock.timeout(time - self.clock.now)
 
-    def _compute(self, index: int) -> Iterator[simpy.Event]:
-        start = self.clock.now
-        yield self.clock.timeout(self.seconds[index])
-        self.recorders[Stream.COMPUTE].add(index, start, self.clock.now)
+    def _compute(self, index: int, fraction: float = 1.0) -> Iterator[simpy.Event]:
+        """A share of an action, beside whatever dp messages are under way; no other starts before it ends."""
+        start, seconds = self.clock.now, fraction * self.seconds[index]
+        lost = self._lost_seconds(seconds)
+        yield self.clock.timeout(seconds + lost)
+        self.recorders[Stream.COMPUTE].add(index, start + lost, self.clock.now)
+
+    def _lost_seconds(self, seconds: float) -> float:
+        """What `seconds` of compute from now on lose to the dp messages beside them."""
+        contention = self.clock.contention
+        beside = max(self.recorders[Stream.DP].free - self.clock.now, 0.0)
+        if contention < 1.0:
+            beside = min(beside, seconds / (1.0 - contention))
+        return contention * beside
+
+    def _run_layers(self, index: int, reduction: int | None = None) -> Iterator[simpy.Event]:
+        """An action layer by layer, each gathered while the one before it runs; `reduction` is cut into buckets."""
+        action, dp = self.actions[index], self.recorders[Stream.DP]
+        layers = self.prices[action.kind, action.chunk].layers
+        if not layers:
+            yield from self._compute(index)
+            return
+        reduced = 0.0
+        arrived = self._post(index, layers[0].gather_seconds)
+        for layer, following in zip(layers, (*layers[1:], None), strict=True):
+            yield from self._wait_until(arrived)
+            arrived = self._post(index, following.gather_seconds) if following else 0.0
+            yield from self._compute(index, layer.compute_fraction)
+            yield from self._wait_until(reduced)
+            reduced = self._post(index, layer.reduce_seconds)
+            if reduction is not None:
+                self._post(reduction, self.seconds[reduction] / len(layers))
+        yield from self._wait_until(dp.free)
+
+    def _run_gathered(self, index: int, arrivals: list[float]) -> Iterator[simpy.Event]:
+        """The first forward of a chunk, share by share as the buckets of its parameters arrive."""
+        for arrival in arrivals:
+            yield from self._wait_until(arrival)
+            yield from self._compute(index, 1.0 / len(arrivals))
+
+    def _post(self, index: int, seconds: float) -> float:
+        """Queue a dp message now; returns when it ends (now if there is none)."""
+        if seconds <= 0.0:
+            return self.clock.now
+        dp = self.recorders[Stream.DP]
+        start = max(self.clock.now, dp.free)
+        dp.add(index, start, start + seconds)
+        return dp.free
+
+    def _run_buckets(self, index: int, reduction: int) -> Iterator[simpy.Event]:
+        """The last backward of a chunk; its gradients are reduced bucket by bucket as they are made."""
+        action, chunk = self.actions[index], self.actions[index].chunk
+        if self.prices[action.kind, chunk].layers:
+            yield from self._run_layers(index, reduction)
+            return
+        num_buckets = self.num_buckets[chunk] if self.num_buckets else 1
+        for _ in range(num_buckets):
+            yield from self._compute(index, 1.0 / num_buckets)
+            self._post(reduction, self.seconds[reduction] / num_buckets)
 
     def _communicate(self, index: int) -> Iterator[simpy.Event]:
         """A dp message beside nothing."""
@@ -281,17 +350,6 @@ class _Rank:
         self.recorders[Stream.PP_RECEIVE].add(index, message.start, arrival)
         yield from self._wait_until(arrival)
 
-    def _reduce(self, index: int, chunk: int) -> None:
-        if not self.dp_overlap:
-            self.unreduced.append(index)
-            return
-        num_buckets = self.num_buckets[chunk] if self.num_buckets else 1
-        start, end = self.last_backward[chunk]
-        dp = self.recorders[Stream.DP]
-        for bucket in range(1, num_buckets + 1):
-            begin = max(start + bucket / num_buckets * (end - start), dp.free)
-            dp.add(index, begin, begin + self.seconds[index] / num_buckets)
-
     def _finish_reductions(self) -> Iterator[simpy.Event]:
         for index in self.unreduced:
             yield from self._communicate(index)
@@ -299,16 +357,21 @@ class _Rank:
         yield from self._wait_until(self.recorders[Stream.DP].free)
 
     def _gather_early(self) -> None:
-        """Gather at the start, bucket by bucket: bucket i must be there at i / n of the chunk's first forward."""
-        dp = self.recorders[Stream.DP]
-        forwards = {
-            action.chunk: index for index, action in reversed(list(enumerate(self.actions)))
-            if action.kind is Kind.FORWARD
-        }  # fmt: skip
+        """Gather at the start, bucket by bucket; the shares of a chunk's first forward wait for theirs."""
         for index, action in enumerate(self.actions):
             if action.kind is Kind.GATHER_PARAMETERS:
                 num_buckets = self.num_buckets[action.chunk] if self.num_buckets else 1
-                start, seconds = dp.free, self.seconds[index]
-                covered = self.seconds[forwards[action.chunk]] * (1.0 - 1.0 / num_buckets)
-                dp.add(index, start, start + seconds)
-                self.not_before[action.chunk] = start + max(seconds / num_buckets, seconds - covered)
+                share = self.seconds[index] / num_buckets
+                self.arrivals[action.chunk] = [self._post(index, share) for _ in range(num_buckets)]
+
+
+def _last_backwards(actions: tuple[Action, ...]) -> dict[int, int]:
+    """Index of every backward that a reduction of its chunk follows -> index of that reduction."""
+    latest: dict[int, int] = {}
+    found: dict[int, int] = {}
+    for index, action in enumerate(actions):
+        if action.kind is Kind.BACKWARD:
+            latest[action.chunk] = index
+        elif action.kind is Kind.REDUCE_GRADIENTS:
+            found[latest[action.chunk]] = index
+    return found

@@ -35,12 +35,32 @@ class Stream(IntEnum):
         return ("compute", "pp send", "pp receive", "dp")[self]
 
 
+class LayerPrice(Protocol):
+    """One layer of a forward or backward that carries messages layer by layer."""
+
+    @property
+    def compute_fraction(self) -> float:
+        """Its share of the action's seconds."""
+
+    @property
+    def gather_seconds(self) -> float:
+        """Message it waits for."""
+
+    @property
+    def reduce_seconds(self) -> float:
+        """Message it makes."""
+
+
 class Price(Protocol):
     """Seconds of one action, and the parts of a `Breakdown` they fall into (part name -> seconds)."""
 
     @property
     def total_seconds(self) -> float:
         """The sum of the parts."""
+
+    @property
+    def layers(self) -> Sequence[LayerPrice]:
+        """Its layers in the order they run, where they carry messages of their own."""
 
     def parts(self) -> Mapping[str, float]:
         """Part name -> seconds, in the order they run."""

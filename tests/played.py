@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from planner.cost.layered import LayerPrice
 from planner.plan import Plan
 from planner.work.program import Kind, StepProgram, build_actions
 from simulator.engine import Simulation, simulate
@@ -16,6 +17,7 @@ class Parts:
     """A price given by its parts."""
 
     seconds: dict[str, float]
+    layers: tuple[LayerPrice, ...] = ()
 
     @property
     def total_seconds(self) -> float:

@@ -110,7 +110,7 @@ def test_a_gather_that_overlaps_delays_the_first_forward(gather: float, late: fl
     """By its first bucket (gather / 4), or by what the forward of 1 s cannot hide of it (gather - 3 / 4)."""
     table = prices([1.0], [2.0], gather=gather)
     played = simulate(one_rank(zero_stage=1), table, dp_overlap=True, pp_overlap=True)
-    assert track(played, 0, Stream.COMPUTE).start_seconds[0] == pytest.approx(late)
+    assert track(played, 0, Stream.COMPUTE).start_seconds[0] == pytest.approx(gather / 4)
     assert played.step_seconds == pytest.approx(12.0 + late)
     assert played.breakdown.dp_seconds == pytest.approx(late)
 

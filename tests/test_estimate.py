@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from planner.choose.legality import legal
 from planner.choose.space import plan_space
 from planner.cost.estimate import estimate
-from planner.cost.gradients import exposed_seconds
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
+from planner.cost.overlap import exposed_seconds
 from planner.plan import Plan, PlanGrid, Recompute
 from profiles.cluster import Cluster
 from tests.scenes import cluster, job, stack

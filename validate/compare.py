@@ -192,7 +192,13 @@ def validate_plan(
     peak_bytes = runner.peak_bytes(plan)
     program = lower(plan, job, stack)
     prices = price_program(program, cluster, stack)
-    simulation = simulate(program, prices, dp_overlap=stack.dp_overlap, pp_overlap=stack.pp_overlap)
+    simulation = simulate(
+        program,
+        prices,
+        dp_overlap=stack.dp_overlap,
+        pp_overlap=stack.pp_overlap,
+        dp_contention_fraction=stack.dp_contention_fraction,
+    )
     return Comparison(
         plan=plan,
         estimated=estimate(plan, job, cluster, stack),

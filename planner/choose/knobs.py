@@ -143,9 +143,25 @@ def _recompute(at: Setting) -> Iterable[Choice]:
     return ((int(policy),) for policy in Recompute)
 
 
-@knob("zero_stage")
-def _zero_stage(at: Setting) -> Iterable[Choice]:
-    return ((stage,) for stage in ((0, 1) if at.replicas > 1 else (0,)))
+@knob("zero_stage", "reshard_after_forward", "dp_replicate")
+def _sharding(at: Setting) -> Iterable[Choice]:
+    """Nothing, the optimizer, or everything; over all replicas, or everything within a node.
+
+    Under a pipeline, parameters that stay gathered take the time and nearly the memory of a sharded optimizer.
+    """
+    yield 0, 1, 1
+    if at.replicas == 1:
+        return
+    yield 1, 1, 1
+    dp, is_one_stage = at.split.dp, at.split.pp == 1
+    if is_one_stage:
+        yield from ((3, 1, 1), (3, 0, 1))
+        nodes = at.split.tp * at.replicas // at.cluster.devices_per_node
+        if nodes > 1 and dp % nodes == 0:
+            yield from ((3, 1, nodes), (3, 0, nodes))
+    if at.exhaustive:
+        stages = ((1, 1), (2, 1), (3, 1), (3, 0)) if is_one_stage else ((1, 1), (3, 1), (3, 0))
+        yield from ((*stage, groups) for stage in stages for groups in divisors(dp) if groups < at.replicas)
 
 
 @knob("sequence_parallel")

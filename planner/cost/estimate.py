@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 
 from planner.breakdown import Breakdown
-from planner.cost.gradients import exposed_seconds, gradient_times
+from planner.cost.gradients import gradient_times
 from planner.cost.grid import combinations, gather
 from planner.cost.memory import MemoryBreakdown, memory
+from planner.cost.overlap import exposed_seconds, stack_contention_fraction
 from planner.cost.phase import priced_message
 from planner.cost.pipeline import exposed_p2p_seconds, last_excess_seconds, makespan_seconds
 from planner.cost.stages import StageTimes, stage_times
 from planner.plan import Plan, PlanGrid
 from planner.work.layers import boundary_bytes
 from planner.work.ops import Message
+from planner.work.sharding import gathers_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -50,8 +52,9 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     """Where the step's time goes on the slowest rank of each plan.
 
     The step is the makespan of the schedule, plus what transfers between stages delay it, plus what the first
-    rank cannot hide of its gradient reduction and parameter gather, plus its optimizer update
-    [Narayanan 2021, arXiv:2104.04473, section 2.2]; idle is what the slowest rank's own work leaves of it.
+    rank cannot hide of a gradient reduction and a parameter gather once a step, plus its optimizer update
+    [Narayanan 2021, arXiv:2104.04473, section 2.2]; idle is what the slowest rank's own work leaves of it. Stages
+    that gather parameters for every backward leave no room for a reduction beside it.
     """
     stages = stage_times(grid, job, cluster, stack)
     num_microbatches = grid.num_microbatches(job.global_batch) * 1.0
@@ -71,9 +74,14 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     )
     transfers = _exposed_transfers(grid, job, cluster, stack, stages, num_microbatches)
     gradients = gradient_times(grid, job, cluster, stack)
-    overlap: dict[str, Any] = {"overlaps": stack.dp_overlap, "vp": grid.vp, "num_stages": grid.pp}
-    reduce = exposed_seconds(gradients.reduce, stages.first_backward, gradients.num_buckets, **overlap)
-    collect = exposed_seconds(gradients.gather, stages.first_forward, gradients.num_buckets, **overlap)
+    overlap: dict[str, Any] = {
+        "overlaps": stack.dp_overlap, "contention_fraction": stack_contention_fraction(stack),
+        "vp": grid.vp, "num_stages": grid.pp,
+    }  # fmt: skip
+    buckets = gradients.num_buckets
+    free = np.where(gathers_in_backward(grid) & (grid.pp > 1), 0.0, stages.first_backward)
+    reduce = exposed_seconds(gradients.reduce, free, buckets, num_slowed=grid.pp, **overlap)
+    collect = exposed_seconds(gradients.gather, stages.first_forward, buckets, **overlap)
     busy = num_microbatches * stages.total_max
     return Breakdown(
         forward_seconds=num_microbatches * stages.parts["forward"],
@@ -84,7 +92,7 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         cp_seconds=num_microbatches * stages.parts["cp"],
         ep_seconds=num_microbatches * stages.parts["ep"],
         pp_seconds=transfers,
-        dp_seconds=reduce + collect,
+        dp_seconds=reduce + collect + num_microbatches * stages.parts["dp"],
         host_seconds=num_microbatches * stages.parts["host"],
         idle_seconds=np.where(grid.pp > 1, np.maximum(makespan - busy, 0.0), 0.0),
     )

@@ -4,7 +4,6 @@ The first rank ends its backward passes last, so what it cannot hide is what the
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +15,23 @@ from planner.work.layers import layer_parameters, sequence, stage_counts
 from planner.work.lower import data_parallel_work, num_buckets
 from planner.work.ops import Message
 from planner.work.program import Kind
+from planner.work.sharding import gathers_in_forward, reduces_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
 
-
-_COLUMNS = ("tp", "cp", "ep", "etp", "dp", "pp", "vp", "zero_stage", "dp_replicate")
-"""Plan fields the gradient times depend on."""
+COLUMNS = ("tp", "cp", "ep", "etp", "dp", "pp", "vp", "zero_stage", "reshard_after_forward", "dp_replicate")
+"""What data-parallel work depends on."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradientTimes:
-    """Seconds alone on their streams, and the buckets that let them overlap; shape (plans,)."""
+    """Seconds alone on their streams, and the buckets that let them overlap; shape (plans,).
+
+    Only what happens once a step; messages of every microbatch are `planner.cost.layered`'s.
+    """
 
     reduce: Floats
     gather: Floats
@@ -39,7 +41,7 @@ class GradientTimes:
 
 def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> GradientTimes:
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
-    rows, inverse = combinations(grid, _COLUMNS)
+    rows, inverse = combinations(grid, COLUMNS)
     distinct = grid.take(rows)
     counts = [
         stage_counts(job.model, int(pp * vp))[:: int(pp)] for pp, vp in zip(distinct.pp, distinct.vp, strict=True)
@@ -58,31 +60,8 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
             total = total + count * priced_message(op, distinct, cluster)
         return total
 
+    once = 1.0 - reduces_in_backward(distinct), 1.0 - gathers_in_forward(distinct)
     optimizer = load(work[Kind.OPTIMIZER], distinct, cluster, stack)[0]
     buckets = np.array([num_buckets(sum(sum(chunk.values()) for chunk in chunks)) for chunks in counts], dtype=float)
-    columns = (seconds(Kind.REDUCE_GRADIENTS), seconds(Kind.GATHER_PARAMETERS), optimizer, buckets)
+    columns = (once[0] * seconds(Kind.REDUCE_GRADIENTS), once[1] * seconds(Kind.GATHER_PARAMETERS), optimizer, buckets)
     return GradientTimes(*gather(np.stack(columns), inverse))
-
-
-def exposed_seconds(
-    communication: Floats,
-    compute: Floats,
-    num_buckets: Floats,
-    *,
-    overlaps: bool,
-    vp: Any = 1.0,
-    num_stages: Any = 1.0,
-) -> Floats:
-    """What `communication` in buckets leaves uncovered by the `compute` that makes (or uses) them.
-
-    All of it without overlap; else max(t / n, t - c (1 - 1/n)): the last bucket is never covered, the others
-    run beside the compute that remains [Li 2020, PyTorch Distributed, arXiv:2006.15704, section 3.2.2].
-    With v chunks a rank this holds for the chunk that ends the step, with t / v, c / v and n / v; the gradients
-    of the other chunks are ready (v - 1) p chunks of compute earlier (derived from the interleaved order).
-    """
-    if not overlaps:
-        return communication
-    own, chunk, share = communication / vp, compute / vp, vp / num_buckets
-    beside = chunk * (1.0 - share)
-    earlier = (vp - 1.0) * num_stages * chunk
-    return np.maximum(own * share, np.maximum(own - beside, communication - earlier - beside))

@@ -1,6 +1,7 @@
 """What one action costs: its kernels and exposed messages, with the host's launches as a floor under them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 
 from planner.cost.collectives import message_seconds
 from planner.cost.kernels import kernel_seconds
+from planner.cost.layered import LayerPrice, LayerTimes, layer_prices
 from planner.plan import Plan, PlanGrid, axis_stride
 from planner.work.ops import Message
 from planner.work.program import Counted, Kind, StepProgram, Work
+from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 
@@ -90,6 +93,26 @@ def priced_message(message: Message, plan: Plan | PlanGrid, cluster: Cluster) ->
     return message_seconds(message.collective, message.num_bytes, size, stride, cluster)
 
 
+def layer_times(
+    kind: str, forward_seconds: NDArray[np.float64], backward_seconds: NDArray[np.float64],
+    messages: Mapping[Kind, Work], plan: Plan | PlanGrid, cluster: Cluster,
+) -> LayerTimes:  # fmt: skip
+    """Seconds of a layer of `kind` from the loads of its passes, (6, ...plans), and of the messages they carry."""
+
+    def seconds(action: Kind) -> Seconds:
+        ops = [(op, count) for op, count in messages[action].ops if isinstance(op, Message)]
+        return sum((count * priced_message(op, plan, cluster) for op, count in ops), 0.0 * plan.tp)
+
+    gather = seconds(Kind.GATHER_PARAMETERS)
+    return LayerTimes(
+        forward=forward_seconds[:5].sum(axis=0) + host_excess_seconds(forward_seconds),
+        backward=backward_seconds[:5].sum(axis=0) + host_excess_seconds(backward_seconds),
+        gather=gather * gathers_in_forward(plan),
+        gather_again=gather * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
+        reduce=seconds(Kind.REDUCE_GRADIENTS) * reduces_in_backward(plan),
+    )
+
+
 def group_of(axis: str, plan: Plan | PlanGrid) -> tuple[Any, Any]:
     """(size, stride) of the groups on `axis`.
 
@@ -121,10 +144,26 @@ def price_program(
 ) -> dict[tuple[Kind, int], "ActionPrice"]:
     """The price of every (kind, chunk) of a lowered program; chunks that share their work share its price."""
     priced: dict[tuple[Kind, int], ActionPrice] = {}
-    for (kind, _), work in program.work.items():
+    layers = _layer_times(program, cluster, stack)
+    for (kind, chunk), work in program.work.items():
         if (kind, id(work)) not in priced:
-            priced[kind, id(work)] = _action_price(kind, work, program.plan, cluster, stack)
+            price = _action_price(kind, work, program.plan, cluster, stack)
+            if layers and kind in (Kind.FORWARD, Kind.BACKWARD):
+                price = replace(price, layers=layer_prices(kind, program.layers[chunk], layers))
+            priced[kind, id(work)] = price
     return {(kind, chunk): priced[kind, id(work)] for (kind, chunk), work in program.work.items()}
+
+
+def _layer_times(program: StepProgram, cluster: Cluster, stack: SoftwareStack) -> dict[str, LayerTimes]:
+    times = {}
+    for name in dict.fromkeys(name for order in program.layers for name in order):
+        work = {kind: program.layer_work[kind, name] for kind in _LAYER_ACTIONS}
+        forward, backward = (load(work[kind], program.plan, cluster, stack)[:, None] for kind in _LAYER_ACTIONS[:2])
+        times[name] = layer_times(name, forward, backward, work, program.plan, cluster)
+    return times
+
+
+_LAYER_ACTIONS = (Kind.FORWARD, Kind.BACKWARD, Kind.GATHER_PARAMETERS, Kind.REDUCE_GRADIENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +171,8 @@ class ActionPrice:
     """The price of one action as the simulator plays it: part name of a `Breakdown` -> seconds, in order."""
 
     seconds_by_part: tuple[tuple[str, float], ...]
+    layers: tuple[LayerPrice, ...] = ()
+    """The layers it runs through, where they carry messages; those are not part of its seconds."""
 
     @property
     def total_seconds(self) -> float:

@@ -1,6 +1,6 @@
 """A plan of a job, lowered to its step program."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from planner.work.activations import saved_bytes
 from planner.work.layers import MOE, boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
-from planner.work.sharding import num_expert_shards, num_shards
+from planner.work.sharding import layer_order, num_expert_shards, num_shards, runs_messages_by_layer
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -47,7 +47,24 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
         work=work,
         activation_bytes=tuple(sum(kept[kind] * count for kind, count in counts.items()) for counts in chunks),
         num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),
+        **_by_layer(chunks, plan, job, stack),
     )
+
+
+def _by_layer(
+    chunks: Sequence[Mapping[str, int]], plan: Plan, job: TrainingJob, stack: SoftwareStack
+) -> dict[str, Any]:
+    """The fields of a program whose forwards or backwards carry messages layer by layer."""
+    if not runs_messages_by_layer(plan):
+        return {}
+    works: dict[tuple[Kind, str], Work] = {}
+    for kind in dict.fromkeys(kind for counts in chunks for kind in counts):
+        layer = layer_work(job, kind, plan, stack)
+        works |= {(Kind.FORWARD, kind): layer.forward, (Kind.BACKWARD, kind): layer.backward}
+        held = layer_parameters(job.model, kind, plan)
+        messages = data_parallel_work(*held, plan, job, stack)
+        works |= {(action, kind): Work(_repeat([(work.ops, 1)])) for action, work in messages.items()}
+    return {"layers": tuple(layer_order(counts) for counts in chunks), "layer_work": works}
 
 
 def _chunk_work(counts: Mapping[str, int], plan: Plan, job: TrainingJob, stack: SoftwareStack) -> dict[Kind, Work]:

@@ -11,6 +11,7 @@ from planner.plan import Plan
 from planner.work.actions import COMPUTE, RECEIVES, SENDS, Action, Kind, matching_send
 from planner.work.ops import Message, Op
 from planner.work.schedules import SCHEDULES, Ranks
+from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
 
 __all__ = [
     "COMPUTE", "RECEIVES", "SENDS", "Action", "Counted", "Kind", "StepProgram", "Work", "build_actions", "check",
@@ -44,6 +45,10 @@ class StepProgram:
     """Bytes one microbatch keeps between its forward and its backward, by chunk."""
     num_gradient_buckets: tuple[int, ...] = field(default=())
     """Buckets a chunk's gradient reduction is cut into, by chunk."""
+    layers: tuple[tuple[str, ...], ...] = ()
+    """Kinds of the layers of every chunk in forward order, where forwards or backwards carry messages by layer."""
+    layer_work: Mapping[tuple[Kind, str], Work] = field(default_factory=dict)
+    """Work of one layer of a kind, by (action, kind): its passes, its parameter gather and gradient reduction."""
 
     def __str__(self) -> str:
         return grid(self.ranks)
@@ -58,7 +63,10 @@ def build_actions(plan: Plan, num_microbatches: int, *, has_experts: bool = Fals
     ranks = SCHEDULES[plan.schedule].actions(plan.pp, num_microbatches, plan.vp)
     experts_replicated = has_experts and plan.tp * plan.cp * plan.dp > plan.etp * plan.ep
     replicated = plan.dp * plan.cp > 1 or experts_replicated
-    return with_messages(ranks, reduces=replicated, gathers=replicated and plan.zero_stage >= 1)
+    gathers_once = plan.zero_stage >= 1 and not gathers_in_forward(plan)
+    return with_messages(
+        ranks, reduces=replicated and not reduces_in_backward(plan), gathers=replicated and gathers_once
+    )
 
 
 def with_messages(ranks: Ranks, *, reduces: bool, gathers: bool) -> Ranks:
@@ -267,5 +275,22 @@ def program_bytes(program: StepProgram) -> dict[str, float]:
 
 
 def _every_work(program: StepProgram) -> Iterator[tuple[Action, Work]]:
-    return ((action, program.work.get((action.kind, action.chunk), Work()))
-            for actions in program.ranks for action in actions)  # fmt: skip
+    for actions in program.ranks:
+        for action in actions:
+            yield action, program.work.get((action.kind, action.chunk), Work())
+            for kind, layer in layer_messages(program, action):
+                yield action, program.layer_work[kind, layer]
+
+
+def layer_messages(program: StepProgram, action: Action) -> Iterator[tuple[Kind, str]]:
+    """Gathers and reductions that the layers of a forward or backward carry, by (action, kind of the layer)."""
+    plan = program.plan
+    if not program.layers or action.kind not in (Kind.FORWARD, Kind.BACKWARD):
+        return
+    is_forward = action.kind is Kind.FORWARD
+    for layer in program.layers[action.chunk]:
+        again = gathers_in_backward(plan) and layer not in KEPT_GATHERED
+        if gathers_in_forward(plan) if is_forward else again:
+            yield Kind.GATHER_PARAMETERS, layer
+        if not is_forward and reduces_in_backward(plan):
+            yield Kind.REDUCE_GRADIENTS, layer

@@ -3,7 +3,8 @@
 [Rajbhandari 2020, arXiv:1910.02054, section 5; Zhao 2023, PyTorch FSDP, arXiv:2304.11277, sections 3.2 and 3.3]
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,3 +42,40 @@ def reduces_in_backward(plan: Plan | PlanGrid) -> Any:
     Under a pipeline gradients are summed whole and reduced after the last backward pass.
     """
     return np.greater_equal(plan.zero_stage, 2) & np.equal(plan.pp, 1)
+
+
+def runs_messages_by_layer(plan: Plan | PlanGrid) -> Any:
+    """Whether messages of forward or backward passes come layer by layer."""
+    several = np.greater(plan.dp * plan.cp, 1)
+    return several & (gathers_in_forward(plan) | gathers_in_backward(plan) | reduces_in_backward(plan))
+
+
+KEPT_GATHERED = frozenset({"embedding", "head"})
+"""Kinds of layers that stay gathered from forward to backward, as FSDP's root does."""
+
+
+class Slot(NamedTuple):
+    """The kinds of a layer and its neighbours in a chunk; None beyond its ends.
+
+    While a layer runs forward, what is `after` it is gathered; while it runs backward, what is `before` it is
+    gathered and what is `after` it reduced.
+    """
+
+    before: str | None
+    layer: str
+    after: str | None
+
+
+def layer_order(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Kinds of the layers of a chunk in forward order, kind after kind as `counts` lists them."""
+    return tuple(kind for kind, count in counts.items() for _ in range(count))
+
+
+def layer_slots(counts: Mapping[str, int]) -> dict[Slot, int]:
+    """How often each slot occurs in a chunk of `counts` layers of each kind."""
+    order = layer_order(counts)
+    slots: dict[Slot, int] = {}
+    for before, layer, after in zip((None, *order[:-1]), order, (*order[1:], None), strict=True):
+        slot = Slot(before, layer, after)
+        slots[slot] = slots.get(slot, 0) + 1
+    return slots
