@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from meshwise import __version__
-from meshwise.commands import calibrate, estimate, export, plan, profiles, score, simulate, validate
+from meshwise.commands import calibrate, diff, estimate, export, plan, profiles, score, simulate, validate
 from meshwise.screen import say_error
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -30,6 +30,7 @@ app.command("estimate")(estimate.estimate)
 app.command("simulate")(simulate.simulate)
 app.command("validate")(validate.validate)
 app.command("calibrate")(calibrate.calibrate)
+app.command("diff")(diff.diff)
 app.command("export")(export.export)
 app.command("score")(score.score)
 app.add_typer(profiles.app, name="profiles")

@@ -113,6 +113,26 @@ def best_plans(question: Question, fixed: Mapping[str, Any], look: SearchFlags, 
     )
 
 
+def another(text: str, question: Question, answer: "Answer") -> tuple[str, Estimate]:
+    """(what to call it, its estimate) of the plan that `text` names: a number in the ranking, or FIELD=VALUE,...
+
+    Raises ValueError for a number that is not ranked, a field that is none, and every rule an illegal plan breaks.
+    """
+    from planner.cost.estimate import estimate as price
+
+    if text.isdecimal():
+        number = int(text)
+        if not 1 <= number <= len(answer.candidates):
+            raise ValueError(f"explain: plan {number} is not in the ranking of {len(answer.candidates)}; raise --top")
+        return f"plan {number}", answer.candidates[number - 1].estimate
+    fields = fixed_fields(text.split(","), None, "--explain")
+    plan = jobfile.plan(validated(jobfile.SplitTable, fields, "--explain"), question.cluster.num_devices)
+    faults = check_plan(plan, question.job, question.cluster)
+    if faults:
+        raise ValueError(f"explain: {'; '.join(faults)}")
+    return str(plan), price(plan, question.job, question.cluster, question.stack)
+
+
 MAX_ACTIONS = 5_000_000
 """Forwards and backwards a simulation may have; it plays some 100,000 a second."""
 
@@ -148,7 +168,9 @@ def played_breakdown(question: Question, plan: Plan) -> Breakdown:
     return play(question, plan).breakdown
 
 
-def fixed_fields(texts: Sequence[str], split: "jobfile.SplitTable | None") -> dict[str, int | str | bool]:
+def fixed_fields(
+    texts: Sequence[str], split: "jobfile.SplitTable | None", option: str = "--fix"
+) -> dict[str, int | str | bool]:
     """`FIELD=VALUE` texts as plan fields held to a value, over the fields that a file's `[split]` sets.
 
     Raises ValueError naming the text, and what is right.
@@ -159,9 +181,9 @@ def fixed_fields(texts: Sequence[str], split: "jobfile.SplitTable | None") -> di
         name = name.strip().replace("-", "_")
         if not equals or name not in jobfile.SplitTable.model_fields:
             fields = ", ".join(jobfile.SplitTable.model_fields)
-            raise ValueError(f"--fix {text}: write FIELD=VALUE, with a field out of {fields}")
+            raise ValueError(f"{option} {text}: write FIELD=VALUE, with a field out of {fields}")
         fixed[name] = _literal(value.strip())
-    table = validated(jobfile.SplitTable, fixed, "--fix")
+    table = validated(jobfile.SplitTable, fixed, option)
     return {name: value for name, value in table.model_dump().items() if name in fixed and value is not None}
 
 

@@ -3,6 +3,7 @@
 A value that is not known is null, never left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from planner.cost.intervals import interval
 from planner.cost.memory import MemoryBreakdown, stage_memory, usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import PLAN_FIELDS, Plan
+from profiles.cluster import Cluster
 
 if TYPE_CHECKING:
     from meshwise.asking import Explanation
+    from meshwise.comparing import Figure, Side
     from meshwise.export.registry import Exported, Target
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
@@ -135,11 +138,37 @@ def export(question: Question, plan: Plan, target: "Target", exported: "Exported
     }
 
 
-def search(question: Question, answer: Answer) -> dict[str, Any]:
-    """The document of `plan --json`; without candidates it says why nothing fits."""
+def plan_diff(first: "Side", second: "Side") -> dict[str, Any]:
+    """The document of `diff --json` for two plans: both priced, and the seconds of the second over the first."""
+    sides = [{"job": job(one.asked.question), **priced(one.asked.question, one.answer)} for one in (first, second)]
+    return {"first": sides[0], "second": sides[1], "difference_seconds": _differences(first.answer, second.answer)}
+
+
+def _differences(first: Estimate, second: Estimate) -> dict[str, float]:
+    """Part -> seconds of the second over the first; `step` is their sum."""
+    gaps = {part: float(seconds - first.breakdown.parts()[part]) for part, seconds in second.breakdown.parts().items()}
+    return gaps | {"step": float(second.step_seconds - first.step_seconds)}
+
+
+def cluster_diff(first: Cluster, second: Cluster, figures: "Sequence[Figure]") -> dict[str, Any]:
+    """The document of `diff --json` for two clusters: figures in SI units, null where one has none."""
+    return {
+        "first": first.name,
+        "second": second.name,
+        "figures": {one.name: {"first": one.here, "second": one.there, "ratio": one.ratio} for one in figures},
+    }
+
+
+def search(question: Question, answer: Answer, other: Estimate | None = None) -> dict[str, Any]:
+    """The document of `plan --json`; without candidates it says why nothing fits. `other`: a plan to compare with."""
+    compared = None
+    if other is not None:
+        gaps = _differences(answer.candidates[0].estimate, other)
+        compared = {**priced(question, other), "difference_seconds": gaps}
     return {
         "job": job(question),
         "candidates": [_candidate(question, candidate) for candidate in answer.candidates],
+        "compared": compared,
         "front": [priced(question, one) for one in answer.front],
         "num_splits": answer.num_splits,
         "num_plans": answer.num_plans,

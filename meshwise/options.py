@@ -76,6 +76,10 @@ class SearchFlags:
         bool, typer.Option("--pareto", help="Also show the plans that no other beats in both time and memory.",
                            rich_help_panel="The search")
     ] = False  # fmt: skip
+    explain: Annotated[
+        str | None,
+        _search("Compare plan 1 part by part with another: its number, or its split.", metavar="N|tp=8,pp=4,..."),
+    ] = None
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Try every choice of every option, also those rarely worth it.",
                            rich_help_panel="The search")

@@ -88,11 +88,25 @@ JSON_COMMANDS = (
     ("plan", "--model", "llama3.1-405b", "--cluster", "a10"),
     ("simulate", *JOB, "--pp", "2"),
     ("score", "training", "sequence_parallelism_table5", "--rows"),
+    ("plan", *JOB, "--top", "2", "--max-micro-batch", "1", "--explain", "2"),
+    ("diff", os.fspath(ROOT / "examples" / "llama3-70b-on-64-h100.toml"), "--cluster", "dgx-b200"),
+    ("diff", "dgx-a100", "dgx-h100"),
     ("export", *JOB, "--to", "megatron"),
     ("profiles", "list"),
     ("profiles", "check", os.fspath(ROOT / "profiles" / "data" / "models" / "gpt2.toml")),
 )
-DATA_KEYS = {"rejected", "unmet", "names", "by_source", "by_accelerator", "memory", "skipped", "cluster", "records"}
+DATA_KEYS = {
+    "rejected",
+    "figures",
+    "unmet",
+    "names",
+    "by_source",
+    "by_accelerator",
+    "memory",
+    "skipped",
+    "cluster",
+    "records",
+}
 """Keys whose value is keyed by data: rules, names, reasons."""
 
 

@@ -27,7 +27,7 @@ def plan(
     Example: meshwise plan --model llama3-70b --cluster dgx-h100 --devices 64
     """
     from meshwise import asking, jobfile, jsonout, screen
-    from meshwise.tables import plans
+    from meshwise.tables import explain, plans
     from profiles.files import check_writable, write_whole
 
     asked = jobfile.read(file, given(job), {})
@@ -40,10 +40,13 @@ def plan(
     if save and answer.candidates:
         best = answer.candidates[0].plan
         write_whole(save, jobfile.render(question.table, best, save.parent), force)
+    other = asking.another(look.explain, question, answer) if look.explain and answer.candidates else None
     if json:
-        screen.print_json(jsonout.search(question, answer))
+        screen.print_json(jsonout.search(question, answer, other[1] if other else None))
     elif answer.candidates:
         plans.show_answer(screen.console(), question, answer, save)
+        if other:
+            explain.show_against_best(screen.console(), answer.candidates[0].estimate, *other)
     else:
         plans.show_refusal(screen.console(), question, answer, fixed)
     return 0 if answer.candidates else NO_PLAN_FITS

@@ -63,6 +63,13 @@ def _change(fraction: float) -> str:
     return "none" if abs(fraction) < MARGIN else f"{fraction:+.1%}" if abs(fraction) >= 1e-3 else f"{fraction:+.2%}"
 
 
+def show_against_best(console: Console, best: Estimate, name: str, other: Estimate) -> None:
+    """Plan 1 of a ranking beside another plan, part by part, by estimate."""
+    console.print()
+    console.print(f"plan 1 ({best.plan}) beside {name} ({other.plan}), by estimate", style="bold", markup=False)
+    show_comparison(console, ("plan 1", name if name.startswith("plan ") else "other"), best, other)
+
+
 def show_comparison(console: Console, names: tuple[str, str], first: Estimate, second: Estimate) -> None:
     """Two plans part by part: seconds, then GiB."""
     console.print(_parts_table(names, first, second))

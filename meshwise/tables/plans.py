@@ -113,7 +113,7 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     """One plan: its rates, its step by part and its memory by part."""
     assert isinstance(answer.plan, Plan)
     show_question(console, question)
-    console.print(f"{answer.plan}: {_rates(float(answer.step_seconds), question)}", markup=False)
+    console.print(f"{answer.plan}: {rates(float(answer.step_seconds), question)}", markup=False)
     console.print(_basis(question, float(answer.step_seconds)), style="dim", markup=False)
     _show_fit(console, question, answer)
     console.print()
@@ -127,7 +127,7 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     assert isinstance(answer.plan, Plan)
     show_question(console, question)
     simulated = played.breakdown
-    console.print(f"{answer.plan}: simulated {_rates(float(simulated.step_seconds), question)}", markup=False)
+    console.print(f"{answer.plan}: simulated {rates(float(simulated.step_seconds), question)}", markup=False)
     _show_fit(console, question, answer)
     console.print()
     console.print(_breakdown_table("step by part, on the busiest rank", answer.breakdown, simulated))
@@ -168,7 +168,8 @@ def parameters(count: float) -> str:
     return f"{count / size:.3g} {letter}"
 
 
-def _rates(step_seconds: float, question: Question) -> str:
+def rates(step_seconds: float, question: Question) -> str:
+    """A step time and what it means in tokens, FLOPs and MFU, in one line."""
     per_device = tokens_per_second(step_seconds, question.job) / question.cluster.num_devices
     bar = interval(step_seconds, question.job, question.cluster)
     flops = model_flops_per_second_per_device(step_seconds, question.job, question.cluster)

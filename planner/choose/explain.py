@@ -25,7 +25,7 @@ PART_WORDS = {
 def duration(seconds: float) -> str:
     """Seconds as people read them, to three digits: `1,234 s`, `12.0 s`, `45.0 ms`."""
     value, unit = (seconds, "s") if abs(seconds) >= 1.0 else (seconds / MILLI, "ms")
-    whole_digits = len(f"{abs(value):.0f}")
+    whole_digits = len(str(int(abs(value))))
     return f"{value:,.{max(0, 3 - whole_digits)}f} {unit}"
 
 
