@@ -25,8 +25,8 @@ VIDUR = "microsoft/vidur@7d47513 (MIT)"
 DATE = "2024 to 2026"
 """The tables do not date their rows; these are the years of the software releases in them."""
 SIBLINGS: Mapping[str, tuple[str, ...]] = {
-    "a100-sxm-80gb": ("a100-sxm-40gb", "a100-pcie-80gb", "a100-pcie-40gb"),
-    "h100-sxm": ("h200-sxm", "h800-sxm", "gh200-144gb", "h100-96gb-hbm2e"),
+    "a100-sxm-80gb": ("a100-sxm-40gb", "a100-pcie-80gb", "a100-pcie-40gb", "a800-sxm-80gb"),
+    "h100-sxm": ("h200-sxm", "h800-sxm", "gh200-96gb", "gh200-144gb", "h100-96gb-hbm2e"),
     "gb300": ("b300-sxm",),
 }
 """Devices with the same chip as a measured one; a curve of fractions carries over to their own peaks."""

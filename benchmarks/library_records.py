@@ -37,7 +37,9 @@ from validate.kernel_tables import Batch, Skipped, read_batches
 
 FAMILIES: Mapping[str, Mapping[str, str]] = {
     "ampere": {
-        **dict.fromkeys(("a100-sxm-80gb", "a100-sxm-40gb", "a100-pcie-80gb", "a100-pcie-40gb"), "a100-sxm-80gb"),
+        **dict.fromkeys(
+            ("a100-sxm-80gb", "a100-sxm-40gb", "a100-pcie-80gb", "a100-pcie-40gb", "a800-sxm-80gb"), "a100-sxm-80gb"
+        ),
         "a30": "a100-sxm-80gb",
     },
     "ampere-gddr": {"a40": "a40", "a10": "a40", "a10g": "a40", "rtx-3090": "a40"},
@@ -45,7 +47,7 @@ FAMILIES: Mapping[str, Mapping[str, str]] = {
     "hopper": dict.fromkeys(
         (
             "h100-sxm", "h100-pcie", "h100-nvl", "h100-96gb-hbm2e", "h200-sxm", "h200-nvl", "h800-sxm", "h20",
-            "gh200-144gb",
+            "gh200-144gb", "gh200-96gb",
         ),
         "h100-sxm",
     ),

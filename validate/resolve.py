@@ -16,6 +16,7 @@ from profiles.parameters import num_parameters
 from profiles.software import SoftwareStack
 from profiles.units import GIGA
 from profiles.workload import TrainingJob
+from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
 from validate.table import Run
@@ -32,8 +33,6 @@ HEAD_TOLERANCE_FRACTION = 0.01
 """A shape further than this from the stated size may have heads of another width, if that brings it within half."""
 SIZE_TOLERANCE_FRACTION = 0.06
 """How far the parameters of a row's shape may be from the size its source states."""
-_NETWORK_LINKS = (("omni-path", "omni-path"), ("roce", "roce"), ("infiniband", "infiniband-hdr"))
-_BITS_PER_BYTE = 8.0
 
 
 class Unmodelled(ValueError):
@@ -233,41 +232,10 @@ def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
 
 def _cluster(run: Run) -> Cluster:
     assert run.num_accelerators
-    name = re.sub(r"\s*\(.*\)", "", run.accelerator)
+    name = accelerator_name(run.accelerator)
     try:
-        return _cluster_of(name, run.num_accelerators, run.gpus_per_node, run.interconnect)
+        return cluster_of(run.accelerator, run.num_accelerators, run.gpus_per_node, run.interconnect)
     except catalog.UnknownName:
         raise Unmodelled(f"accelerator {name} is not in the catalog") from None
     except ValueError:
         raise Unmodelled("devices do not fill whole nodes") from None
-
-
-@lru_cache(maxsize=1024)
-def _cluster_of(name: str, num_devices: int, per_node: int | None, interconnect: str) -> Cluster:
-    """The usual nodes of the accelerator, with the network rate that the row states."""
-    try:
-        cluster = catalog.cluster(name, num_devices)
-    except catalog.UnknownName:
-        cluster = catalog.cluster(re.sub(r"-\d+W$", "", name), num_devices)
-    outer = cluster.tiers[-1]
-    if len(cluster.tiers) == 1 or outer.link_class != "network":
-        return cluster
-    changes: dict[str, object] = {}
-    link = next((link for word, link in _NETWORK_LINKS if word in interconnect.lower()), None)
-    if link is not None:
-        changes |= {"link": link, "curves": catalog.link_curves(link, "network")}
-    rate = _stated_rate(interconnect, per_node or cluster.devices_per_node, link)
-    if rate is not None:
-        changes["bytes_per_second"] = rate
-    return cluster.model_copy(update={"tiers": (*cluster.tiers[:-1], outer.model_copy(update=changes))})
-
-
-def _stated_rate(interconnect: str, per_node: int, link: str | None) -> float | None:
-    """Bytes per second and device of "800 Gb/s" (a node), "400 Gb/s per GPU" or "4x Omni-Path links/node"."""
-    if found := re.search(r"(\d+(?:\.\d+)?)\s*Gb/s", interconnect):
-        share = 1 if re.search(r"per GPU", interconnect, re.IGNORECASE) else per_node
-        return float(found.group(1)) * GIGA / _BITS_PER_BYTE / share
-    if link is not None and (found := re.search(r"(\d+)x [\w-]+ links", interconnect)):
-        each = catalog.link(link).bytes_per_second
-        return int(found.group(1)) * each / per_node if each else None
-    return None
