@@ -26,6 +26,18 @@ class SoftwareStack(Sourced):
     """The vocabulary is padded to a multiple of this times tp."""
     tp_exposed_fraction: Fraction = 1.0
     """Share of tensor-parallel communication that no compute hides."""
+    ep_exposed_fraction: Fraction = 1.0
+    """Share of the exchange of tokens between experts that is not run beside the compute of another microbatch; where
+    it is, the share of the device that it takes from that compute."""
+    expert_dispatch: Literal["all_to_all", "fused"] = "all_to_all"
+    """"all_to_all": copies of tokens are sorted by destination, exchanged, and sorted again by expert. "fused": one
+    kernel sends a token once to each rank that needs it and lays its copies out by expert (DeepEP, HybridEP)."""
+    loops_over_experts: bool = False
+    """The host launches the product of each expert by itself, outside any captured graph."""
+    row_move_efficiency_fraction: Fraction = Field(default=0.62, gt=0.0)
+    """Kernels that move rows to computed places (sorting tokens) reach this share of the rate of a streaming kernel:
+    .50 and .51 of the memory rate, forward and backward, where additions reach .81 (B200;
+    MooreThreads/SimuMax@4dcaae513b configs/system/b200_bf16_ceperm.json)."""
     dp_overlap: bool = True
     """Gradient reduction runs beside the backward pass (and parameter gathers beside the forward pass)."""
     dp_contention_fraction: Fraction = 0.0

@@ -30,9 +30,9 @@ LOAD_FIELDS = ("compute", "recompute", "tp", "cp", "ep", "launch")
 
 
 def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareStack) -> NDArray[np.float64]:
-    """Seconds of `work` by LOAD_FIELDS, shape (6, ...plans). Loads add up; only `host_excess_seconds` does not.
+    """Seconds of `work` by LOAD_FIELDS, shape (6, ...plans). Loads add up until `settled` says what they cost.
 
-    Messages of tp, cp and ep block the compute stream.
+    Messages of tp and cp block the compute stream; those of ep as far as `settled` finds no compute beside them.
     """
     compute, launches = _kernels(work.ops, plan, cluster)
     recompute, more_launches = _kernels(work.recomputed, plan, cluster)
@@ -40,6 +40,20 @@ def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareSta
     host = (launches + more_launches) * stack.host_seconds_per_launch
     shape = np.shape(plan.tp)
     return np.stack([np.broadcast_to(row, shape) for row in (compute, recompute, *axes, host)]).astype(float)
+
+
+def settled(loads: NDArray[np.float64], stack: SoftwareStack) -> NDArray[np.float64]:
+    """Loads of whole actions, (..., 6, plans), with what ep exposes and the excess of the host in their rows.
+
+    A stack that hides a share of the exchange between experts runs it beside the compute of another microbatch
+    [DeepSeek-AI 2024, arXiv:2412.19437, section 3.2.1]; what outlasts that compute is exposed all the same.
+    """
+    found = loads.copy()
+    compute, exchange = loads[..., 0, :] + loads[..., 1, :], loads[..., 4, :]
+    share = stack.ep_exposed_fraction
+    found[..., 4, :] = share * exchange + (1.0 - share) * np.maximum(exchange - compute, 0.0)
+    found[..., 5, :] = host_excess_seconds(found)
+    return found
 
 
 def host_excess_seconds(loads: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,7 +109,7 @@ def priced_message(message: Message, plan: Plan | PlanGrid, cluster: Cluster) ->
 
 def layer_times(
     kind: str, forward_seconds: NDArray[np.float64], backward_seconds: NDArray[np.float64],
-    messages: Mapping[Kind, Work], plan: Plan | PlanGrid, cluster: Cluster,
+    messages: Mapping[Kind, Work], plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareStack,
 ) -> LayerTimes:  # fmt: skip
     """Seconds of a layer of `kind` from the loads of its passes, (6, ...plans), and of the messages they carry."""
 
@@ -105,8 +119,8 @@ def layer_times(
 
     gather = seconds(Kind.GATHER_PARAMETERS)
     return LayerTimes(
-        forward=forward_seconds[:5].sum(axis=0) + host_excess_seconds(forward_seconds),
-        backward=backward_seconds[:5].sum(axis=0) + host_excess_seconds(backward_seconds),
+        forward=settled(forward_seconds, stack).sum(axis=0),
+        backward=settled(backward_seconds, stack).sum(axis=0),
         gather=gather * gathers_in_forward(plan),
         gather_again=gather * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
         reduce=seconds(Kind.REDUCE_GRADIENTS) * reduces_in_backward(plan),
@@ -159,7 +173,7 @@ def _layer_times(program: StepProgram, cluster: Cluster, stack: SoftwareStack) -
     for name in dict.fromkeys(name for order in program.layers for name in order):
         work = {kind: program.layer_work[kind, name] for kind in _LAYER_ACTIONS}
         forward, backward = (load(work[kind], program.plan, cluster, stack)[:, None] for kind in _LAYER_ACTIONS[:2])
-        times[name] = layer_times(name, forward, backward, work, program.plan, cluster)
+        times[name] = layer_times(name, forward, backward, work, program.plan, cluster, stack)
     return times
 
 
@@ -192,7 +206,6 @@ def _action_price(kind: Kind, work: Work, plan: Plan, cluster: Cluster, stack: S
         axis = "pp" if kind in (Kind.SEND_FORWARD, Kind.SEND_BACKWARD) else "dp"
         messages = [(op, count) for op, count in work.ops if isinstance(op, Message)]
         return ActionPrice(((axis, float(sum(count * priced_message(op, plan, cluster) for op, count in messages))),))
-    rows = load(work, plan, cluster, stack)[:, None]
-    seconds = (*rows[:5, 0], host_excess_seconds(rows)[0])
+    seconds = settled(load(work, plan, cluster, stack)[:, None], stack)[:, 0]
     names = (_COMPUTE_PART[kind], "recompute", "tp", "cp", "ep", "host")
     return ActionPrice(tuple((name, float(value)) for name, value in zip(names, seconds, strict=True) if value > 0.0))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from planner.cost.grid import combinations
 from planner.cost.layered import LayerTimes, backward_exposed_seconds, forward_exposed_seconds
 from planner.cost.overlap import stack_contention_fraction
-from planner.cost.phase import host_excess_seconds, layer_times, load
+from planner.cost.phase import layer_times, load, settled
 from planner.plan import PlanGrid
 from planner.work.layers import layer_parameters, layer_work, sequence, stage_counts
 from planner.work.lower import data_parallel_work
@@ -77,7 +77,7 @@ def _stage_columns(
     times: dict[str, LayerTimes] = {}
     for index, kind in enumerate(kinds if by_layer else ()):
         messages = data_parallel_work(*layer_parameters(job.model, kind, distinct), distinct, job, stack)
-        times[kind] = layer_times(kind, forward[index], backward[index], messages, distinct, cluster)
+        times[kind] = layer_times(kind, forward[index], backward[index], messages, distinct, cluster, stack)
 
     shape_rows, shape_of = combinations(grid, ("pp", "vp"))
     tables = []
@@ -86,7 +86,11 @@ def _stage_columns(
         counts = stage_counts(job.model, pp * vp)
         matrix = np.array([[chunk.get(kind, 0) for kind in kinds] for chunk in counts], dtype=float)
         exposed = _exposed(counts, times, stack_contention_fraction(stack)) if by_layer else (None, None)
-        tables.append(_table(_by_stage(matrix, forward, pp, exposed[0]), _by_stage(matrix, backward, pp, exposed[1])))
+        tables.append(
+            _table(
+                _by_stage(matrix, forward, pp, exposed[0], stack), _by_stage(matrix, backward, pp, exposed[1], stack)
+            )
+        )
     table = np.stack(tables, axis=1)  # (rows of the table, pipeline shapes, combinations)
     flat = table.reshape(len(table), -1)
     return np.take(flat, shape_of * len(rows) + work_of, axis=1)
@@ -111,13 +115,12 @@ _NAMES = (
 _NUM_SCALARS = 8
 
 
-def _by_stage(matrix: Floats, loads: Floats, num_stages: int, exposed: Floats | None) -> Floats:
+def _by_stage(matrix: Floats, loads: Floats, num_stages: int, exposed: Floats | None, stack: SoftwareStack) -> Floats:
     """Loads of stages, (stages, 7, combinations), from loads of kinds and counts by chunk.
 
     The last two rows are what the host and what data-parallel messages (`exposed`, by chunk) add.
     """
-    chunks = np.einsum("ck,kfu->cfu", matrix, loads)
-    chunks[:, 5, :] = host_excess_seconds(chunks)
+    chunks = settled(np.einsum("ck,kfu->cfu", matrix, loads), stack)
     messages = np.zeros_like(chunks[:, :1, :]) if exposed is None else exposed[:, None, :]
     chunks = np.concatenate([chunks, messages], axis=1)
     return chunks.reshape(-1, num_stages, *chunks.shape[1:]).sum(axis=0)

@@ -47,8 +47,7 @@ def pass_keys(shard: Shard, context: ContextShard, features: Numbers, kernel: At
     """Keys and values of `features` a token reach the other ranks of the ring, beside or before the core `kernel`.
 
     A ring of n passes n - 1 pieces forward; backward, each piece travels with its gradient. One step's transfer
-    has one n-th of the kernel beside it (none where the core is not one kernel). Partial outputs are merged after every step but the first, half of
-    the queries each under a causal mask.
+    has one n-th of the kernel beside it (none where the core is not one kernel).
     """
     ring = shard.cp / shard.cp_a2a
     gathers = np.logical_and(shard.cp_gather > 0.0, ring > 1.0) * 1.0

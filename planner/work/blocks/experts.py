@@ -5,10 +5,12 @@ The ranks of a stage form two meshes: tp x cp x dp for attention and dense parts
 ranks share the width of an expert, the tokens of all of them meet at each [Megatron-Core token dispatchers].
 """
 
-from planner.work.blocks.feed_forward import ffn
+import numpy as np
+
+from planner.work.blocks.feed_forward import activation, ffn
 from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual
 from planner.work.ops import Message, Numbers
-from profiles.model import TransformerShape
+from profiles.model import MixtureOfExperts, TransformerShape
 
 
 def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
@@ -19,9 +21,6 @@ def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
     copies, sent = shard.expert_tokens * moe.top_k, shard.outside_tokens * moe.top_k
-    experts = moe.num_experts / shard.ep
-    exchange = Message("ep", "all_to_all", shard.width * sent * hidden)
-    move = Step(exchange, (exchange,), 1.0 * (shard.ep > 1))
     shared = []
     if moe.shared_width:
         shared = [
@@ -31,16 +30,62 @@ def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
         ]
     return [
         norm(shard, hidden),
-        shard.linear(hidden, float(moe.num_experts), shard.outside_tokens),
-        shard.traffic(sent * hidden, 2.0, 2.0),
-        move,
+        *_route(moe, shard, hidden),
+        *_exchange(moe, shard, sent * hidden),
         *_gather(shard, copies * hidden),
-        *ffn(model, shard, moe.expert_ffn_size / shard.etp, copies / experts, experts),
+        *_expert_ffn(model, moe, shard, copies),
         *_scatter(shard, copies * hidden),
-        move,
-        shard.traffic(sent * hidden, 2.0, 3.0),
+        *reversed(_exchange(moe, shard, sent * hidden)),
         *shared,
         residual(shard, hidden),
+    ]
+
+
+def _route(moe: MixtureOfExperts, shard: Shard, hidden: Numbers) -> list[Step]:
+    """Scores of every expert in fp32, the best of them, and the maps that say which row goes where."""
+    scores = shard.outside_tokens * moe.num_experts
+    return [
+        shard.linear(hidden, float(moe.num_experts), shard.outside_tokens),
+        shard.traffic(scores, _ROUTER_PASSES, _ROUTER_PASSES, _ROUTER_LAUNCHES),
+    ]
+
+
+_ROUTER_PASSES, _ROUTER_LAUNCHES = 12.0, 8.0
+"""Scores, probabilities and masks are read and written as fp32, in one kernel each (Megatron-Core's router: cast,
+score function, top-k, mask, counts, two sorts of the map, auxiliary loss)."""
+
+
+def _exchange(moe: MixtureOfExperts, shard: Shard, elements: Numbers) -> list[Step]:
+    """Copies of tokens on their way to the experts; the way back is the same in reverse.
+
+    `elements` of all copies a rank sends. By plain all-to-all they are laid out by destination, sent, and laid out
+    by expert; a fused dispatch sends each token once to each rank that needs it (of n ranks k independent choices
+    meet n (1 - (1 - 1/n)**k)) and lays copies out once [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP].
+    """
+    spread = 1.0 * (shard.ep > 1.0)
+    num_bytes = shard.width * elements
+    if shard.stack.expert_dispatch == "fused":
+        ranks = np.maximum(shard.ep, 1.0)
+        met = ranks * -np.expm1(moe.top_k * np.log1p(-1.0 / np.maximum(ranks, 2.0)))
+        num_bytes = num_bytes * met / moe.top_k
+        moves = [shard.move_rows(elements, 2.0)]
+        before: list[Step] = []
+    else:
+        before = [shard.move_rows(elements, 1.0 + 1.0 / moe.top_k)]
+        sort = shard.move_rows(elements, 2.0)
+        moves = [Step(sort.op, sort.backward, spread * np.greater(moe.num_experts, shard.ep))]
+    message = Message("ep", "all_to_all", num_bytes)
+    return [*before, Step(message, (message,), spread), *moves]
+
+
+def _expert_ffn(model: TransformerShape, moe: MixtureOfExperts, shard: Shard, rows: Numbers) -> list[Step]:
+    """Up (and gate) projection, activation, down projection of the rank's experts, each one grouped product."""
+    gates = 2.0 if model.gated_ffn else 1.0
+    width, experts = moe.expert_ffn_size / shard.etp, moe.num_experts / shard.ep
+    return [
+        *shard.grouped_linear(model.hidden_size, gates * width, rows, experts),
+        activation(model, shard, rows * width),
+        *shard.grouped_linear(width, model.hidden_size, rows, experts),
     ]
 
 

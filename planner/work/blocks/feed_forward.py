@@ -5,18 +5,23 @@ from planner.work.ops import Numbers
 from profiles.model import TransformerShape
 
 
-def ffn(model: TransformerShape, shard: Shard, ffn: Numbers, tokens: Numbers, batch: Numbers = 1.0) -> list[Step]:
-    """Up (and gate) projection, activation, down projection over `batch` groups of `tokens`."""
+def ffn(model: TransformerShape, shard: Shard, width: Numbers, tokens: Numbers) -> list[Step]:
+    """Up (and gate) projection, activation, down projection."""
     gates = 2.0 if model.gated_ffn else 1.0
-    fused = shard.stack.fused_elementwise
-    forward, backward = gates + 1.0, 2.0 * gates + 1.0
-    elements = batch * tokens * ffn
     return [
-        shard.linear(model.hidden_size, gates * ffn, tokens, batch),
-        shard.traffic(elements, forward if fused else forward + 2.0, backward if fused else backward + 2.0,
-                      1.0 if fused else 2.0),
-        shard.linear(ffn, model.hidden_size, tokens, batch),
-    ]  # fmt: skip
+        shard.linear(model.hidden_size, gates * width, tokens),
+        activation(model, shard, tokens * width),
+        shard.linear(width, model.hidden_size, tokens),
+    ]
+
+
+def activation(model: TransformerShape, shard: Shard, elements: Numbers) -> Step:
+    """The activation of `elements` outputs, with its gate."""
+    gates = 2.0 if model.gated_ffn else 1.0
+    forward, backward = gates + 1.0, 2.0 * gates + 1.0
+    if shard.stack.fused_elementwise:
+        return shard.traffic(elements, forward, backward)
+    return shard.traffic(elements, forward + 2.0, backward + 2.0, 2.0)
 
 
 def feed_forward(model: TransformerShape, shard: Shard) -> list[Step]:

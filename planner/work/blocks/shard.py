@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.plan import Plan, PlanGrid
-from planner.work.ops import Elementwise, Gemm, Kernel, Message, Numbers, Op
+from planner.work.ops import Elementwise, Gemm, GroupedGemm, Kernel, Message, Numbers, Op
 from profiles.software import SoftwareStack
+from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
 
 
@@ -96,6 +97,35 @@ class Shard:
         if self.stack.fused_accumulation:
             return Step(product, (data, replace(weight, extra_bytes=added)))
         return Step(product, (data, weight, Elementwise(batch * added, in_place=True)))
+
+    def grouped_linear(self, inputs: Numbers, outputs: Numbers, rows: Numbers, experts: Numbers) -> list[Step]:
+        """As `linear`, of `rows` that each meet one of the rank's `experts` weights.
+
+        In a narrow format rows are read as bf16 and written twice, by rows and by columns, since the weight
+        gradient needs the other layout, forward as inputs and backward as gradients; products leave in bf16
+        [NVIDIA, Transformer Engine: MXFP8Quantizer]. The curves of dense products have this in them.
+        """
+        launches = experts if self.stack.loops_over_experts else 1.0
+        product = GroupedGemm(rows, outputs, inputs, experts, self.dtype, launches)
+        added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
+        data, weight = product.backward()
+        if self.stack.fused_accumulation:
+            linear = Step(product, (data, replace(weight, extra_bytes=added)))
+        else:
+            linear = Step(product, (data, weight, Elementwise(experts * added, in_place=True)))
+        narrow = DTYPE_BYTES[self.dtype]
+        if narrow >= self.width:
+            return [linear]
+        quantised, widened = self.width + 2.0 * narrow, self.width - narrow
+        forward = rows * (quantised * inputs + widened * outputs)
+        backward = rows * (quantised * outputs + widened * inputs)
+        return [Step.of(Elementwise(forward, backward)), linear]
+
+    def move_rows(self, elements: Numbers, num_passes: float, launches: float = 1.0) -> Step:
+        """Rows read and written at computed places, `num_passes` times in all; backward the other way."""
+        moved = self.width * elements * num_passes
+        kernel = Elementwise(moved, moved, launches, launches, rate_fraction=self.stack.row_move_efficiency_fraction)
+        return Step.of(kernel)
 
     def traffic(self, elements: Numbers, forward: float, backward: float, launches: float = 1.0) -> Step:
         """A memory-bound kernel: element reads and writes per element of each direction."""
