@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from planner.work.layers import layer_parameters, layer_work, sequence
-from planner.work.ops import Message
+from planner.work.ops import Elementwise, Message
 from profiles.workload import TrainingJob
 from tests.scenes import cluster, job, stack
 
@@ -107,3 +107,55 @@ def test_faster_links_never_slow_a_ring_down() -> None:
         faster = slow.model_copy(update={"tiers": tiers})
         times.append(float(estimate(Plan(dp=4, cp=16), LONG, faster, megatron).step_seconds))
     assert times[0] >= times[1] >= times[2]
+
+
+def step_parts(plan: Plan, precision: str = "bf16", **fields: object) -> dict[str, float]:
+    work = job("mixtral-8x7b", sequence_length=4096, precision=precision)
+    found = estimate(plan, work, cluster(64, "dgx-h100"), stack("megatron-core", **fields))
+    return {name: float(value) for name, value in found.breakdown.parts().items()}
+
+
+SPREAD = Plan(dp=64, ep=8, zero_stage=1)
+
+
+def test_an_exchange_beside_compute_costs_its_share_of_the_device() -> None:
+    exposed = step_parts(SPREAD)["ep"]
+    hidden = step_parts(SPREAD, ep_exposed_fraction=0.2)["ep"]
+    assert hidden == pytest.approx(0.2 * exposed)
+
+
+def test_an_exchange_longer_than_the_compute_beside_it_shows() -> None:
+    """Eight experts over 64 nodes of one slow link each outlast the products."""
+    work = job("mixtral-8x7b", sequence_length=4096)
+    slow = cluster(64, "dgx-h100")
+    tiers = tuple(tier.model_copy(update={"bytes_per_second": 1e-3 * tier.bytes_per_second}) for tier in slow.tiers)
+    devices = slow.model_copy(update={"tiers": tiers})
+    found = estimate(SPREAD, work, devices, stack("megatron-core", ep_exposed_fraction=0.0)).breakdown.parts()
+    assert found["ep"] > found["forward"] + found["backward"]
+
+
+def test_a_fused_dispatch_sends_a_token_once_to_a_rank() -> None:
+    """Two of eight experts on two ranks: 1.5 ranks a token in the mean, in place of 2 copies."""
+    plan = Plan(dp=8, ep=2)
+    layers = [layer_work(SPARSE, "moe", plan, stack("megatron-core", expert_dispatch=kind))
+              for kind in ("all_to_all", "fused")]  # fmt: skip
+    plain, fused = (
+        sum(float(count * op.num_bytes) for op, count in layer.forward.ops if isinstance(op, Message)
+            and op.axis == "ep") for layer in layers
+    )  # fmt: skip
+    assert fused == pytest.approx(0.75 * plain)
+
+
+def test_a_loop_over_experts_is_paid_by_the_host() -> None:
+    assert step_parts(SPREAD, host_seconds_per_launch=1e-6)["host"] == pytest.approx(0.0, abs=1e-9)
+    together = step_parts(Plan(dp=64), host_seconds_per_launch=3e-3)["host"]
+    assert step_parts(Plan(dp=64), host_seconds_per_launch=3e-3, loops_over_experts=True)["host"] > 1.2 * together > 0.0
+
+
+def test_narrow_formats_move_the_rows_of_experts_more_often() -> None:
+    def moved(precision: str) -> float:
+        work = job("mixtral-8x7b", sequence_length=4096, precision=precision)
+        ops = layer_work(work, "moe", Plan(), stack("megatron-core")).forward.ops
+        return sum(float(count * op.num_bytes) for op, count in ops if isinstance(op, Elementwise))
+
+    assert moved("fp8") > 1.1 * moved("bf16")

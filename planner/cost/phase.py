@@ -42,14 +42,14 @@ def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareSta
     return np.stack([np.broadcast_to(row, shape) for row in (compute, recompute, *axes, host)]).astype(float)
 
 
-def settled(loads: NDArray[np.float64], stack: SoftwareStack) -> NDArray[np.float64]:
+def settled(load_seconds: NDArray[np.float64], stack: SoftwareStack) -> NDArray[np.float64]:
     """Loads of whole actions, (..., 6, plans), with what ep exposes and the excess of the host in their rows.
 
     A stack that hides a share of the exchange between experts runs it beside the compute of another microbatch
     [DeepSeek-AI 2024, arXiv:2412.19437, section 3.2.1]; what outlasts that compute is exposed all the same.
     """
-    found = loads.copy()
-    compute, exchange = loads[..., 0, :] + loads[..., 1, :], loads[..., 4, :]
+    found = load_seconds.copy()
+    compute, exchange = found[..., 0, :] + found[..., 1, :], found[..., 4, :].copy()
     share = stack.ep_exposed_fraction
     found[..., 4, :] = share * exchange + (1.0 - share) * np.maximum(exchange - compute, 0.0)
     found[..., 5, :] = host_excess_seconds(found)
