@@ -65,7 +65,7 @@ def test_nothing_depends_on_names() -> None:
     [
         ({"notes": "the log is INVALID"}, "INVALID"),
         ({"framework": "home-made"}, "framework"),
-        ({"zero_stage_or_fsdp": "fsdp"}, "sharding"),
+        ({"zero_stage_or_fsdp": "zero++"}, "sharding"),
         ({"layers": None}, "model shape"),
         ({"params_b": 2000.0, "vocab": 51200}, "stated size"),
         ({"micro_batch_seqs": None}, "split"),

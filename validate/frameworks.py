@@ -22,6 +22,8 @@ class Framework:
     """Assumed where the source does not say."""
     interleaves: bool = False
     """Its recipes interleave stages, so a pipeline whose virtual stages are not stated is unknown."""
+    runs_fsdp: bool = False
+    """It shards with PyTorch's FSDP, whose stage 2 (SHARD_GRAD_OP) keeps parameters between the passes."""
     whole_experts: bool = False
     """Its recipes do not split an expert over ranks (expert tensor parallelism of 1); else as the dense parts."""
 
@@ -43,9 +45,10 @@ RULES = (
     Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm[^|]*\| [^|]*flash", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm", "megatron-lm-2022"),
-    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True),
-    Framework(r"^torchtitan", "torchtitan-eager", True),
-    Framework(r"^llm-foundry", "llm-foundry-2023"),
+    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True, runs_fsdp=True),
+    Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True),
+    Framework(r"^llm-foundry", "llm-foundry-2023", runs_fsdp=True),
+    Framework(r"^(pytorch|fms).*fsdp.*torch\.compile", "torchtitan", runs_fsdp=True),
     Framework(r"^(pytorch|fms-fsdp|internevo|sailor|nanotron|colossal)", "pytorch-eager"),
 )
 """The first rule that matches counts."""

@@ -19,6 +19,7 @@ from profiles.workload import TrainingJob
 from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
+from validate.sharding import STRATEGIES, sharding_fields
 from validate.table import Run
 
 GPT2_VOCABULARY = 50257
@@ -58,9 +59,9 @@ def resolve(run: Run) -> Setting:
         raise Unmodelled("framework is not described by a software stack")
     job = _job(run)
     assert isinstance(job.model, TransformerShape)
-    plan = _plan(run, rule, sparse=job.model.moe is not None)
-    _check_split(run, plan, job)
     cluster = _cluster(run)
+    plan = _plan(run, rule, cluster, sparse=job.model.moe is not None)
+    _check_split(run, plan, job)
     try:
         cluster.accelerator.flops_per_second(job.precision)
     except ValueError:
@@ -85,8 +86,8 @@ def _refuse(run: Run) -> None:
     for pattern, reason in _OTHER_WORK:
         if re.search(pattern, f"{run.model} {run.other_flags}", re.IGNORECASE):
             raise Unmodelled(reason)
-    if run.zero_stage_or_fsdp not in ("", "0", "1"):
-        raise Unmodelled("sharding of gradients or parameters (ZeRO-2, ZeRO-3, FSDP) is not modelled")
+    if run.zero_stage_or_fsdp not in STRATEGIES:
+        raise Unmodelled(f"sharding {run.zero_stage_or_fsdp} is not modelled")
 
 
 def _job(run: Run) -> TrainingJob:
@@ -177,7 +178,7 @@ def _transformer(
     )  # fmt: skip
 
 
-def _plan(run: Run, rule: Framework, *, sparse: bool) -> Plan:
+def _plan(run: Run, rule: Framework, cluster: Cluster, *, sparse: bool) -> Plan:
     if not (run.tp and run.pp and run.dp and run.micro_batch_seqs):
         raise Unmodelled("split or micro-batch is not stated")
     says_plain = "1f1b schedule" in run.other_flags.lower()
@@ -194,7 +195,7 @@ def _plan(run: Run, rule: Framework, *, sparse: bool) -> Plan:
         micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
         recompute=Recompute.parse(recompute),
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
-        zero_stage=int(run.zero_stage_or_fsdp or rule.zero_stage),
+        **sharding_fields(run, rule, cluster.devices_per_node),
     )  # fmt: skip
 
 
@@ -220,6 +221,8 @@ def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
         raise Unmodelled("global batch is not a multiple of dp x micro-batch")
     if model.num_heads % plan.tp or job.sequence_length % plan.cp:
         raise Unmodelled("tp does not divide the heads, or cp the sequence")
+    if plan.zero_stage == 2 and plan.pp > 1:
+        raise Unmodelled("gradients sharded in every microbatch of a pipeline (ZeRO-2)")
     if model.num_layers < plan.pp * plan.vp:
         raise Unmodelled("there are fewer layers than stages")
     if plan.vp > 1 and plan.num_microbatches(job.global_batch) % plan.pp:
@@ -231,7 +234,8 @@ def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
 
 
 def _cluster(run: Run) -> Cluster:
-    assert run.num_accelerators
+    if not run.num_accelerators:
+        raise Unmodelled("number of accelerators is not stated")
     name = accelerator_name(run.accelerator)
     try:
         return cluster_of(run.accelerator, run.num_accelerators, run.gpus_per_node, run.interconnect)
