@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshwise.asking import Explanation
     from meshwise.comparing import Figure, Side
     from meshwise.export.registry import Exported, Target
+    from meshwise.scaling import Scale
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
@@ -159,8 +160,13 @@ def cluster_diff(first: Cluster, second: Cluster, figures: "Sequence[Figure]") -
     }
 
 
-def search(question: Question, answer: Answer, other: Estimate | None = None) -> dict[str, Any]:
-    """The document of `plan --json`; without candidates it says why nothing fits. `other`: a plan to compare with."""
+def search(
+    question: Question, answer: Answer, other: Estimate | None = None, scales: "Sequence[Scale]" = ()
+) -> dict[str, Any]:
+    """The document of `plan --json`; without candidates it says why nothing fits.
+
+    `other` is a plan to compare with, `scales` the best plans on other numbers of devices.
+    """
     compared = None
     if other is not None:
         gaps = _differences(answer.candidates[0].estimate, other)
@@ -169,6 +175,7 @@ def search(question: Question, answer: Answer, other: Estimate | None = None) ->
         "job": job(question),
         "candidates": [_candidate(question, candidate) for candidate in answer.candidates],
         "compared": compared,
+        "scaling": [_scale(one) for one in scales],
         "front": [priced(question, one) for one in answer.front],
         "num_splits": answer.num_splits,
         "num_plans": answer.num_plans,
@@ -184,6 +191,17 @@ def search(question: Question, answer: Answer, other: Estimate | None = None) ->
         ],
         "elapsed_seconds": answer.elapsed_seconds,
         "sources": sources(question),
+    }
+
+
+def _scale(one: "Scale") -> dict[str, Any]:
+    """The best plan on one number of devices."""
+    return {
+        "devices": one.num_devices,
+        "on_front": one.on_front,
+        "device_hours_per_tera": one.device_hours_per_tera,
+        "headroom_bytes": one.headroom_bytes,
+        "best": priced(one.question, one.best) if one.best else None,
     }
 
 

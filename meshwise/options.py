@@ -80,6 +80,10 @@ class SearchFlags:
         str | None,
         _search("Compare plan 1 part by part with another: its number, or its split.", metavar="N|tp=8,pp=4,..."),
     ] = None
+    scale: Annotated[
+        str | None,
+        _search("Also find the best plan on other numbers of devices, with the same batch.", metavar="64,128,..."),
+    ] = None
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Try every choice of every option, also those rarely worth it.",
                            rich_help_panel="The search")

@@ -88,7 +88,7 @@ JSON_COMMANDS = (
     ("plan", "--model", "llama3.1-405b", "--cluster", "a10"),
     ("simulate", *JOB, "--pp", "2"),
     ("score", "training", "sequence_parallelism_table5", "--rows"),
-    ("plan", *JOB, "--top", "2", "--max-micro-batch", "1", "--explain", "2"),
+    ("plan", *JOB, "--top", "2", "--max-micro-batch", "1", "--explain", "2", "--scale", "8,16"),
     ("diff", os.fspath(ROOT / "examples" / "llama3-70b-on-64-h100.toml"), "--cluster", "dgx-b200"),
     ("diff", "dgx-a100", "dgx-h100"),
     ("export", *JOB, "--to", "megatron"),

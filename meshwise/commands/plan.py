@@ -26,8 +26,9 @@ def plan(
 
     Example: meshwise plan --model llama3-70b --cluster dgx-h100 --devices 64
     """
-    from meshwise import asking, jobfile, jsonout, screen
+    from meshwise import asking, jobfile, jsonout, scaling, screen
     from meshwise.tables import explain, plans
+    from meshwise.tables import scaling as scaling_tables
     from profiles.files import check_writable, write_whole
 
     asked = jobfile.read(file, given(job), {})
@@ -35,18 +36,22 @@ def plan(
     fixed = asking.fixed_fields(look.fix or [], asked.split)
     if save:
         check_writable(save, force, (".toml",))
+    counts = scaling.parse_counts(look.scale) if look.scale else []
     with screen.progress() as on_progress:
         answer = asking.best_plans(question, fixed, look, on_progress)
     if save and answer.candidates:
         best = answer.candidates[0].plan
         write_whole(save, jobfile.render(question.table, best, save.parent), force)
     other = asking.another(look.explain, question, answer) if look.explain and answer.candidates else None
+    scales = scaling.scaled(question, counts, fixed)
     if json:
-        screen.print_json(jsonout.search(question, answer, other[1] if other else None))
+        screen.print_json(jsonout.search(question, answer, other[1] if other else None, scales))
     elif answer.candidates:
         plans.show_answer(screen.console(), question, answer, save)
         if other:
             explain.show_against_best(screen.console(), answer.candidates[0].estimate, *other)
     else:
         plans.show_refusal(screen.console(), question, answer, fixed)
+    if scales and not json:
+        scaling_tables.show_scales(screen.console(), scales)
     return 0 if answer.candidates else NO_PLAN_FITS

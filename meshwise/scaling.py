@@ -1,0 +1,73 @@
+"""The best plan on each of several numbers of devices: what more devices buy, and what they cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from meshwise import jobfile
+from meshwise.jobfile import Question
+from planner.cost.estimate import Estimate
+from planner.cost.memory import usable_bytes
+from planner.cost.metrics import tokens_per_second
+from profiles.units import HOUR, TERA
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A number of devices and the best plan there by estimate; None when none fits."""
+
+    question: Question
+    best: Estimate | None
+    on_front: bool
+    """No other number of devices is at least as good in step time, device-hours and memory headroom together."""
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of the cluster."""
+        return self.question.cluster.num_devices
+
+    @property
+    def device_hours_per_tera(self) -> float | None:
+        """Device-hours of 1e12 tokens (or samples) without interruptions."""
+        if self.best is None:
+            return None
+        rate = float(tokens_per_second(self.best.step_seconds, self.question.job))
+        return TERA / rate * self.num_devices / HOUR
+
+    @property
+    def headroom_bytes(self) -> float | None:
+        """Bytes left of what a plan may use of a device."""
+        if self.best is None:
+            return None
+        return float(usable_bytes(self.question.cluster, self.question.stack) - self.best.memory.peak_bytes)
+
+
+def parse_counts(text: str) -> list[int]:
+    """`64,128,256` as numbers, ascending, each once; raises ValueError naming the text and what is right."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and 0 < len(word) < 9 and int(word) > 0 for word in words):
+        raise ValueError(f"scale: {text!r} is not a list of numbers of devices, e.g. 64,128,256")
+    return sorted({int(word) for word in words})
+
+
+def scaled(question: Question, counts: Sequence[int], fixed: dict[str, int | str | bool]) -> list[Scale]:
+    """The best plan of the same job, batch and all, on each number of devices.
+
+    Raises ValueError for a number of devices that the cluster cannot have.
+    """
+    from planner.choose.pareto import front_mask
+    from planner.choose.search import search
+
+    found = []
+    for count in counts:
+        here = jobfile.question(question.table.model_copy(update={"devices": count}))
+        best = search(here.job, here.cluster, here.stack, fixed=fixed, top=1).candidates
+        found.append(Scale(here, best[0].estimate if best else None, on_front=False))
+    costs = [
+        (float(one.best.step_seconds), one.device_hours_per_tera or 0.0, -(one.headroom_bytes or 0.0))
+        for one in found
+        if one.best is not None
+    ]
+    front = iter(front_mask(np.array(costs)) if costs else ())
+    return [Scale(one.question, one.best, on_front=bool(one.best is not None and next(front))) for one in found]
