@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks import tables
 from benchmarks.kernel_records import AIC, DATE, HERE, VIDUR
+from benchmarks.library_links import library_curves
 from benchmarks.tables import Table
 from planner.cost.collectives import message_seconds
 from profiles import catalog
@@ -100,7 +101,25 @@ class Links:
             self._pool(link_class, [curves for curves in inner if curves.link_class == link_class])
             for link_class in classes
         ]
-        return [*inner, *outer, *pools, self._network_pool(outer[0])]
+        pools = [*pools, self._network_pool(outer[0])]
+        return self._with_libraries([*inner, *outer], pools)
+
+    def _with_libraries(self, measured: list[LinkCurves], pools: list[LinkCurves]) -> list[LinkCurves]:
+        """The records with the curves of other implementations; links that only these were measured on get the
+        pool's curves beside them."""
+        found = library_curves(self.table)
+        by_class = {pool.link_class: pool for pool in pools}
+        records = [
+            record.model_copy(update={"libraries": found.pop(record.name, {})}) if record.name in found else record
+            for record in measured
+        ]
+        for link, libraries in found.items():
+            kind = catalog.link(link)
+            if not any(link in record.links for record in measured):
+                pool = by_class[kind.link_class]
+                update = {"name": link, "links": (link,), "libraries": libraries}
+                records.append(pool.model_copy(update=update))
+        return [*records, *pools]
 
     def _inner(self, link: MeasuredLink) -> LinkCurves:
         curves: dict[CollectiveOp, CollectiveCurve] = {}

@@ -182,12 +182,29 @@ class LinkCurves(Sourced):
     """Names of the links served (`Tier.link`): measured, or of the same kind; empty for the pool of a class."""
     link_class: Literal["scale_up", "pcie", "network", "host"]
     collectives: dict[CollectiveOp, CollectiveCurve] = Field(min_length=1)
+    """By NCCL (or its like) in a loop or a graph, which is what a compiled or pre-launched step sees."""
+    libraries: dict[str, dict[CollectiveOp, CollectiveCurve]] = Field(default_factory=dict)
+    """Other implementations: "torch", NCCL called by eager PyTorch, its ranks not in step; one-shot and two-shot
+    all-reduces of serving engines, "trtllm", "sglang", "vllm", replayed from a graph, and "sglang-eager",
+    "vllm-eager", launched one by one; "oneccl"."""
 
     def fits(self) -> dict[str, Fit]:
         """Name of every curve -> its fit."""
-        return {name: curve.fit for name, curve in self.collectives.items()}
+        others = {
+            f"{library} {name}": curve.fit
+            for library, curves in self.libraries.items()
+            for name, curve in curves.items()
+        }
+        return {name: curve.fit for name, curve in self.collectives.items()} | others
 
-    def curve(self, collective: str) -> CollectiveCurve:
-        """The curve of `collective`, or of the one measured that moves its bytes most alike."""
+    def curve(self, collective: str, library: str = "") -> CollectiveCurve:
+        """The curve of `collective` by `library`; else by NCCL, of `collective` or the one that moves its bytes most
+        alike."""
+        if self.measures(collective, library):
+            return self.libraries[library][collective]  # type: ignore[index]
         order = ("all_gather", "reduce_scatter", "all_to_all", "all_reduce", "send_recv")
         return self.collectives[_nearest(collective, self.collectives, order)]  # type: ignore[index]
+
+    def measures(self, collective: str, library: str) -> bool:
+        """Whether `collective` by `library` was measured on these very links, so that its curve holds all latency."""
+        return collective in self.libraries.get(library, {})

@@ -14,6 +14,7 @@ class What(StrEnum):
 
     TRAINING = "training"
     KERNELS = "kernels"
+    COLLECTIVES = "collectives"
 
 
 def score(
@@ -26,7 +27,7 @@ def score(
     rows: Annotated[bool, typer.Option("--rows", help="Show every row.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Predict every run (or kernel) of a table and compare, beside a baseline: one constant utilisation, or
+    """Predict every run (kernel, collective) of a table and compare, beside a baseline: one constant utilisation, or
     datasheet rates.
 
     Rows that cannot be modelled are counted by reason.
@@ -53,10 +54,12 @@ def score(
 def _score_prices(what: What, table: Path, *, rows: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.prices import show_prices
+    from validate.score_collectives import score_collectives
     from validate.score_kernels import score_kernels
 
+    score_table = score_kernels if what is What.KERNELS else score_collectives
     with screen.progress() as on_progress:
-        board = score_kernels(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+        board = score_table(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
     if json:
         screen.print_json(board.as_dict())
     else:

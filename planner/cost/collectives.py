@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.kernels import smooth_max
+from planner.cost.roofline import smooth_max
 from profiles.calibration import CollectiveCurve
 from profiles.cluster import Cluster, Tier
 
@@ -102,8 +102,13 @@ def group_sizes(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
     return _ratios(_members(size, stride, cluster))
 
 
-def message_seconds(collective: str, num_bytes: Numbers, size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
+def message_seconds(
+    collective: str, num_bytes: Numbers, size: Numbers, stride: Numbers, cluster: Cluster, library: str = ""
+) -> Floats:
     """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
+
+    `library` names an implementation other than NCCL's (`profiles.calibration.LinkCurves.libraries`); where a link has
+    no curve of it, NCCL's serves.
 
     Each tier t that the group spans has a latency L_t and a wire time W_t; alone it takes T_t = (L**p +
     W**p)**(1/p). Tiers work as one pipeline: t = max_t(T_t - L_t) + sum_t L_t, so the slowest tier's transfer
@@ -121,7 +126,7 @@ def message_seconds(collective: str, num_bytes: Numbers, size: Numbers, stride: 
         spans = joined > 1.0
         if spans.any():
             wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
-            tier_latency, tier_transfer = _tier_seconds(pattern, wire_bytes, joined, tier)
+            tier_latency, tier_transfer = _tier_seconds(pattern, wire_bytes, joined, tier, library)
             tier_latency = np.where(spans, tier_latency, 0.0)
             add = np.add if pattern.visits_every_tier else np.maximum
             latency = add(latency, tier_latency)
@@ -144,13 +149,16 @@ def _ratios(members: Floats) -> Floats:
     return members / inside
 
 
-def _tier_seconds(pattern: Collective, wire_bytes: Floats, joined: Floats, tier: Tier) -> tuple[Floats, Floats]:
+def _tier_seconds(
+    pattern: Collective, wire_bytes: Floats, joined: Floats, tier: Tier, library: str
+) -> tuple[Floats, Floats]:
     """Latency, and what the transfer adds to it, of `wire_bytes` a device over one tier."""
-    curve = tier.curves.curve(pattern.name)
+    curve = tier.curves.curve(pattern.name, library)
     exponent = _by_ranks(curve, curve.exponent, joined)
     rate = _bus_fraction(pattern, curve, joined, tier) * tier.usable_bytes_per_second
     steps = pattern.rounds * np.ceil(np.log2(joined))
-    latency = _latency(curve, joined) + steps * tier.latency_seconds
+    beyond = 0.0 if tier.curves.measures(pattern.name, library) else tier.latency_seconds
+    latency = _latency(curve, joined) + steps * beyond
     return latency, smooth_max(latency, wire_bytes / rate, exponent) - latency
 
 

@@ -1,0 +1,117 @@
+"""`score collectives`: tables of messages become messages on clusters, prices and a board."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planner.cost.collectives import message_seconds
+from profiles import catalog
+from tests.cli import faults, meshwise
+from validate.columns import read_table
+from validate.message_tables import library_of, read_messages
+from validate.score_collectives import score_collectives
+from validate.table import BadTable
+
+HEADER = "gpu,topology,op,num_gpus,num_nodes,gpus_per_node,bytes,dtype,latency_us,impl,launch,source"
+TABLE = f"""\
+{HEADER}
+h100_sxm,nvswitch,all_reduce,8,1,8,67108864,float16,300,nccl-tests,loop,a@1:x
+h100_sxm,nvswitch,all_reduce,8,1,8,67108864,int8,400,nccl-tests,loop,a@1:x
+h100_sxm,nvswitch,alltoall,4,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
+h100_sxm,nvswitch,all_reduce,8,1,8,8192,bfloat16,4,trtllm_allreduce:TRTLLM,cuda_graph,a@1:x
+h100_sxm,nvswitch + inter-node GCP A3-Mega,all_reduce,16,2,8,67108864,float32,1262,nccl-tests,loop,b@2:y
+b200_sxm,nvswitch + inter-node network,all_reduce,16,2,8,1024,float16,50,nccl-tests,loop,b@2:y
+a100_sxm,nvswitch + inter-node network,all_reduce,4,2,2,1048576,float16,300,torch.distributed nccl,eager,c:z
+a100_pairwise,"pairwise NVLink, 4 GPU node",all_reduce,4,1,4,1048576,float16,100,torch.distributed nccl,eager,c:z
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE, encoding="utf-8")
+    return path
+
+
+def test_rows_are_priced_by_the_prices_of_plans(table: Path) -> None:
+    board = score_collectives(table, rows=True)
+    assert board.rows is not None
+    predicted = {row["id"]: row["predicted"] for row in board.rows}
+    node = catalog.cluster("h100-sxm", 8)
+    assert predicted[1] == pytest.approx(float(message_seconds("all_reduce", 67108864.0, 8, 1, node)))
+    assert predicted[3] == pytest.approx(float(message_seconds("all_to_all", 1048576.0, 4, 1, node)))
+    assert predicted[2] > 1.1 * predicted[1]  # switches do not reduce integers
+    two = catalog.cluster("a3-megagpu-8g", 16)
+    assert predicted[5] == pytest.approx(float(message_seconds("all_reduce", 67108864.0, 16, 1, two)))
+    assert board.skipped == {"the network between nodes of b200_sxm is not named": 1}
+    assert board.overall.n == 7
+    assert board.baseline.median is not None
+    assert {name: errors.n for name, errors in board.by_library.items()} == {"nccl": 4, "torch": 2, "trtllm": 1}
+
+
+def test_groups_lie_where_the_table_says(table: Path) -> None:
+    batches = {
+        (batch.accelerator.name, batch.cluster.num_devices): batch
+        for batch in read_messages(read_table(table), Counter())
+    }
+    spread = batches["a100-sxm-80gb", 16]
+    assert list(spread.strides) == [4.0]  # two of eight devices of each node
+    bridged = batches["a100-pcie-80gb", 4]
+    assert [tier.num_devices for tier in bridged.cluster.tiers] == [2, 4]
+
+
+def test_implementations_have_curves_of_their_own() -> None:
+    node = catalog.cluster("h100-sxm", 8)
+    seconds = {
+        library: float(message_seconds("all_reduce", 8192.0, 8, 1, node, library))
+        for library in ("", "trtllm", "vllm", "vllm-eager", "torch", "nobody's")
+    }
+    assert seconds["trtllm"] < seconds[""] / 2  # one shot instead of a ring
+    assert seconds["vllm"] < seconds["vllm-eager"]
+    assert seconds["nobody's"] == seconds[""]
+
+
+@pytest.mark.parametrize("library", ["", "torch", "trtllm", "sglang", "vllm", "sglang-eager", "vllm-eager"])
+@pytest.mark.parametrize("node", ["h100-sxm", "b200-sxm", "a100-sxm-80gb", "l40s", "rtx-pro-6000"])
+def test_more_bytes_never_take_less_time(node: str, library: str) -> None:
+    sizes = np.logspace(2, 10, 60)
+    seconds = message_seconds("all_reduce", sizes, 8, 1, catalog.cluster(node, 8), library)
+    assert (np.diff(seconds) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("implementation", "launch", "library"),
+    [
+        ("nccl-tests", "loop", ""),
+        ("torch.distributed nccl 2.27.7 (all_reduce_bench.py)", "loop", ""),
+        ("torch.distributed nccl", "eager,kernel time", "torch"),
+        ("trtllm_allreduce:TRTLLM", "cuda_graph", "trtllm"),
+        ("sglang_allreduce:TRTLLM", "cuda_graph", "trtllm"),
+        ("vllm_allreduce:vLLM_custom_eager", "eager", "vllm-eager"),
+        ("oneccl", "loop", "oneccl"),
+    ],
+)
+def test_implementations_are_named(implementation: str, launch: str, library: str) -> None:
+    assert library_of(implementation, launch) == library
+
+
+def test_bad_tables_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("gpu,m\nh100,1\n", encoding="utf-8")
+    with pytest.raises(BadTable, match="topology, op, impl"):
+        score_collectives(path)
+    path.write_text(TABLE.replace("67108864,float16,300", "many,float16,300"), encoding="utf-8")
+    with pytest.raises(BadTable, match="'many' is not a number"):
+        score_collectives(path)
+
+
+def test_the_command_prints_a_board(table: Path, tmp_path: Path) -> None:
+    shown = meshwise("score", "collectives", table)
+    assert shown.code == 0
+    assert "nvlink-4 + tcpx" in shown.out
+    document = json.loads(meshwise("score", "collectives", table, "--json", "--rows").out)
+    assert len(document["rows"]) == document["overall"]["n"] == 7
+    assert not faults(meshwise("score", "collectives", tmp_path / "none.csv"))

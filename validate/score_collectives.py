@@ -1,0 +1,54 @@
+"""Predicted against measured times of collectives, by the prices that plans are made of."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from planner.cost.collectives import COLLECTIVES, group_sizes, message_seconds
+from validate.columns import read_table
+from validate.kernel_tables import Skipped
+from validate.message_tables import MessageBatch, read_messages
+from validate.score_kernels import Floats, Priced, PriceScore, board
+
+
+def score_collectives(
+    table_path: str | Path, *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
+) -> PriceScore:
+    """Price every row of a table of collectives and compare; see docs/cli.md for its columns.
+
+    `on_progress(done, total)` counts rows. Raises BadTable with file and column.
+    """
+    table = read_table(table_path)
+    skipped: Skipped = Counter()
+    priced, done, total = [], 0, len(next(iter(table.values())))
+    for batch in read_messages(table, skipped):
+        priced.append(_priced(batch))
+        done += len(batch.seconds)
+        if on_progress is not None:
+            on_progress(done, total)
+    return board(priced, dict(skipped.most_common()), rows=rows)
+
+
+def _priced(batch: MessageBatch) -> Priced:
+    predicted = message_seconds(
+        batch.collective, batch.num_bytes, batch.sizes, batch.strides, batch.cluster, batch.library
+    )
+    labels = {
+        "op": batch.collective, "accelerator": batch.accelerator.name, "library": batch.library or "nccl",
+        "form": " + ".join(tier.link for tier in batch.cluster.tiers),
+    }  # fmt: skip
+    return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, _datasheet_seconds(batch))
+
+
+def _datasheet_seconds(batch: MessageBatch) -> Floats:
+    """Wire bytes over the rate of the slowest tier of the datasheet, without any latency."""
+    pattern = COLLECTIVES[batch.collective]
+    joined = group_sizes(batch.sizes, batch.strides, batch.cluster)
+    inner, slowest = np.ones_like(batch.sizes), np.zeros_like(batch.sizes)
+    for tier, members in zip(batch.cluster.tiers, joined, strict=True):
+        wire = np.where(members > 1.0, pattern.wire_bytes(batch.num_bytes, batch.sizes, inner), 0.0)
+        slowest = np.maximum(slowest, wire / tier.usable_bytes_per_second)
+        inner = inner * members
+    return slowest
