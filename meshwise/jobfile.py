@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from planner.plan import PLAN_FIELDS, Plan, Recompute, ScheduleName
+from planner.plan import Plan, ScheduleName, as_written
+from planner.recompute import Module, Recompute
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
 from profiles.files import read_table, validated
-from profiles.model import LayerList, TransformerShape
+from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack
 from profiles.workload import TrainingJob
 
@@ -67,7 +68,9 @@ class SplitTable(_Table):
     vp: Degree = 1
     micro_batch: Batch = 1
     schedule: ScheduleName | None = None
-    recompute: Literal["none", "selective", "full"] = "none"
+    recompute: Literal["none", "selective", "full", "operators"] = "none"
+    recompute_modules: Name = "core_attn"
+    recompute_layers: int = Field(default=0, ge=0, le=MAX_LAYERS)
     sequence_parallel: bool = False
     zero_stage: int = Field(default=0, ge=0, le=3)
     reshard_after_forward: bool = True
@@ -156,9 +159,10 @@ def plan(split: SplitTable, num_devices: int) -> Plan:
             f"dp: dp*tp*pp*cp = {dp}*{split.tp}*{split.pp}*{split.cp} = {dp * others}, but there are "
             f"{num_devices} devices; the product must equal it (leave dp out to have it derived)"
         )
-    values = split.model_dump(exclude={"dp", "schedule", "recompute"})
+    values = split.model_dump(exclude={"dp", "schedule", "recompute", "recompute_modules"})
     schedule = split.schedule or ("interleaved" if split.vp > 1 else "1f1b")
-    return Plan(dp=dp, schedule=schedule, recompute=Recompute.parse(split.recompute), **values)
+    recompute, modules = Recompute.parse(split.recompute), Module.parse(split.recompute_modules)
+    return Plan(dp=dp, schedule=schedule, recompute=recompute, recompute_modules=modules, **values)
 
 
 def devices_of(file: JobFile) -> JobTable:
@@ -176,8 +180,7 @@ def render(table: JobTable, plan: Plan, folder: Path) -> str:
         if _is_path(job.get(name)) and not os.path.isabs(job[name]):
             job[name] = os.path.relpath(job[name], folder)
     lines = ["[job]", *(f"{name} = {_toml(value)}" for name, value in job.items()), "", "[split]"]
-    values = {name: getattr(plan, name) for name in PLAN_FIELDS} | {"recompute": plan.recompute.name.lower()}
-    return "\n".join([*lines, *(f"{name} = {_toml(value)}" for name, value in values.items())]) + "\n"
+    return "\n".join([*lines, *(f"{name} = {_toml(value)}" for name, value in as_written(plan).items())]) + "\n"
 
 
 def _set(table: BaseModel, path: Path | None) -> dict[str, Any]:

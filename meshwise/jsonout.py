@@ -15,7 +15,7 @@ from planner.cost.fit import fit_of, upper_bytes
 from planner.cost.intervals import interval
 from planner.cost.memory import MemoryBreakdown, stage_memory, usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
-from planner.plan import PLAN_FIELDS, Plan
+from planner.plan import Plan, as_written
 from profiles.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
     """A plan's fields as they are written in a plan file."""
-    return {name: getattr(plan, name) for name in PLAN_FIELDS} | {"recompute": plan.recompute.name.lower()}
+    return as_written(plan)
 
 
 def job(question: Question) -> dict[str, Any]:

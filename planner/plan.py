@@ -5,35 +5,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.recompute import Module, Recompute
+
 Ints = NDArray[np.int64]
 AXES = ("tp", "cp", "ep", "dp", "pp")
 """Parallel axes. Ranks are numbered tp first, then cp, dp, pp (Megatron-Core order); the expert mesh of a stage
 numbers the same ranks etp first, then ep, then what is left of them (edp)."""
-
-
-class Recompute(IntEnum):
-    """What the backward pass computes again instead of keeping."""
-
-    NONE = 0
-    SELECTIVE = 1
-    """The attention core (scores, softmax, context)."""
-    FULL = 2
-    """Every layer from its input."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Recompute":
-        """The member named `text`; raises ValueError listing the names."""
-        try:
-            return cls[text.upper()]
-        except KeyError:
-            names = ", ".join(member.name.lower() for member in cls)
-            raise ValueError(f"recompute: {text!r} is not one of {names}") from None
 
 
 ScheduleName = Literal["gpipe", "1f1b", "interleaved"]
@@ -63,6 +45,10 @@ class Plan:
     """Sequences per microbatch on one data-parallel rank."""
     schedule: ScheduleName = "1f1b"
     recompute: Recompute = Recompute.NONE
+    recompute_modules: Module = Module.CORE_ATTN
+    """Of selective recomputation: the modules that run again."""
+    recompute_layers: int = 0
+    """Of full recomputation: layers of each chunk that run again (Megatron's block method); 0: all of them."""
     sequence_parallel: bool = False
     """Megatron sequence parallelism on the tp axis."""
     zero_stage: int = 0
@@ -72,6 +58,11 @@ class Plan:
     pass. False keeps them (FSDP2's switch of this name; FSDP's SHARD_GRAD_OP)."""
     dp_replicate: int = 1
     """Groups of ranks that each hold all shards (HSDP): sharding runs over dp * cp / dp_replicate neighbours."""
+
+    @property
+    def num_recomputed_layers(self) -> int:
+        """Layers of the whole model that full recomputation is limited to; 0: no limit."""
+        return self.recompute_layers * self.pp * self.vp
 
     @property
     def num_ranks(self) -> int:
@@ -101,10 +92,20 @@ class Plan:
             parts.append(f"replicate{self.dp_replicate}")
         if self.recompute:
             parts.append(f"recompute={self.recompute.name.lower()}")
+        if self.recompute_modules != Module.CORE_ATTN:
+            parts.append(f"of={self.recompute_modules.words}")
+        if self.recompute_layers:
+            parts.append(f"of={self.recompute_layers}layers")
         return " ".join(parts)
 
 
 PLAN_FIELDS = tuple(field.name for field in fields(Plan))
+
+
+def as_written(plan: Plan) -> dict[str, Any]:
+    """The fields of a plan as files and JSON hold them: names in place of enumerations."""
+    words = {"recompute": plan.recompute.name.lower(), "recompute_modules": plan.recompute_modules.words}
+    return {name: getattr(plan, name) for name in PLAN_FIELDS} | words
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,8 @@ class PlanGrid:
     micro_batch: Ints
     schedule: Ints
     recompute: Ints
+    recompute_modules: Ints
+    recompute_layers: Ints
     sequence_parallel: Ints
     zero_stage: Ints
     reshard_after_forward: Ints
@@ -161,12 +164,18 @@ class PlanGrid:
         values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
         values["schedule"] = SCHEDULE_NAMES[values["schedule"]]
         values["recompute"] = Recompute(values["recompute"])
+        values["recompute_modules"] = Module(values["recompute_modules"])
         for name in ("sequence_parallel", "cp_gather", "reshard_after_forward"):
             values[name] = bool(values[name])
         return Plan(**values)
 
     def __iter__(self) -> Iterator[Plan]:
         return (self.plan(row) for row in range(len(self)))
+
+    @property
+    def num_recomputed_layers(self) -> Ints:
+        """Layers of the whole model that full recomputation is limited to; 0: no limit."""
+        return self.recompute_layers * self.pp * self.vp
 
     @property
     def num_ranks(self) -> Ints:

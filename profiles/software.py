@@ -45,6 +45,9 @@ class SoftwareStack(Sourced):
     the memory bandwidth they take; 1 is no effective overlap."""
     pp_overlap: bool = True
     """Sends and receives between stages run beside compute."""
+    regathers_inputs: bool = True
+    """Under sequence parallelism the inputs of tensor-parallel parts are kept sharded and gathered again in the
+    backward pass (Megatron-LM); else they are kept whole (DTensor)."""
     p2p_scatter_gather: bool = True
     """Each tensor-parallel rank sends its own 1/tp slice between stages."""
     fp32_parameters: bool = False
@@ -58,6 +61,8 @@ class SoftwareStack(Sourced):
     """Bytes per element of a gradient copy kept, and sharded, with the optimizer states."""
     loss_bytes_per_logit: Positive = 8.0
     """Memory held per logit at the loss (2: fused cross-entropy in place; 14: eager PyTorch)."""
+    tp_loss_bytes_per_logit: Positive | None = None
+    """The same where the vocabulary is sharded over tp, if that takes another loss."""
     loss_traffic_bytes_per_logit: Positive = 40.0
     """Memory traffic per logit of the forward and backward pass of the loss."""
     optimizer_traffic_bytes_per_parameter: Positive = 38.0
@@ -82,6 +87,9 @@ class SoftwareStack(Sourced):
     """Device memory outside the allocator on every rank: driver context and loaded kernels."""
     communicator_bytes: NonNegative = 0.0
     """Device memory outside the allocator per parallel axis in use: the buffers of its communicator."""
+    selective_recompute: Literal["modules", "operators"] = "modules"
+    """What the framework's selective recomputation is unless more is said: modules of a layer (the attention core), or
+    every second matrix product."""
     dropout: bool = False
     """Dropout masks are computed and kept."""
 

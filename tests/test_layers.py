@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.plan import Plan, PlanGrid, Recompute
+from planner.recompute import Module
 from planner.work.layers import (
     boundary_bytes,
     layer_parameters,
@@ -15,7 +16,7 @@ from planner.work.layers import (
     sequence,
     stage_counts,
 )
-from planner.work.ops import Attention, Message
+from planner.work.ops import Attention, Gemm, Message
 from profiles.catalog import model, names, software
 from profiles.model import LayerList
 from profiles.workload import TrainingJob
@@ -67,9 +68,48 @@ def test_matrix_work_is_conserved_across_splits(name: str, tp: int, cp: int, seq
 def test_recomputation_adds_at_most_one_forward_pass(name: str) -> None:
     job = job_of(name, 1 if name == "resnet-50" else 2048)
     forward = flops_of(job, Plan(), backward=False)
-    none, selective, full = (flops_of(job, Plan(recompute=policy), backward=True) for policy in Recompute)
+    none, selective, full, operators = (flops_of(job, Plan(recompute=policy), backward=True) for policy in Recompute)
     assert none == pytest.approx(2 * forward, rel=0.02)
     assert none <= selective <= full <= none + forward
+    assert none <= operators <= full
+
+
+def test_each_module_runs_again_what_lies_in_it() -> None:
+    """DeepSeek-V2's sparse layer: modules alone add up to no more than the layer, and the mlp has no part in it."""
+    job = job_of("deepseek-v2-lite")
+
+    def again(modules: Module, kind: str = "moe") -> float:
+        plan = Plan(recompute=Recompute.SELECTIVE, recompute_modules=modules)
+        work = layer_work(job, kind, plan, software("megatron-core"))
+        return sum(float(np.sum(count)) * float(op.flops) for op, count in work.backward.recomputed
+                   if not isinstance(op, Message))  # fmt: skip
+
+    assert again(Module.MOE) > again(Module.SHARED_EXPERTS) > 0.0
+    assert again(Module.MLA_UP_PROJ) > 0.0
+    assert again(Module.CORE_ATTN) > 0.0
+    assert again(Module.MLP) == again(Module.LAYERNORM) == again(Module.MOE_ACT) == 0.0  # no matrix products
+    assert again(Module.MLP, "dense") > 0.0
+    both = again(Module.MOE | Module.CORE_ATTN)
+    assert both == pytest.approx(again(Module.MOE) + again(Module.CORE_ATTN))
+
+
+def test_recomputing_some_layers_costs_their_share() -> None:
+    job = job_of("llama3-8b")
+    none, all_layers, half = (
+        flops_of(job, Plan(pp=4, **changes), backward=True)
+        for changes in ({}, {"recompute": Recompute.FULL}, {"recompute": Recompute.FULL, "recompute_layers": 4})
+    )
+    assert half == pytest.approx((none + all_layers) / 2)
+
+
+def test_operators_run_every_second_product_again() -> None:
+    """Of Llama's q, k, v, o, gate, up and down: k, o and up."""
+    job = job_of("llama3-8b")
+    shape = job.model
+    h, q, k, f = shape.hidden_size, 4096, 1024, shape.ffn_size
+    work = layer_work(job, "dense", Plan(recompute=Recompute.OPERATORS), software("torchtitan"))
+    found = sum(float(count) * float(op.flops) for op, count in work.backward.recomputed if isinstance(op, Gemm))
+    assert found == pytest.approx(2 * 2048 * h * (k + q + f))
 
 
 def test_expert_parameters_are_spread_over_ep() -> None:

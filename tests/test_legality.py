@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from planner.choose.legality import RULES, check_plan, legal
 from planner.plan import Plan, PlanGrid, Recompute
+from planner.recompute import Module
 from tests.scenes import cluster, job
 
 ILLEGAL = {
@@ -30,6 +31,11 @@ ILLEGAL = {
         "llama3-8b",
     ),
     "replica groups share the shards": (Plan(dp=8, dp_replicate=2), "llama3-8b"),
+    "recomputed modules are the model's": (
+        Plan(dp=8, recompute=Recompute.SELECTIVE, recompute_modules=Module.MOE),
+        "llama3-8b",
+    ),
+    "recomputed layers are a chunk's": (Plan(dp=4, pp=2, recompute=Recompute.FULL, recompute_layers=17), "llama3-8b"),
 }
 
 
@@ -66,3 +72,21 @@ def test_a_grid_and_its_plans_are_judged_alike(some: list[Plan], model: str) -> 
     mask, rejected = legal(PlanGrid.of(some), work, devices)
     assert list(mask) == [not check_plan(plan, work, devices) for plan in some]
     assert sum(rejected.values()) == len(some) - mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recompute": Recompute.FULL, "recompute_modules": Module.MLP}, "recompute=selective alone"),
+        ({"recompute": Recompute.SELECTIVE, "recompute_modules": Module.NOTHING}, "core_attn,mlp,layernorm"),
+        ({"recompute": Recompute.SELECTIVE, "recompute_layers": 2}, "needs recompute=full"),
+    ],
+)
+def test_recomputation_that_is_not_one_is_refused(changes, words) -> None:  # type: ignore[no-untyped-def]
+    faults = check_plan(Plan(dp=8, **changes), job("llama3-8b"), cluster(8))
+    assert any(words in fault for fault in faults)
+
+
+def test_a_list_of_layers_has_no_modules_to_recompute() -> None:
+    for policy in (Recompute.SELECTIVE, Recompute.OPERATORS):
+        assert check_plan(Plan(dp=8, recompute=policy), job("resnet-50", sequence_length=1), cluster(8))

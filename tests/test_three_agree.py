@@ -8,6 +8,7 @@ from planner.choose.space import plan_space
 from planner.cost.estimate import estimate
 from planner.cost.phase import price_program
 from planner.plan import Plan, Recompute
+from planner.recompute import Module
 from planner.work.lower import lower
 from planner.work.program import program_flops
 from planner.work.sharding import gathers_in_backward
@@ -90,7 +91,13 @@ def test_full_contention_is_no_overlap() -> None:
     assert lost.step_seconds == pytest.approx(none.step_seconds)
 
 
-@pytest.mark.parametrize("plan", [Plan(dp=2, tp=4, pp=2), Plan(tp=2, pp=8, recompute=Recompute.FULL)], ids=str)
+@pytest.mark.parametrize("plan", [
+    Plan(dp=2, tp=4, pp=2),
+    Plan(tp=2, pp=8, recompute=Recompute.FULL),
+    Plan(tp=2, pp=8, recompute=Recompute.FULL, recompute_layers=3),
+    Plan(tp=2, pp=8, recompute=Recompute.SELECTIVE, recompute_modules=Module.MLP | Module.LAYERNORM),
+    Plan(tp=2, pp=8, recompute=Recompute.OPERATORS),
+], ids=str)  # fmt: skip
 def test_parts_agree(plan: Plan) -> None:
     work, devices, software = job(), cluster(16), stack()
     estimated = estimate(plan, work, devices, software).breakdown.parts()

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from planner.plan import Plan, Recompute
+from planner.plan import Plan
 from profiles import catalog
 from profiles.cluster import Cluster
 from profiles.model import MixtureOfExperts, TransformerShape
@@ -19,6 +19,7 @@ from profiles.workload import TrainingJob
 from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
+from validate.recomputation import recomputation_of
 from validate.sharding import STRATEGIES, sharding_fields
 from validate.table import Run
 
@@ -184,18 +185,18 @@ def _plan(run: Run, rule: Framework, cluster: Cluster, *, sparse: bool) -> Plan:
     says_plain = "1f1b schedule" in run.other_flags.lower()
     if run.pp > 1 and not run.vp and rule.interleaves and not says_plain:
         raise Unmodelled("virtual stages of the pipeline are not stated")
-    recompute = run.recompute or "none"
-    if recompute not in ("none", "selective", "full"):
-        raise Unmodelled(f"recomputation {recompute} is not modelled")
+    try:
+        recomputation = recomputation_of(run, catalog.software(rule.stack))
+    except ValueError:
+        raise Unmodelled(f"recomputation {run.recompute} is not modelled") from None
     vp = (run.vp or 1) if run.pp > 1 else 1
     cp = run.cp or 1
     return Plan(
         dp=run.dp, tp=run.tp, pp=run.pp, cp=cp, ep=run.ep or 1, etp=_expert_tp(run, rule) if sparse else 1, vp=vp,
         cp_a2a=cp if re.search(r"\bCP comm type a2a\b(?!\+)", run.notes) else 1,
         micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
-        recompute=Recompute.parse(recompute),
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
-        **sharding_fields(run, rule, cluster.devices_per_node),
+        **sharding_fields(run, rule, cluster.devices_per_node), **recomputation,
     )  # fmt: skip
 
 

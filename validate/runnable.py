@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from planner.plan import Plan, Recompute
+from planner.plan import Plan
+from planner.recompute import Module, Recompute
 from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
@@ -33,7 +34,15 @@ class RunSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunSpec":
         """The inverse of `to_json`."""
-        plan = Plan(**(values["plan"] | {"recompute": Recompute(values["plan"]["recompute"])}))
+        plan = Plan(
+            **(
+                values["plan"]
+                | {
+                    "recompute": Recompute(values["plan"]["recompute"]),
+                    "recompute_modules": Module(values["plan"]["recompute_modules"]),
+                }
+            )
+        )
         return cls(**(values | {"job": TrainingJob.model_validate(values["job"]), "plan": plan}))
 
 
@@ -91,8 +100,11 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
         raise ValueError(f"zero_stage: validate runs 0 or 1, got {plan.zero_stage}")
     if plan.dp_replicate > 1:
         raise ValueError(f"dp_replicate: validate shards over all of dp, got dp_replicate={plan.dp_replicate}")
-    if plan.recompute == Recompute.SELECTIVE:
-        raise ValueError("recompute: validate runs none or full; fused attention keeps no scores to recompute")
+    if plan.recompute not in (Recompute.NONE, Recompute.FULL):
+        name = plan.recompute.name.lower()
+        raise ValueError(f"recompute: validate runs none or full, got {name}; its fused attention keeps no scores")
+    if plan.recompute_layers:
+        raise ValueError(f"recompute_layers: validate recomputes every layer (0), got {plan.recompute_layers}")
     if job.global_batch % (plan.dp * plan.micro_batch):
         raise ValueError(
             f"global_batch: {job.global_batch} is not a multiple of dp x micro_batch = {plan.dp * plan.micro_batch}"

@@ -20,6 +20,7 @@ from planner.cost.fit import Fit, fit_of
 from planner.cost.intervals import Interval, interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan
+from planner.recompute import Module
 from profiles.model import LayerList
 from profiles.parameters import num_parameters
 from profiles.units import GIB, GIGA, MEGA, TERA
@@ -248,6 +249,8 @@ def _options(plan: Plan) -> str:
     words += [] if plan.reshard_after_forward else ["keep"]
     words += [f"x{plan.dp_replicate}"] if plan.dp_replicate > 1 else []
     words += [plan.recompute.name.lower()] if plan.recompute else []
+    words += [plan.recompute_modules.words] if plan.recompute_modules != Module.CORE_ATTN else []
+    words += [f"{plan.recompute_layers}layers"] if plan.recompute_layers else []
     return " ".join(words)
 
 
@@ -298,4 +301,7 @@ def split_flags(plan: Plan) -> str:
     flags += ["--sequence-parallel"] if plan.sequence_parallel else []
     flags += [] if plan.reshard_after_forward else ["--no-reshard-after-forward"]
     flags += [f"--recompute {plan.recompute.name.lower()}"] if plan.recompute else []
+    modules = plan.recompute_modules
+    flags += [f"--recompute-modules {modules.words}"] if modules != Module.CORE_ATTN else []
+    flags += [f"--recompute-layers {plan.recompute_layers}"] if plan.recompute_layers else []
     return " ".join(flags)

@@ -7,7 +7,9 @@ its virtual stages) are one knob. A plan field without a knob keeps `Plan`'s def
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from planner.plan import SCHEDULE_NAMES, Recompute
+from planner.choose.recompute_rules import modules_of
+from planner.plan import SCHEDULE_NAMES
+from planner.recompute import Module, Recompute
 from planner.work.layers import divides_evenly, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.cluster import Cluster
@@ -138,9 +140,29 @@ def _schedule(at: Setting) -> Iterable[Choice]:
                 yield code, vp
 
 
-@knob("recompute")
+@knob("recompute", "recompute_modules", "recompute_layers")
 def _recompute(at: Setting) -> Iterable[Choice]:
-    return ((int(policy),) for policy in Recompute)
+    """No, selective or full recomputation; experts and latent attention also by what is cheap to run again.
+
+    An exhaustive search tries every module alone, operators, and full recomputation of half of each chunk.
+    """
+    core = int(Module.CORE_ATTN)
+    available = modules_of(at.job.model)
+    yield int(Recompute.NONE), core, 0
+    if available:
+        yield int(Recompute.SELECTIVE), core, 0
+    cheap = available & (Module.LAYERNORM | Module.MOE_ACT | Module.MLA_UP_PROJ)
+    if available & (Module.MOE | Module.MLA_UP_PROJ):
+        yield int(Recompute.SELECTIVE), int(cheap), 0
+    yield int(Recompute.FULL), core, 0
+    if not at.exhaustive:
+        return
+    yield from ((int(Recompute.SELECTIVE), int(module), 0) for module in Module if module in available)
+    if available:
+        yield int(Recompute.OPERATORS), core, 0
+    layers = num_blocks(at.job.model) // at.split.pp
+    if layers > 1:
+        yield int(Recompute.FULL), core, layers // 2
 
 
 @knob("zero_stage", "reshard_after_forward", "dp_replicate")

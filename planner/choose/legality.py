@@ -1,12 +1,13 @@
 """Every rule of a legal plan, once: a mask over a grid, and a sentence for one plan."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.choose.recompute_rules import RECOMPUTE_RULES
+from planner.choose.rule import Rule
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
 from planner.work.layers import divides_evenly, num_blocks
 from planner.work.schedules import SCHEDULES
@@ -15,15 +16,6 @@ from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`holds` answers for every plan of a grid; `sentence` says what is wrong with one plan and what would be right."""
-
-    name: str
-    holds: Callable[[PlanGrid, TrainingJob, Cluster], Any]
-    sentence: Callable[[Plan, TrainingJob, Cluster], str]
 
 
 def _transformer(job: TrainingJob) -> TransformerShape | None:
@@ -251,6 +243,7 @@ RULES: tuple[Rule, ...] = (
             f"dp={p.dp}, and etp*ep={p.etp * p.ep} what it leaves of tp*cp*dp={p.tp * p.cp * p.dp}"
         ),
     ),
+    *RECOMPUTE_RULES,
 )
 
 

@@ -20,7 +20,8 @@ from planner.choose.requirements import Objective, Question, Requirement, meetin
 from planner.choose.space import MAX_MICRO_BATCH, Space
 from planner.cost.estimate import Estimate, estimate, step_breakdown
 from planner.cost.memory import memory, usable_bytes
-from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid, Recompute
+from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
+from planner.recompute import Module, Recompute
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -148,6 +149,8 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
             codes[name] = SCHEDULE_NAMES.index(value)
         elif name == "recompute" and isinstance(value, str):
             codes[name] = int(Recompute.parse(value))
+        elif name == "recompute_modules" and isinstance(value, str):
+            codes[name] = int(Module.parse(value))
         else:
             codes[name] = int(value)
     return codes

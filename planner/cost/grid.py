@@ -17,6 +17,8 @@ def combinations(grid: PlanGrid, columns: tuple[str, ...]) -> tuple[NDArray[np.i
     codes = np.zeros(len(grid), dtype=np.int64)
     for column in columns:
         values = getattr(grid, column)
+        if len(values) and values.min() == values.max():
+            continue
         codes = _compact(codes * (int(values.max(initial=0)) + 1) + values)
     rows = np.empty(int(codes.max(initial=-1)) + 1, dtype=np.int64)
     rows[codes[::-1]] = np.arange(len(grid))[::-1]

@@ -11,8 +11,8 @@ import numpy as np
 from planner.cost.memory import stage_memory
 from planner.cost.stage_loads import ENDS, LayerBytes, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
-from planner.plan import AXES, Plan, PlanGrid, Recompute
-from planner.work.activations import recomputed_tensors, saved_tensors, transient_bytes
+from planner.plan import AXES, Plan, PlanGrid
+from planner.work.activations import policy_of, saved_tensors, transient_bytes
 from planner.work.layers import layer_parameters, sequence
 from planner.work.schedules import in_flight
 from planner.work.sharding import gathers_in_backward, reduces_in_backward
@@ -91,7 +91,7 @@ def _activations(
 ) -> Iterator[Item]:
     for kind, count in held.items():
         for tensor in saved_tensors(job, kind, plan, stack):
-            kept = float(tensor.kept_bytes(plan.recompute if kind not in ("embedding", "head") else Recompute.NONE))
+            kept = float(tensor.kept_bytes(policy_of(job, kind, plan)))
             yield Item("activations", kind, tensor.name, kept, count * microbatches, tensor.kept_by)
 
 
@@ -121,8 +121,10 @@ def _peak(
 
 def _running(plan: Plan, job: TrainingJob, stack: SoftwareStack, kind: str, working_bytes: float) -> dict[str, float]:
     """What a layer of `kind` adds while it runs, by name."""
+    policy = policy_of(job, kind, plan)
     found = {
-        f"recomputed {tensor.name}": float(tensor.num_bytes) for tensor in recomputed_tensors(job, kind, plan, stack)
+        f"recomputed {tensor.name}": float(tensor.recomputed_bytes(policy))
+        for tensor in saved_tensors(job, kind, plan, stack)
     }
     found["gradients of activations"] = float(transient_bytes(job, kind, plan, stack))
     found["weight gradient of the logits"] = working_bytes - sum(found.values())

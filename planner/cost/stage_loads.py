@@ -19,7 +19,10 @@ from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
 
-LOAD_COLUMNS = ("tp", "cp", "ep", "etp", "pp", "vp", "micro_batch", "recompute", "sequence_parallel")
+LOAD_COLUMNS = (
+    "tp", "cp", "ep", "etp", "cp_a2a", "pp", "vp", "micro_batch", "recompute", "recompute_modules",
+    "num_recomputed_layers", "sequence_parallel",
+)  # fmt: skip
 """Plan fields the loads of a stage depend on."""
 
 
@@ -163,7 +166,8 @@ def _layer_loads(job: TrainingJob, kind: str, split: PlanGrid, stack: SoftwareSt
         assert isinstance(job.model, TransformerShape)
         width = padded_vocabulary(job.model, split.tp * 1.0, stack)
         elements = split.micro_batch * job.sequence_length / (split.cp * 1.0) * width
-        logits = stack.loss_bytes_per_logit * elements
+        sharded = stack.tp_loss_bytes_per_logit or stack.loss_bytes_per_logit
+        logits = np.where(split.tp > 1, sharded, stack.loss_bytes_per_logit) * elements
         # A microbatch that waits for its backward pass keeps at most the fp32 softmax of its logits.
         waiting = min(stack.loss_bytes_per_logit, FLOAT_BYTES) * elements
         if stack.weight_gradient_workspace:

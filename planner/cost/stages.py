@@ -22,7 +22,8 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 
 WORK_COLUMNS = (
-    "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "sequence_parallel",
+    "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "recompute_modules",
+    "num_recomputed_layers", "sequence_parallel",
 )  # fmt: skip
 """What the work of a layer depends on."""
 SHARDING_COLUMNS = ("dp", "pp", "zero_stage", "reshard_after_forward", "dp_replicate")

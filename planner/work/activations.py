@@ -6,43 +6,22 @@ for the GPT layer (34 s b h + 5 a s^2 b), checked for gated, grouped-query, late
 against allocator readings of eight-device runs (MooreThreads/SimuMax@4dcaae513b docs/b200).
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from planner.plan import Plan, PlanGrid, Recompute
+from planner.plan import Plan, PlanGrid
+from planner.recompute import Module
 from planner.work.blocks import Shard
+from planner.work.layers import recomputed_fraction
 from planner.work.ops import Numbers
+from planner.work.saved import Policy, Saved
 from profiles.model import LayerList, TransformerShape
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 FLOAT_BYTES = 4.0
 """Bytes of what is kept in fp32 whatever the precision (softmax statistics)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """One tensor kept for the backward pass: its bytes on one rank, and the mildest policy that drops it."""
-
-    name: str
-    num_bytes: Numbers
-    dropped_by: Recompute | None = Recompute.FULL
-    """None: every policy keeps it, as the input from which a layer is computed again."""
-
-    def kept_bytes(self, recompute: Any) -> Numbers:
-        """Bytes kept under `recompute` (a policy, or an array of their codes)."""
-        if self.dropped_by is None:
-            return self.num_bytes
-        return np.where(np.less(recompute, self.dropped_by), self.num_bytes, 0.0)
-
-    @property
-    def kept_by(self) -> str:
-        """The policies that keep it, in words."""
-        if self.dropped_by is None:
-            return "every policy"
-        return ", ".join(policy.name.lower() for policy in Recompute if policy < self.dropped_by)
 
 
 def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> tuple[Saved, ...]:
@@ -59,36 +38,31 @@ def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: So
         return _mask(shard, model, "embedding dropout mask")
     if kind == "head":
         outside = shard.width * shard.outside_tokens * model.hidden_size
-        return (Saved("final norm input", outside, None), Saved("logits input", outside, None))
+        read = _as_read(model, shard)
+        return (Saved("final norm input", outside, is_input=True), Saved("logits input", read, is_input=True))
     attention = _latent_attention(model, shard) if model.mla else _attention(model, shard)
     cross = _cross_attention(model, shard) if model.num_encoder_layers and kind != "encoder" else ()
     feed_forward = _experts(model, shard) if kind == "moe" else _feed_forward(model, shard)
-    return (*_norms(model, shard), *attention, *cross, *feed_forward)
+    return (*_norms(model, shard, kind), *attention, *cross, *feed_forward)
 
 
 def saved_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> Numbers:
     """Bytes of one layer of `kind` that one microbatch keeps on one rank under the split's recomputation."""
-    policy = _policy(kind, split)
+    policy = policy_of(job, kind, split)
     return sum((tensor.kept_bytes(policy) for tensor in saved_tensors(job, kind, split, stack)), 0.0 * split.tp)
 
 
-def recomputed_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> tuple[Saved, ...]:
-    """The tensors that come back to life while the backward pass of one layer computes them again."""
-    policy = _policy(kind, split)
-    return tuple(
-        replace(tensor, num_bytes=tensor.num_bytes - tensor.kept_bytes(policy))
-        for tensor in saved_tensors(job, kind, split, stack)
-    )
-
-
 def recomputed_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> Numbers:
-    """Bytes of `recomputed_tensors`."""
-    return sum((tensor.num_bytes for tensor in recomputed_tensors(job, kind, split, stack)), 0.0 * split.tp)
+    """Bytes that come back to life while the backward pass of one layer computes them again."""
+    policy = policy_of(job, kind, split)
+    return sum((tensor.recomputed_bytes(policy) for tensor in saved_tensors(job, kind, split, stack)), 0.0 * split.tp)
 
 
-def _policy(kind: str, split: Plan | PlanGrid) -> Any:
+def policy_of(job: TrainingJob, kind: str, split: Plan | PlanGrid) -> Policy:
     """The recomputation of a layer of `kind`: the embedding and the head are never computed again."""
-    return split.recompute if kind not in ("embedding", "head") else Recompute.NONE * np.ones_like(split.recompute)
+    if kind in ("embedding", "head"):
+        return Policy.none(split)
+    return Policy.of(split, recomputed_fraction(job.model, split))
 
 
 def _listed(model: LayerList, index: int, split: Plan | PlanGrid) -> tuple[Saved, ...]:
@@ -97,7 +71,7 @@ def _listed(model: LayerList, index: int, split: Plan | PlanGrid) -> tuple[Saved
     before = model.layers[index - 1].output_bytes if index else 0.0
     given = min(before, layer.saved_activation_bytes)
     return (
-        Saved("layer input", samples * given, None),
+        Saved("layer input", samples * given, is_input=True),
         Saved("layer internals", samples * (layer.saved_activation_bytes - given)),
     )
 
@@ -107,15 +81,26 @@ def _mask(shard: Shard, model: TransformerShape, name: str) -> tuple[Saved, ...]
     return (Saved(name, shard.outside_tokens * model.hidden_size),) if shard.stack.dropout else ()
 
 
-def _norms(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
+def _as_read(model: TransformerShape, shard: Shard) -> Numbers:
+    """The input of a tensor-parallel part: kept sharded if it is gathered again, else as the part reads it."""
+    tokens = shard.outside_tokens if shard.stack.regathers_inputs else shard.tokens
+    return shard.width * tokens * model.hidden_size
+
+
+def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...]:
     """Inputs and outputs of the norms, one per attention and feed-forward part unless both share one.
 
-    A layer's input is the checkpoint that full recomputation keeps. Norms behind a part keep their input.
+    A layer's input is the checkpoint that full recomputation keeps. Norms behind a part keep their input. Outputs of
+    norms are kept whole where the stack does not gather them again. Recomputation by operators keeps the product of
+    the feed-forward part, though nothing reads it again.
     """
     outside = shard.width * shard.outside_tokens * model.hidden_size
-    tensors = [Saved("layer input", outside, None), Saved("attention norm output", outside)]
+    read = _as_read(model, shard)
+    tensors = [Saved("layer input", outside, is_input=True), Saved("attention norm output", read, Module.LAYERNORM)]
     if model.norms_per_layer >= 2:
-        tensors += [Saved("residual", outside), Saved("feed-forward norm output", outside)]
+        modules = Module.LAYERNORM if kind == "moe" else Module.LAYERNORM | Module.MLP
+        tensors += [Saved("residual", outside), Saved("feed-forward norm output", read, modules)]
+    tensors.append(Saved("feed-forward product", outside, operators_fraction=1.0, only_operators=True))
     tensors += [Saved(f"post-norm input {index}", outside) for index in range(model.norms_per_layer - 2)]
     return tuple(tensors)
 
@@ -128,11 +113,12 @@ def _attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     before_norm = (Saved("queries and keys before their norm", query + keys),) if model.qk_norm else ()
     return (
         *before_norm,
-        Saved("queries", query),
+        Saved("queries", query, operators_fraction=1.0),
         Saved("keys", keys),
-        Saved("values", keys),
+        Saved("values", keys, operators_fraction=1.0),
         *_core(model, shard),
-        Saved("attention output", query),
+        Saved("attention output", query, operators_fraction=1.0),
+        *_traded(shard, query),
         *_mask(shard, model, "attention dropout mask"),
     )
 
@@ -146,7 +132,13 @@ def _cross_attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]
         Saved("encoder output", outside),
         *_attention(model, shard),
     )
-    return tuple(Saved(f"cross-attention {tensor.name}", tensor.num_bytes, tensor.dropped_by) for tensor in tensors)
+    return tuple(replace(tensor, name=f"cross-attention {tensor.name}") for tensor in tensors)
+
+
+def _traded(shard: Shard, output_bytes: Numbers) -> tuple[Saved, ...]:
+    """All-to-all context parallelism keeps the attention output before the exchange beside the one after it."""
+    traded = np.where(shard.cp_a2a > 1.0, output_bytes, 0.0)
+    return (Saved("attention output before the exchange", traded, operators_fraction=1.0),)
 
 
 def _core(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
@@ -157,15 +149,16 @@ def _core(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     """
     heads = model.num_heads / shard.tp
     if shard.stack.attention_kernel != "unfused":
-        return (Saved("softmax statistics", FLOAT_BYTES * shard.tokens * heads, Recompute.SELECTIVE),)
+        statistics = FLOAT_BYTES * shard.tokens * heads
+        return (Saved("softmax statistics", statistics, Module.CORE_ATTN, operators_fraction=1.0),)
     scores = shard.tokens * heads * shard.key_length
-    softmax = Saved("softmax", shard.width * scores, Recompute.SELECTIVE)
+    softmax = Saved("softmax", shard.width * scores, Module.CORE_ATTN)
     if not shard.stack.dropout:
         return (softmax,)
     return (
         softmax,
-        Saved("softmax dropout mask", scores, Recompute.SELECTIVE),
-        Saved("dropped-out softmax", shard.width * scores, Recompute.SELECTIVE),
+        Saved("softmax dropout mask", scores, Module.CORE_ATTN),
+        Saved("dropped-out softmax", shard.width * scores, Module.CORE_ATTN),
     )
 
 
@@ -181,32 +174,37 @@ def _latent_attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...
     return (
         Saved("query latents", 2.0 * outside * mla.q_lora_rank),
         Saved("key-value latents", outside * (2.0 * mla.kv_lora_rank + mla.qk_rope_head_dim)),
-        Saved("queries", inside * query_dim),
-        Saved("keys", inside * query_dim),
-        Saved("values", inside * mla.v_head_dim),
+        Saved("queries", inside * query_dim, Module.MLA_UP_PROJ, operators_fraction=1.0),
+        Saved("keys", inside * query_dim, Module.MLA_UP_PROJ),
+        Saved("values", inside * mla.v_head_dim, Module.MLA_UP_PROJ, operators_fraction=1.0),
         *_core(model, shard),
-        Saved("attention output", inside * mla.v_head_dim),
+        Saved("attention output", inside * mla.v_head_dim, operators_fraction=1.0),
+        *_traded(shard, inside * mla.v_head_dim),
         *_mask(shard, model, "attention dropout mask"),
     )
 
 
-def _inner(model: TransformerShape, shard: Shard, elements: Numbers, name: str) -> tuple[Saved, ...]:
+def _inner(
+    model: TransformerShape, shard: Shard, elements: Numbers, name: str, modules: Module, act: Module = Module.NOTHING
+) -> tuple[Saved, ...]:
     """Around an activation of `elements` outputs: its input (gate and up if gated) and its output.
 
-    A gated activation that is not fused keeps the activated gate besides.
+    A gated activation that is not fused keeps the activated gate besides. Of gate and up, recomputation by
+    operators keeps one.
     """
     gates = 2.0 if model.gated_ffn else 1.0
-    unfused = 1.0 if model.gated_ffn and not shard.stack.fused_elementwise else 0.0
+    unfused = Saved(f"{name} activated gate", shard.width * elements, modules)
     return (
-        Saved(f"{name} activation input", (gates + unfused) * shard.width * elements),
-        Saved(f"{name} activation output", shard.width * elements),
+        Saved(f"{name} activation input", gates * shard.width * elements, modules, operators_fraction=1.0 / gates),
+        *((unfused,) if model.gated_ffn and not shard.stack.fused_elementwise else ()),
+        Saved(f"{name} activation output", shard.width * elements, modules | act),
     )
 
 
 def _feed_forward(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     elements = shard.tokens * model.ffn_size / shard.tp
     return (
-        *_inner(model, shard, elements, "feed-forward"),
+        *_inner(model, shard, elements, "feed-forward", Module.MLP),
         *_mask(shard, model, "feed-forward dropout mask"),
     )
 
@@ -219,11 +217,13 @@ def _experts(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     moe = model.moe
     assert moe is not None
     copies = shard.expert_tokens * moe.top_k
+    inside = copies * moe.expert_ffn_size / shard.etp
     shared = shard.tokens * moe.shared_width / shard.tp
+    both = Module.MOE | Module.SHARED_EXPERTS
     return (
-        Saved("expert input", shard.width * copies * model.hidden_size),
-        *_inner(model, shard, copies * moe.expert_ffn_size / shard.etp, "expert"),
-        *(_inner(model, shard, shared, "shared expert") if moe.shared_width else ()),
+        Saved("expert input", shard.width * copies * model.hidden_size, Module.MOE),
+        *_inner(model, shard, inside, "expert", Module.MOE, Module.MOE_ACT),
+        *(_inner(model, shard, shared, "shared expert", both) if moe.shared_width else ()),
         *_mask(shard, model, "feed-forward dropout mask"),
     )
 

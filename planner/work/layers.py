@@ -4,13 +4,15 @@ A layer is a list of `Step`s: an operation of the forward pass with the operatio
 figures are for one microbatch on one rank and broadcast over the columns of a `PlanGrid`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from planner.plan import Plan, PlanGrid, Recompute
+from planner.plan import Plan, PlanGrid
+from planner.recompute import Module, Recompute
 from planner.work import blocks
 from planner.work.blocks import Shard, Step
 from planner.work.ops import Listed
@@ -90,11 +92,40 @@ def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: Softw
     """What a rank runs for one layer; recomputation precedes the backward pass as `split.recompute` says."""
     steps = _steps(job, kind, split, stack)
     forward = tuple((step.op, step.count) for step in steps)
-    full = np.equal(split.recompute, Recompute.FULL) & (kind not in (EMBEDDING, HEAD))
-    core = full | np.equal(split.recompute, Recompute.SELECTIVE)
-    recomputed = tuple((step.op, step.count * (core if step.is_core else full)) for step in steps)
+    again = _again_fractions(job, kind, split, stack)
+    recomputed = tuple((step.op, step.count * again(step)) for step in steps)
     backward = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
     return LayerWork(Work(forward), Work(backward, recomputed))
+
+
+def recomputed_fraction(model: ModelShape, split: Plan | PlanGrid) -> Any:
+    """Share of the layers that full recomputation runs again: all, or `recompute_layers` of each chunk.
+
+    Chunks that hold unequal numbers of layers are taken at their mean.
+    """
+    limit = split.num_recomputed_layers * 1.0
+    return np.where(np.greater(limit, 0.0), np.minimum(limit / num_blocks(model), 1.0), 1.0)
+
+
+def _again_fractions(
+    job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack
+) -> Callable[[Step], Any]:
+    """Which share of a step the backward pass of a layer of `kind` runs again first."""
+    if kind in (EMBEDDING, HEAD):
+        return lambda step: 0.0 * split.tp
+    policy = split.recompute
+    full = np.equal(policy, Recompute.FULL) * recomputed_fraction(job.model, split)
+    selective = np.equal(policy, Recompute.SELECTIVE)
+    operators = np.equal(policy, Recompute.OPERATORS) * 1.0
+    keeps_core = stack.attention_kernel != "unfused"
+
+    def again(step: Step) -> Any:
+        modules = step.modules | (Module.CORE_ATTN if step.is_core else Module.NOTHING)
+        chosen = selective & np.not_equal(np.bitwise_and(split.recompute_modules, int(modules)), 0)
+        kept = step.is_core and keeps_core
+        return full + chosen * 1.0 + operators * (0.0 if kept else step.again_fraction)
+
+    return again
 
 
 def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> list[Step]:

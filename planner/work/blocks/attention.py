@@ -2,14 +2,18 @@
 
 import numpy as np
 
+from planner.recompute import Module
 from planner.work.blocks.context import ContextShard, merge_partial, pass_keys, trade_heads
-from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual
+from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual, within
 from planner.work.ops import Attention, Gemm, Numbers
 from profiles.model import TransformerShape
 
 
 def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[Step]:
-    """Norm, QKV projection, attention core, output projection, residual; heads are split over tp."""
+    """Norm, QKV projection, attention core, output projection, residual; heads are split over tp.
+
+    Of the four products, recomputation by operators runs the second and the fourth again: keys and output.
+    """
     hidden, dim = model.hidden_size, model.head_dim
     heads = model.num_heads / shard.tp
     kv_heads = np.maximum(model.num_kv_heads / shard.tp, 1.0)
@@ -18,12 +22,12 @@ def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[St
     layout = 2.0 if shard.stack.attention_kernel == "unfused" else 0.0
     permutes = shard.tokens * (query * (rotary + 2.0 * layout) + keys * (rotary + 2.0 * layout))
     return [
-        norm(shard, hidden),
+        *within(Module.LAYERNORM, [norm(shard, hidden)]),
         *enter(shard, hidden),
-        shard.linear(hidden, query + 2.0 * keys),
+        shard.linear(hidden, query + 2.0 * keys, again_fraction=keys / (query + 2.0 * keys)),
         shard.traffic(permutes, 1.0, 1.25, 2.0),
         *core(model, shard, heads, kv_heads, dim, dim, causal),
-        shard.linear(query, hidden),
+        shard.linear(query, hidden, again_fraction=1.0),
         *leave(shard, hidden),
         residual(shard, hidden),
     ]
@@ -37,18 +41,18 @@ def latent_attention(model: TransformerShape, shard: Shard, *, causal: bool) -> 
     query_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
     expanded = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     if mla.q_lora_rank:
-        query = [shard.linear(hidden, mla.q_lora_rank), shard.linear(mla.q_lora_rank, heads * query_dim)]
+        up = within(Module.MLA_UP_PROJ, [shard.linear(mla.q_lora_rank, heads * query_dim)])
+        query = [shard.linear(hidden, mla.q_lora_rank), *up]
     else:
         query = [shard.linear(hidden, heads * query_dim)]
+    turned = shard.tokens * (heads * query_dim + expanded + mla.q_lora_rank + mla.kv_lora_rank)
+    up = [shard.linear(mla.kv_lora_rank, expanded), shard.traffic(turned, 2.0, 2.5, 4.0)]
     return [
-        norm(shard, hidden),
+        *within(Module.LAYERNORM, [norm(shard, hidden)]),
         *enter(shard, hidden),
         *query,
         shard.linear(hidden, mla.kv_lora_rank + mla.qk_rope_head_dim),
-        shard.linear(mla.kv_lora_rank, expanded),
-        shard.traffic(
-            shard.tokens * (heads * query_dim + expanded + mla.q_lora_rank + mla.kv_lora_rank), 2.0, 2.5, 4.0
-        ),
+        *within(Module.MLA_UP_PROJ, up),
         *core(model, shard, heads, heads, query_dim, mla.v_head_dim, causal),
         shard.linear(heads * mla.v_head_dim, hidden),
         *leave(shard, hidden),

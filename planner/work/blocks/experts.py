@@ -7,8 +7,9 @@ ranks share the width of an expert, the tokens of all of them meet at each [Mega
 
 import numpy as np
 
+from planner.recompute import Module
 from planner.work.blocks.feed_forward import activation, ffn
-from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual
+from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual, within
 from planner.work.ops import Message, Numbers
 from profiles.model import MixtureOfExperts, TransformerShape
 
@@ -28,15 +29,18 @@ def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
             *ffn(model, shard, moe.shared_width / shard.tp, shard.tokens),
             *leave(shard, hidden),
         ]
-    return [
-        norm(shard, hidden),
+    inner = [
         *_route(moe, shard, hidden),
         *_exchange(moe, shard, sent * hidden),
         *_gather(shard, copies * hidden),
         *_expert_ffn(model, moe, shard, copies),
         *_scatter(shard, copies * hidden),
         *reversed(_exchange(moe, shard, sent * hidden)),
-        *shared,
+        *within(Module.SHARED_EXPERTS, shared),
+    ]
+    return [
+        *within(Module.LAYERNORM, [norm(shard, hidden)]),
+        *within(Module.MOE, inner),
         residual(shard, hidden),
     ]
 
@@ -84,7 +88,7 @@ def _expert_ffn(model: TransformerShape, moe: MixtureOfExperts, shard: Shard, ro
     width, experts = moe.expert_ffn_size / shard.etp, moe.num_experts / shard.ep
     return [
         *shard.grouped_linear(model.hidden_size, gates * width, rows, experts),
-        activation(model, shard, rows * width),
+        *within(Module.MOE_ACT, [activation(model, shard, rows * width)]),
         *shard.grouped_linear(width, model.hidden_size, rows, experts),
     ]
 

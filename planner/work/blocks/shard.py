@@ -1,10 +1,12 @@
 """What one rank sees of a microbatch, a step of its work, and the pieces that parts of a layer share."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.plan import Plan, PlanGrid
+from planner.recompute import Module
 from planner.work.ops import Elementwise, Gemm, GroupedGemm, Kernel, Message, Numbers, Op
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
@@ -19,12 +21,21 @@ class Step:
     backward: tuple[Op, ...] = ()
     count: Numbers = 1.0
     is_core: bool = False
-    """Belongs to the attention core, which selective recomputation runs again."""
+    """Belongs to the attention core."""
+    modules: Module = Module.NOTHING
+    """Parts of the layer it belongs to, beside the core; selective recomputation runs some of them again."""
+    again_fraction: Numbers = 1.0
+    """Share of it that recomputation by operators runs again."""
 
     @classmethod
     def of(cls, kernel: Kernel, *, is_core: bool = False) -> "Step":
         """A compute kernel with its own backward pass."""
         return cls(kernel, kernel.backward(), is_core=is_core)
+
+
+def within(modules: Module, steps: Iterable[Step]) -> list[Step]:
+    """The steps as parts of `modules`, beside those they belong to already."""
+    return [replace(step, modules=step.modules | modules) for step in steps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +97,26 @@ class Shard:
         """Tokens whose copies this rank's expert shards compute, if tokens are balanced over experts."""
         return self.outside_tokens * self.expert_gathered
 
-    def linear(self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, batch: Numbers = 1.0) -> Step:
+    def linear(
+        self,
+        inputs: Numbers,
+        outputs: Numbers,
+        tokens: Numbers | None = None,
+        batch: Numbers = 1.0,
+        again_fraction: Numbers = 0.5,
+    ) -> Step:
         """A linear layer of `inputs` x `outputs` features over the rank's tokens.
 
         Its weight gradient is added to what earlier microbatches left: by the product itself, or after it.
+        Recomputation by operators keeps every second product, half of one on average.
         """
         product = Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype)
         added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
         data, weight = product.backward()
         if self.stack.fused_accumulation:
-            return Step(product, (data, replace(weight, extra_bytes=added)))
-        return Step(product, (data, weight, Elementwise(batch * added, in_place=True)))
+            return Step(product, (data, replace(weight, extra_bytes=added)), again_fraction=again_fraction)
+        accumulate = Elementwise(batch * added, in_place=True)
+        return Step(product, (data, weight, accumulate), again_fraction=again_fraction)
 
     def grouped_linear(self, inputs: Numbers, outputs: Numbers, rows: Numbers, experts: Numbers) -> list[Step]:
         """As `linear`, of `rows` that each meet one of the rank's `experts` weights.
@@ -110,9 +130,10 @@ class Shard:
         added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
         data, weight = product.backward()
         if self.stack.fused_accumulation:
-            linear = Step(product, (data, replace(weight, extra_bytes=added)))
+            linear = Step(product, (data, replace(weight, extra_bytes=added)), again_fraction=0.5)
         else:
-            linear = Step(product, (data, weight, Elementwise(experts * added, in_place=True)))
+            accumulate = Elementwise(experts * added, in_place=True)
+            linear = Step(product, (data, weight, accumulate), again_fraction=0.5)
         narrow = DTYPE_BYTES[self.dtype]
         if narrow >= self.width:
             return [linear]
@@ -141,13 +162,14 @@ def gemm_dtype(job: TrainingJob) -> str:
 
 
 def enter(shard: Shard, hidden: Numbers) -> list[Step]:
-    """Into a tensor-parallel part: gather the sequence (again for the weight gradient), or copy."""
+    """Into a tensor-parallel part: gather the sequence (again for the weight gradient, if the stack does), or copy."""
     full = shard.width * shard.tokens * hidden
     gather, scatter = _tp("all_gather", full, shard), _tp("reduce_scatter", full, shard)
     reduce = _tp("all_reduce", full, shard)
     nothing = Elementwise(0.0, 0.0, 0.0, 0.0)
+    again = (gather,) if shard.stack.regathers_inputs else ()
     return [
-        Step(gather, (gather, scatter), shard.sequence_parallel),
+        Step(gather, (*again, scatter), shard.sequence_parallel),
         Step(nothing, (reduce,), 1.0 - shard.sequence_parallel),
     ]
 
@@ -157,7 +179,7 @@ def leave(shard: Shard, hidden: Numbers) -> list[Step]:
     full = shard.width * shard.tokens * hidden
     gather, scatter = _tp("all_gather", full, shard), _tp("reduce_scatter", full, shard)
     return [
-        Step(scatter, (gather,), shard.sequence_parallel),
+        Step(scatter, (gather,), shard.sequence_parallel, again_fraction=0.0),
         Step(_tp("all_reduce", full, shard), (), 1.0 - shard.sequence_parallel),
     ]
 
