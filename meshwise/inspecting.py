@@ -84,6 +84,8 @@ def _load_file(path: Path) -> None:
         validated(Node, values, path)
     elif "peak_tflops" in values or "peak_flops_per_second" in values:
         validated(Accelerator, values, path)
+    elif "restart_minutes" in values or "restart_seconds" in values:
+        catalog.reliability(path)
     elif set(values) & (set(ClusterSpec.model_fields) - set(Sourced.model_fields) - {"aliases"}):
         catalog.cluster(path)
     elif "family" in values or "layers" in values:

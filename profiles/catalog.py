@@ -20,6 +20,7 @@ from profiles.calibration import KernelCurves, LinkCurves
 from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
 from profiles.files import BadFile, explain, read_table, read_text, validated
 from profiles.record import Sourced
+from profiles.reliability import Reliability
 from profiles.residuals import Residuals
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "explain", "kernel_curves",
-    "library_curves", "link", "link_curves", "load", "model", "names", "node", "software",
+    "library_curves", "link", "link_curves", "load", "model", "names", "node", "reliability", "software",
 ]  # fmt: skip
 
 DATA = Path(__file__).parent / "data"
-KINDS = ("accelerators", "nodes", "clusters", "links", "models", "software", "calibration")
+KINDS = ("accelerators", "nodes", "clusters", "links", "models", "software", "calibration", "reliability")
 _NUM_NEIGHBOURS = 5
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
@@ -101,6 +102,11 @@ def software(name_or_path: str | os.PathLike[str]) -> "SoftwareStack":
     return _record(SoftwareStack, _locate("software", name_or_path))
 
 
+def reliability(name_or_path: str | os.PathLike[str]) -> Reliability:
+    """The failures of a fleet of the catalog or of a .toml file; raises UnknownName or BadFile."""
+    return _record(Reliability, _locate("reliability", name_or_path))
+
+
 def kernel_curves(accelerator: str) -> KernelCurves:
     """The kernel curves measured on `accelerator` (its name in the catalog), else those of the pool."""
     return _curves(KernelCurves, DATA / "calibration" / "kernels", accelerator, "accelerators", "pool")
@@ -166,7 +172,8 @@ def load(kind: str, name: str) -> Sourced:
         curves: dict[str, type[Sourced]] = {"kernels": KernelCurves, "links": LinkCurves, "libraries": LibraryCurves}
         return _record(curves.get(path.parent.name, Residuals), path)
     records: dict[str, type[Sourced]] = {
-        "accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link
+        "accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link,
+        "reliability": Reliability,
     }  # fmt: skip
     return _record(records[kind], path)
 

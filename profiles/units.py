@@ -27,6 +27,8 @@ _VENDOR_SUFFIXES: tuple[tuple[str, str, float], ...] = (
     ("_mib", "_bytes", MIB),
     ("_us", "_seconds", MICRO),
     ("_ms", "_seconds", MILLI),
+    ("_minutes", "_seconds", MINUTE),
+    ("_per_million_device_hours", "_per_device_second", 1.0 / (MEGA * HOUR)),
 )
 
 

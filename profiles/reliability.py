@@ -1,0 +1,32 @@
+"""How often a fleet of accelerators interrupts the jobs on it, and how long a job then stands still."""
+
+from pydantic import Field
+
+from profiles.record import Count, Fraction, NonNegative, Positive, Sourced
+
+
+class Reliability(Sourced):
+    """The failures of one published fleet, per device so that they carry over to jobs of another size.
+
+    Interruptions are taken as independent and memoryless: a job on n devices is interrupted n times as often.
+    """
+
+    aliases: tuple[str, ...] = ()
+    accelerator: str
+    """The accelerators of the fleet, by their name in the catalog."""
+    devices_per_node: Count = 8
+    interruptions_per_device_second: Positive
+    """Unplanned stops of a job per device and second of running, of all causes."""
+    restart_seconds: Positive
+    """From an interruption to the first new step: detection, a spare node, launch, warm-up. Reading the checkpoint
+    comes on top."""
+    node_loss_fraction: Fraction = Field(default=1.0)
+    """Share of interruptions that take a node out of service; the rest (software, links) need none."""
+    repair_seconds: NonNegative = 0.0
+    """Until a node taken out of service is among the spares again."""
+    causes: dict[str, Count] = Field(default_factory=dict)
+    """Interruptions by cause, as counted by the source."""
+
+    def seconds_between_interruptions(self, num_devices: int) -> float:
+        """Mean running time between interruptions of a job on `num_devices` devices."""
+        return 1.0 / (self.interruptions_per_device_second * num_devices)
