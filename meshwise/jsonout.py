@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshwise.asking import Explanation
     from meshwise.comparing import Figure, Side
     from meshwise.export.registry import Exported, Target
+    from meshwise.longrun import LongRunAnswer
     from meshwise.scaling import Scale
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
@@ -205,8 +206,10 @@ def _scale(one: "Scale") -> dict[str, Any]:
     }
 
 
-def simulation(question: Question, answer: Estimate, played: "Simulation") -> dict[str, Any]:
-    """The document of `simulate --json`: the simulated step beside the estimate."""
+def simulation(
+    question: Question, answer: Estimate, played: "Simulation", over_weeks: "LongRunAnswer | None"
+) -> dict[str, Any]:
+    """The document of `simulate --json`: the simulated step beside the estimate, and weeks of it if asked for."""
     assert isinstance(answer.plan, Plan)
     return {
         "job": job(question),
@@ -216,7 +219,30 @@ def simulation(question: Question, answer: Estimate, played: "Simulation") -> di
         "busiest_rank": played.busiest_rank,
         "peak_activations": list(played.peak_activations),
         "peak_activation_bytes": list(played.peak_activation_bytes),
+        "long_run": None if over_weeks is None else _long_run(over_weeks),
         "sources": sources(question),
+    }
+
+
+def _long_run(found: "LongRunAnswer") -> dict[str, Any]:
+    """Shares of weeks: closed form, and mean, low and high over the played runs."""
+
+    def spread(values: tuple[float, float, float]) -> dict[str, float]:
+        return dict(zip(("mean", "low", "high"), values, strict=True))
+
+    return {
+        "horizon_seconds": found.horizon_seconds,
+        "fleet": found.fleet.name,
+        "seconds_between_interruptions": found.stops.seconds_between,
+        "restart_seconds": found.stops.restart_seconds,
+        "checkpoint_bytes": found.checkpoint_bytes,
+        "checkpoint_interval_seconds": found.saves.interval_seconds,
+        "best_interval_seconds": found.best_interval_seconds,
+        "num_spares": found.nodes.num_spares,
+        "num_runs": len(found.runs),
+        "closed_form_fractions": {part: float(value) for part, value in found.expected.parts().items()},
+        "simulated_fractions": {part: spread(found.spread(part)) for part in found.expected.parts()},
+        "num_interruptions": spread(found.interruptions),
     }
 
 

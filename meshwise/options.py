@@ -97,6 +97,29 @@ class SearchFlags:
     ] = False  # fmt: skip
 
 
+def _long(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel="A long run (with --days)", **more)
+
+
+@dataclass(frozen=True, slots=True)
+class LongRunFlags:
+    """A run over weeks with interruptions; None where the fleet or a default decides."""
+
+    days: Annotated[float | None, _long("Play so many days of interruptions, checkpoints and restarts.")] = None
+    fleet: Annotated[
+        str | None, _long("Whose failures: a name of `profiles list reliability`, or a .toml (default: llama3-405b).")
+    ] = None
+    checkpoint_minutes: Annotated[float | None, _long("Work between checkpoints (default: what is best).")] = None
+    storage_gb_per_second: Annotated[float | None, _long("Rate of the storage (default: the fleet's a device).")] = None
+    async_stall_seconds: Annotated[
+        float | None, _long("Write checkpoints beside the steps, which stall so long at each (default: write at once).")
+    ] = None
+    spares: Annotated[int | None, _long("Spare nodes (default: one in twenty).", min=0)] = None
+    elastic: Annotated[bool | None, _long("Go on with fewer replicas when no spare is left.")] = None
+    runs: Annotated[int | None, _long("Runs to play (default: 100).", min=2, max=100_000)] = None
+    seed: Annotated[int | None, _long("Seed of the runs (default: 0).", min=0)] = None
+
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables (docs/json.md).")]
 
 

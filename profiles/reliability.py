@@ -24,6 +24,8 @@ class Reliability(Sourced):
     """Share of interruptions that take a node out of service; the rest (software, links) need none."""
     repair_seconds: NonNegative = 0.0
     """Until a node taken out of service is among the spares again."""
+    storage_bytes_per_second_per_device: Positive
+    """Rate at which checkpoints are written and read, per device of the job."""
     causes: dict[str, Count] = Field(default_factory=dict)
     """Interruptions by cause, as counted by the source."""
 

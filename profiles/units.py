@@ -20,6 +20,7 @@ DTYPE_BYTES: Mapping[str, float] = {
 
 _VENDOR_SUFFIXES: tuple[tuple[str, str, float], ...] = (
     ("_tflops", "_flops_per_second", TERA),
+    ("_gb_per_second_per_device", "_bytes_per_second_per_device", GIGA),
     ("_gb_per_second", "_bytes_per_second", GIGA),
     ("_gb", "_bytes", GIGA),
     ("_gib", "_bytes", GIB),

@@ -141,6 +141,8 @@ class _Job:
         """Wait for nodes if it must, then restart; False if that was interrupted."""
         while self._speed == 0.0 and self.now < self.horizon:
             self._spend("waiting", self._next_repair())
+        if self.now >= self.horizon:
+            return True
         until = self._until_interruption()
         finished = until >= self.stops.restart_seconds
         self._spend("restart", self.stops.restart_seconds if finished else until)

@@ -1,0 +1,59 @@
+"""Weeks of a job as a table: where the time goes, by closed form and over played runs."""
+
+from rich.console import Console
+
+from meshwise.longrun import LEVEL, LongRunAnswer
+from meshwise.tables.parts import share, table
+from planner.choose.explain import duration
+from profiles.units import DAY, GIGA, HOUR, MINUTE, TERA
+
+PART_WORDS = {
+    "useful": "steps that count",
+    "checkpoint": "standing still for checkpoints",
+    "lost": "work lost at interruptions",
+    "restart": "restarts",
+    "waiting": "waiting for nodes",
+}
+
+
+def long_time(seconds: float) -> str:
+    """Seconds in the largest unit that leaves at least two of it."""
+    for unit, size in (("days", DAY), ("h", HOUR), ("min", MINUTE)):
+        if seconds >= 2.0 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def show_long_run(console: Console, found: LongRunAnswer, step_seconds: float, tokens_per_step: float) -> None:
+    """What was assumed, the shares of the time, and what the job achieves over the days."""
+    fleet, saves, nodes = found.fleet, found.saves, found.nodes
+    days = found.horizon_seconds / DAY
+    console.print(
+        f"{days:g} days, failures as of {fleet.name} on {fleet.accelerator}: an interruption every "
+        f"{long_time(found.stops.seconds_between)}, {long_time(found.stops.restart_seconds)} to restart, "
+        f"{nodes.num_spares} spare nodes beside {nodes.num_nodes}, {long_time(nodes.repair_seconds)} to repair one",
+        markup=False,
+    )
+    how = "beside the steps" if saves.write_seconds else "while the job stands still"
+    console.print(
+        f"checkpoints of {found.checkpoint_bytes / TERA:.2f} TB at {found.storage_bytes_per_second / GIGA:,.0f} GB/s, "
+        f"written {how}, every {long_time(saves.interval_seconds)} (best: {long_time(found.best_interval_seconds)})",
+        markup=False,
+    )
+    if fleet.unverified:
+        console.print(f"not checked against a source: {', '.join(fleet.unverified)}", markup=False)
+    console.print()
+    made = table("share of the time", ">closed form", ">played", f">{LEVEL:.0%} of {len(found.runs)} runs")
+    for part, expected in found.expected.parts().items():
+        mean, low, high = found.spread(part)
+        closed = "-" if part == "waiting" else share(float(expected))
+        made.add_row(PART_WORDS[part], closed, share(mean), f"{share(low)} .. {share(high)}")
+    console.print(made)
+    mean, low, high = found.interruptions
+    useful, least, most = (one * found.horizon_seconds / step_seconds for one in found.spread("useful"))
+    console.print(f"\ninterruptions: {mean:,.0f} ({low:,.0f} .. {high:,.0f})", markup=False)
+    console.print(
+        f"steps of {duration(step_seconds)}: {useful:,.0f} ({least:,.0f} .. {most:,.0f}), "
+        f"{useful * tokens_per_step / TERA:.2f} T tokens",
+        markup=False,
+    )

@@ -1,0 +1,44 @@
+"""Weeks of a job from the command line."""
+
+import json
+
+import pytest
+
+from tests.cli import faults, meshwise
+
+JOB = ["--model", "llama3-70b", "--cluster", "dgx-h100", "--devices", "64", "--tp", "4", "--pp", "2", "--global-batch",
+       "64", "--zero-stage", "1"]  # fmt: skip
+
+
+def test_the_closed_form_stands_beside_the_played_runs():
+    answer = meshwise("simulate", *JOB, "--days", "30", "--runs", "40", "--seed", "3", "--spares", "8", "--json")
+    found = json.loads(answer.out)["long_run"]
+    assert sum(found["closed_form_fractions"].values()) == pytest.approx(1.0)
+    assert sum(part["mean"] for part in found["simulated_fractions"].values()) == pytest.approx(1.0)
+    useful = found["simulated_fractions"]["useful"]
+    assert useful["low"] <= found["closed_form_fractions"]["useful"] <= useful["high"]
+    expected = 30 * 86400 / found["seconds_between_interruptions"]
+    assert found["num_interruptions"]["low"] <= expected <= found["num_interruptions"]["high"]
+
+
+def test_the_same_seed_prints_the_same():
+    runs = [meshwise("simulate", *JOB, "--days", "9", "--runs", "5", "--seed", "4").out for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert "9 days" in runs[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--spares", "3"], "--days"),
+        (["--days", "0"], "days"),
+        (["--days", "3", "--checkpoint-minutes", "-1"], "checkpoint_minutes"),
+        (["--days", "3", "--fleet", "nobody"], "nobody"),
+        (["--days", "3", "--async-stall-seconds", "-2"], "async_stall_seconds"),
+        (["--days", "3", "--async-stall-seconds", "1", "--checkpoint-minutes", "0.001"], "checkpoint_minutes"),
+    ],
+)
+def test_flags_without_sense_are_refused(flags: list[str], names: str):
+    result = meshwise("simulate", *JOB, *flags)
+    assert not faults(result)
+    assert names in result.err
