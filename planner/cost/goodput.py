@@ -93,7 +93,10 @@ def best_interval_seconds(stops: Interruptions, stall_seconds: Seconds, write_se
 
 
 def checkpoint_bytes(job: TrainingJob, stack: SoftwareStack) -> float:
-    """Bytes of one checkpoint: weights, an fp32 master copy where training has one, and the optimizer's moments."""
+    """Bytes of one checkpoint: weights, an fp32 master copy where training has one, and the optimizer's moments.
+
+    [Rajbhandari 2020, arXiv:1910.02054, section 3.1: the states of mixed-precision Adam]
+    """
     moments = NUM_MOMENTS[job.optimizer] * DTYPE_BYTES["fp32"]
     low_precision = 0.0 if job.precision == "fp32" or stack.fp32_parameters else DTYPE_BYTES["bf16"]
     return num_parameters(job.model) * (low_precision + DTYPE_BYTES["fp32"] + moments)
