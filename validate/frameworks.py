@@ -14,7 +14,8 @@ class Framework:
     """A rule: runs whose framework matches use the named stack; what they leave unsaid is assumed so."""
 
     pattern: str
-    """Searched in `framework | attention_kernel | precision | other_flags | accelerator`, ignoring case."""
+    """Searched in `framework | attention_kernel | precision | other_flags | accelerator | sparse or dense`,
+    ignoring case."""
     stack: str
     sequence_parallel: bool = False
     """Assumed for tensor-parallel runs that do not say."""
@@ -33,13 +34,16 @@ RULES = (
     Framework(r"^[^|]*deepspeed[^|]*\|[^|]*\| bf16", "megatron-deepspeed-bf16-2022"),
     Framework(r"^[^|]*deepspeed", "megatron-deepspeed-2022"),
     Framework(
-        r"^megatron-bridge[^|]* 26\.0[6-9].*\| mxfp8 \|.*\| GB[23]00", "megatron-bridge-full-graph", True, 1, True, True
+        r"^megatron-bridge[^|]* 26\.0[6-9].*\| mxfp8 \|.*\| GB[23]00[^|]*\| sparse",
+        "megatron-bridge-full-graph",
+        True,
+        1,
+        whole_experts=True,
     ),
-    Framework(r"^megatron-bridge.*\| H[12]00", "megatron-bridge-eager", True, 1, True, True),
-    Framework(
-        r"^megatron-bridge[^|]* (25\.\d+|26\.02)\b(?!\.).*\| B[23]00", "megatron-bridge-eager", True, 1, True, True
-    ),
-    Framework(r"^megatron-bridge", "megatron-bridge", True, 1, True, True),
+    Framework(r"^megatron-bridge.*\| H[12]00[^|]*\| sparse", "megatron-bridge-overlap", True, 1, whole_experts=True),
+    Framework(r"^megatron-bridge.*\| B[23]00[^|]*\| sparse", "megatron-bridge-eager", True, 1, whole_experts=True),
+    Framework(r"^megatron-bridge.*\| sparse", "megatron-bridge", True, 1, whole_experts=True),
+    Framework(r"^megatron-bridge", "nemo", True, 1, True),
     Framework(r"^nemo", "nemo", True, 1, True),
     Framework(r"^primus", "megatron-core", True, 1, True),
     Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
@@ -65,7 +69,14 @@ _FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def framework_of(run: Run) -> Framework | None:
     """The first rule that matches the run, or None when no stack describes its framework."""
-    said = (run.framework, run.attention_kernel, run.precision, run.other_flags, run.accelerator)
+    said = (
+        run.framework,
+        run.attention_kernel,
+        run.precision,
+        run.other_flags,
+        run.accelerator,
+        "sparse" if run.num_experts else "dense",
+    )
     text = " | ".join(said)
     return next((rule for rule in RULES if re.search(rule.pattern, text, re.IGNORECASE)), None)
 

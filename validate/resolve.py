@@ -70,13 +70,12 @@ def resolve(run: Run) -> Setting:
     return Setting(run, job, cluster, plan, stack_of(run, rule))
 
 
-_WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate")
+_WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release")
 _OTHER_WORK = (
     (r"\blora\b|peft", "only part of the parameters is trained (LoRA)"),
     (r"offload|checkpoint-in-cpu", "offloading to the host is not modelled"),
     (r"CUDA_LAUNCH_BLOCKING=1", "kernels were launched one by one (a debugging mode)"),
     (r"schedule (zb|v-|dualpipe)", "pipeline schedule is not modelled"),
-    (r"tokendrop|token drop", "experts drop tokens"),
 )
 
 

@@ -90,7 +90,14 @@ def _expert_ffn(model: TransformerShape, moe: MixtureOfExperts, shard: Shard, ro
         *shard.grouped_linear(model.hidden_size, gates * width, rows, experts),
         *within(Module.MOE_ACT, [activation(model, shard, rows * width)]),
         *shard.grouped_linear(width, model.hidden_size, rows, experts),
+        *([shard.traffic(rows * model.hidden_size, *_BIAS_PASSES)] if model.linear_bias else []),
     ]
+
+
+_BIAS_PASSES = (12.0, 16.0, 5.0)
+"""Reads and writes (as bf16) forward and backward, and kernels, of adding each expert's output bias times the weight
+of the row in fp32: product, sum, concatenation and cast; backward also two reductions (Megatron-Core,
+TEGroupedMLP._apply_bias)."""
 
 
 def _gather(shard: Shard, elements: Numbers) -> list[Step]:
