@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from meshwise.errorbars import error_bar, is_tied
 from meshwise.jobfile import Question
 from planner.breakdown import Breakdown
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
 from planner.cost.fit import fit_of, upper_bytes
-from planner.cost.intervals import interval
 from planner.cost.memory import MemoryBreakdown, stage_memory, usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan, as_written
@@ -54,9 +54,9 @@ def rates(step_seconds: float, question: Question) -> dict[str, Any]:
     }
 
 
-def interval_fields(step_seconds: float, question: Question) -> dict[str, Any]:
+def interval_fields(plan: Plan, step_seconds: float, question: Question) -> dict[str, Any]:
     """The error bar of a step time, and which runs it rests on."""
-    bar = interval(step_seconds, question.job, question.cluster)
+    bar = error_bar(question, plan, step_seconds)
     return {
         "low": float(bar.low_seconds),
         "high": float(bar.high_seconds),
@@ -75,7 +75,7 @@ def priced(question: Question, answer: Estimate) -> dict[str, Any]:
     return {
         "plan": plan_fields(answer.plan),
         **rates(float(answer.step_seconds), question),
-        "interval": interval_fields(float(answer.step_seconds), question),
+        "interval": interval_fields(answer.plan, float(answer.step_seconds), question),
         "breakdown_seconds": answer.breakdown.parts(),
         "memory_bytes": memory_bytes(question, answer.memory) | capacity,
         "fits": bool(answer.memory.peak_bytes <= capacity["usable"]),
@@ -174,7 +174,7 @@ def search(
         compared = {**priced(question, other), "difference_seconds": gaps}
     return {
         "job": job(question),
-        "candidates": [_candidate(question, candidate) for candidate in answer.candidates],
+        "candidates": [_candidate(question, candidate, answer.candidates[0]) for candidate in answer.candidates],
         "compared": compared,
         "scaling": [_scale(one) for one in scales],
         "front": [priced(question, one) for one in answer.front],
@@ -297,9 +297,13 @@ def sources(question: Question) -> list[dict[str, Any]]:
     ]
 
 
-def _candidate(question: Question, candidate: Candidate) -> dict[str, Any]:
+def _candidate(question: Question, candidate: Candidate, best: Candidate) -> dict[str, Any]:
     played = _simulated(question, candidate.simulated) if candidate.simulated else None
-    return priced(question, candidate.estimate) | {"simulated": played, "reason": candidate.reason}
+    return priced(question, candidate.estimate) | {
+        "simulated": played,
+        "reason": candidate.reason,
+        "is_within_error_of_best": is_tied(candidate, best),
+    }
 
 
 def _tensor(item: "Item") -> dict[str, Any]:

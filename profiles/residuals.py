@@ -3,10 +3,17 @@
 import tomllib
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from profiles.record import Count, Fraction, Positive, Record, Sourced
+from profiles.record import Count, Fraction, NonNegative, Positive, Record, Sourced
+from profiles.software import SoftwareStack
+
+Regime = Literal["seen", "new", "unmeasured"]
+"""How near the runs behind an error bar are: "seen": runs of the same stack and accelerator, predicted with constants
+they had a part in; "new": runs predicted without any of their source; "unmeasured": runs predicted as if nobody had
+measured a kernel of their accelerator."""
 
 
 class Spread(Record):
@@ -19,8 +26,9 @@ class Spread(Record):
     high_ratio: Positive
     num_runs: Count
     num_sources: Count
-    left_out_coverage_fraction: Fraction
-    """Share of the runs of a source inside the interval that the other sources give, averaged over sources."""
+    left_out_coverage_fraction: Fraction | None = None
+    """Share of the runs of a source inside the interval that the other sources give, averaged over sources; None for
+    one source."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Spread":
@@ -29,28 +37,80 @@ class Spread(Record):
         return self
 
 
+class Known(Record):
+    """What the runs of one kind of stack on one accelerator have in them.
+
+    Stacks are of a kind when they share the attention kernel and whether the host sets the pace of small operations.
+    """
+
+    stacks: tuple[str, ...]
+    attention_kernel: str
+    is_eager: bool
+    accelerator: str
+    sparse: bool
+    precisions: tuple[str, ...]
+    axes: tuple[str, ...]
+    """Parallel axes in use, and "sharded" for ZeRO-2 and beyond."""
+    max_devices: Count
+    low_ratio: Positive
+    high_ratio: Positive
+    """Quantiles of measured over predicted of these runs, and a little of all others; of all where these are thin."""
+    num_runs: Count
+    num_sources: Count
+
+
+class PairSpread(Record):
+    """How far the measured ratio of two plans of one job on one cluster lies from the predicted ratio."""
+
+    miss_ratio: float = Field(ge=1.0, allow_inf_nan=False)
+    """Pairs miss by less than this factor either way, but for the share that the record's level leaves out."""
+    num_pairs: Count
+    num_families: Count
+    num_sources: Count
+    left_out_coverage_fraction: Fraction | None = None
+
+
+class MemorySpread(Record):
+    """Quantiles of measured over predicted peak memory, by what the source read."""
+
+    low_ratio: NonNegative
+    high_ratio: Positive
+    num_runs: Count
+    num_sources: Count
+
+
 class Residuals(Sourced):
-    """Spreads of dense and of sparse (mixture-of-experts) models, by accelerator where it has runs of its own."""
+    """Spreads of dense and of sparse (mixture-of-experts) models, by how near the runs are to what is predicted."""
 
     date: str
     level_fraction: Fraction = Field(gt=0)
     """Share of runs between the two quantiles."""
-    dense: dict[str, Spread]
-    """By accelerator; "pool" is all of them together and serves accelerators without runs."""
-    sparse: dict[str, Spread]
+    dense: dict[Regime, Spread]
+    sparse: dict[Regime, Spread]
+    same_split: PairSpread
+    """Pairs of plans with the same tp, pp, cp and ep."""
+    other_split: PairSpread
+    memory: dict[Literal["allocated", "reserved", "device"], MemorySpread] = Field(default_factory=dict)
+    known: tuple[Known, ...] = ()
 
     @model_validator(mode="after")
-    def _pooled(self) -> "Residuals":
+    def _complete(self) -> "Residuals":
         for name, group in (("dense", self.dense), ("sparse", self.sparse)):
-            if "pool" not in group:
-                raise ValueError(f"{name}: has {sorted(group)}, a spread named pool must be among them")
+            for regime in ("seen", "new", "unmeasured"):
+                if regime not in group:
+                    raise ValueError(f"{name}: has {sorted(group)}, a spread named {regime} must be among them")
         return self
 
-    def spread(self, accelerator: str, *, sparse: bool) -> tuple[Spread, str]:
-        """The spread for runs on `accelerator` and the name it is filed under, "pool" where it has none."""
-        group = self.sparse if sparse else self.dense
-        name = accelerator if accelerator in group else "pool"
-        return group[name], name
+    def known_runs(self, stack: SoftwareStack, accelerator: str, *, sparse: bool) -> Known | None:
+        """The runs of stacks like `stack` on `accelerator`, or None."""
+        wanted = (*stack_kind(stack), accelerator, sparse)
+        kinds = {(one.attention_kernel, one.is_eager, one.accelerator, one.sparse): one for one in self.known}
+        return kinds.get(wanted)
+
+
+def stack_kind(stack: SoftwareStack) -> tuple[str, bool]:
+    """(attention kernel, whether launches cost host time): what runs of alike stacks share."""
+    return stack.attention_kernel, stack.host_seconds_per_launch > 0.0
 
 
 @cache

@@ -46,7 +46,8 @@ class Scored:
     @property
     def interval(self) -> Interval:
         """The error bar of the prediction."""
-        return interval(self.predicted_seconds, self.setting.job, self.setting.cluster)
+        setting = self.setting
+        return interval(self.predicted_seconds, setting.plan, setting.job, setting.cluster, setting.stack)
 
     @property
     def is_inside(self) -> bool:
@@ -258,30 +259,32 @@ def _work(row: Scored) -> tuple[Any, ...]:
 
 def _memory(rows: Iterable[Scored]) -> dict[str, Errors]:
     told = [row for row in rows if row.run.peak_memory_gb and not row.run.oom]
-    groups = _grouped(told, lambda row: _reading(row.run))
+    groups = _grouped(told, lambda row: memory_reading(row.run))
     errors = {kind: _memory_errors(group) for kind, group in sorted(groups.items())}
     return {"overall": _memory_errors(told)} | errors
 
 
 def _memory_errors(rows: Sequence[Scored]) -> Errors:
-    predicted = [_read(row.estimate.memory, _reading(row.run)) for row in rows]
-    return Errors.of(predicted, [_measured_bytes(row.run) for row in rows])
+    predicted = [read_memory(row.estimate.memory, memory_reading(row.run)) for row in rows]
+    return Errors.of(predicted, [measured_bytes(row.run) for row in rows])
 
 
-def _reading(run: Run) -> str:
+def memory_reading(run: Run) -> str:
     """Which memory the source read: its notes say, else it is the device's own tool."""
     found = re.search(r"\b(allocated|reserved)\b", run.notes, re.IGNORECASE)
     return found.group(1).lower() if found else "device"
 
 
-def _read(memory: MemoryBreakdown, reading: str) -> float:
+def read_memory(memory: MemoryBreakdown, reading: str) -> float:
+    """The predicted peak in bytes that a reading is of."""
     figures = {
         "allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.device_bytes,
     }  # fmt: skip
     return float(figures[reading])
 
 
-def _measured_bytes(run: Run) -> float:
+def measured_bytes(run: Run) -> float:
+    """The peak memory of a run; its notes say if it is in GiB."""
     return (run.peak_memory_gb or 0.0) * (GIB if "GiB" in run.notes else GIGA)
 
 

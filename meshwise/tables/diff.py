@@ -17,7 +17,7 @@ def show_sides(console: Console, first: Side, second: Side) -> None:
     """What differs in the question and the plan, then the step and the memory part by part."""
     names = (first.name, second.name)
     for one in (first, second):
-        words = rates(float(one.answer.step_seconds), one.asked.question)
+        words = rates(one.asked.plan, float(one.answer.step_seconds), one.asked.question)
         console.print(f"{one.name}: {one.asked.plan}: {words}", markup=False, soft_wrap=True)
     console.print()
     made = table("field", names[0], names[1])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from meshwise.errorbars import error_bar, is_tied
 from meshwise.jobfile import Question
 from meshwise.tables.memory import show_memory
 from meshwise.tables.parts import bar, table
@@ -17,7 +18,7 @@ from planner.choose.explain import PART_WORDS, duration, why_risky, why_too_big
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
 from planner.cost.fit import Fit, fit_of
-from planner.cost.intervals import Interval, interval
+from planner.cost.intervals import Interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan
 from planner.recompute import Module
@@ -66,7 +67,10 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
     """A ranked list of plans, the winner in detail, why the others lost, what was pruned, what to try next."""
     show_question(console, question)
     console.print(_ranking(question, answer))
-    console.print(_basis(question, answer.candidates[0].step_seconds), style="dim", markup=False)
+    console.print(
+        _basis(question, answer.candidates[0].plan, answer.candidates[0].step_seconds), style="dim", markup=False
+    )
+    _show_ties(console, answer)
     console.print()
     losers = [candidate for candidate in answer.candidates if candidate is not answer.candidates[0]]
     if losers:
@@ -84,6 +88,19 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
     console.print()
     show_pruned(console, answer)
     _show_next(console, question, best.plan, saved)
+
+
+def _show_ties(console: Console, answer: Answer) -> None:
+    best = answer.candidates[0]
+    tied = [str(rank) for rank, one in enumerate(answer.candidates[1:], start=2) if is_tied(one, best)]
+    if tied:
+        plural = "s" if len(tied) > 1 else ""
+        console.print(
+            f"plan{plural} {', '.join(tied)} tied with 1: closer than the ratio of two plans is known; "
+            "run each for a few steps",
+            style="dim",
+            markup=False,
+        )
 
 
 def show_refusal(console: Console, question: Question, answer: Answer, fixed: Mapping[str, int | str | bool]) -> None:
@@ -114,8 +131,8 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     """One plan: its rates, its step by part and its memory by part."""
     assert isinstance(answer.plan, Plan)
     show_question(console, question)
-    console.print(f"{answer.plan}: {rates(float(answer.step_seconds), question)}", markup=False)
-    console.print(_basis(question, float(answer.step_seconds)), style="dim", markup=False)
+    console.print(f"{answer.plan}: {rates(answer.plan, float(answer.step_seconds), question)}", markup=False)
+    console.print(_basis(question, answer.plan, float(answer.step_seconds)), style="dim", markup=False)
     _show_fit(console, question, answer)
     console.print()
     console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
@@ -128,7 +145,9 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     assert isinstance(answer.plan, Plan)
     show_question(console, question)
     simulated = played.breakdown
-    console.print(f"{answer.plan}: simulated {rates(float(simulated.step_seconds), question)}", markup=False)
+    console.print(
+        f"{answer.plan}: simulated {rates(answer.plan, float(simulated.step_seconds), question)}", markup=False
+    )
     _show_fit(console, question, answer)
     console.print()
     console.print(_breakdown_table("step by part, on the busiest rank", answer.breakdown, simulated))
@@ -150,8 +169,8 @@ def span(bar: Interval) -> str:
     return f"{low.removesuffix(' s') if high.endswith(' s') and not low.endswith('ms') else low} .. {high}"
 
 
-def _basis(question: Question, step_seconds: float) -> str:
-    return f"ranges: {interval(step_seconds, question.job, question.cluster).basis}"
+def _basis(question: Question, plan: Plan, step_seconds: float) -> str:
+    return f"ranges: {error_bar(question, plan, step_seconds).basis}"
 
 
 def _show_fit(console: Console, question: Question, answer: Estimate) -> None:
@@ -169,10 +188,10 @@ def parameters(count: float) -> str:
     return f"{count / size:.3g} {letter}"
 
 
-def rates(step_seconds: float, question: Question) -> str:
+def rates(plan: Plan, step_seconds: float, question: Question) -> str:
     """A step time and what it means in tokens, FLOPs and MFU, in one line."""
     per_device = tokens_per_second(step_seconds, question.job) / question.cluster.num_devices
-    bar = interval(step_seconds, question.job, question.cluster)
+    bar = error_bar(question, plan, step_seconds)
     flops = model_flops_per_second_per_device(step_seconds, question.job, question.cluster)
     speed = f"{flops / TERA:,.0f} model TFLOP/s" if flops >= TERA else f"{flops / GIGA:,.0f} model GFLOP/s"
     used = mfu(step_seconds, question.job, question.cluster)
@@ -195,7 +214,7 @@ def _ranking(question: Question, answer: Answer) -> Table:
     ]
     simulated = any(candidate.simulated for candidate in found)
     risky = any(_is_risky(question, candidate) for candidate in found)
-    level = interval(1.0, question.job, question.cluster).level_fraction
+    level = error_bar(question, found[0].plan, 1.0).level_fraction
     capacity = question.cluster.accelerator.memory_bytes / GIB
     made = table(
         ">#",
@@ -226,18 +245,26 @@ def _ranking_row(
         _options(plan),
         *played,
         duration(float(candidate.estimate.step_seconds)),
-        span(interval(step_seconds, question.job, question.cluster)),
+        span(error_bar(question, plan, step_seconds)),
         f"{tokens_per_second(step_seconds, question.job) / question.cluster.num_devices:,.0f}",
         f"{mfu(step_seconds, question.job, question.cluster):.1%}",
         f"{candidate.estimate.memory.peak_bytes / GIB:.1f}",
         *(["risky" if _is_risky(question, candidate) else ""] if risky else []),
-        "" if candidate is best else f"+{step_seconds / best.step_seconds - 1.0:.1%}",
+        _behind(candidate, best),
     ]
 
 
 def _is_risky(question: Question, candidate: Candidate) -> bool:
     """Whether the worst tenth of runs would not fit, though the median does."""
     return fit_of(candidate.estimate.memory, question.cluster, question.stack) is Fit.RISKY
+
+
+def _behind(candidate: Candidate, best: Candidate) -> str:
+    """How much slower than the best, and whether that is within error."""
+    if candidate is best:
+        return ""
+    slower = f"+{float(candidate.step_seconds) / float(best.step_seconds) - 1.0:.1%}"
+    return f"tied {slower}" if is_tied(candidate, best) else slower
 
 
 def _options(plan: Plan) -> str:

@@ -3,9 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+from planner.plan import Plan
 from profiles.cluster import Cluster
-from profiles.residuals import Residuals, shipped_residuals
+from profiles.model import TransformerShape
+from profiles.residuals import PairSpread, Regime, Residuals, shipped_residuals
+from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
+
+FARTHEST_SCALE = 4
+"""Runs tell of clusters up to this many times as large as theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +25,81 @@ class Interval:
     """Which runs the interval rests on, in words."""
 
 
-def interval(step_seconds: Any, job: TrainingJob, cluster: Cluster, residuals: Residuals | None = None) -> Interval:
-    """The interval around a predicted step: its quantiles of measured over predicted, times the prediction.
+def interval(
+    step_seconds: Any,
+    plan: Plan,
+    job: TrainingJob,
+    cluster: Cluster,
+    stack: SoftwareStack,
+    residuals: Residuals | None = None,
+) -> Interval:
+    """The interval around a predicted step: quantiles of measured over predicted, times the prediction.
 
     Empirical quantiles of residuals carry over to new runs like those scored, without assuming their
     distribution [Vovk 2005, Algorithmic Learning in a Random World, section 4.1, split conformal prediction].
-    They lie off centre where predictions are biased.
+    They lie off centre where predictions are biased, and are wider the less the runs have in common with the plan.
     """
     record = residuals or shipped_residuals()
-    sparse = getattr(job.model, "moe", None) is not None
-    spread, name = record.spread(cluster.accelerator.name, sparse=sparse)
-    where = "any accelerator, none of them this one" if name == "pool" else name
-    kind = "mixture-of-experts" if sparse else "dense transformer"
+    sparse = _is_sparse(job)
+    regime, why = regime_of(plan, job, cluster, stack, record)
+    known = record.known_runs(stack, cluster.accelerator.name, sparse=sparse)
+    spread = known if regime == "seen" and known else (record.sparse if sparse else record.dense)[regime]
+    kind = "mixture-of-experts" if sparse else "dense"
+    sources = f"{spread.num_sources} source{'s' if spread.num_sources > 1 else ''}"
     return Interval(
         low_seconds=step_seconds * spread.low_ratio,
         high_seconds=step_seconds * spread.high_ratio,
         level_fraction=record.level_fraction,
-        basis=f"{spread.num_runs} published runs of {kind} models on {where}, from {spread.num_sources} sources",
+        basis=f"{spread.num_runs:,} published runs of {kind} models from {sources}{why}",
     )
+
+
+def regime_of(
+    plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, residuals: Residuals
+) -> tuple[Regime, str]:
+    """How near the record's runs are to a plan, and in words what they lack."""
+    device = cluster.accelerator.name
+    if device not in cluster.kernels.accelerators:
+        return "unmeasured", f", as if their accelerators were as unmeasured as {device}: no kernel of it was timed"
+    apart = ", each predicted without its source:"
+    if not isinstance(job.model, TransformerShape):
+        return "new", f"{apart} none is of such a model"
+    known = residuals.known_runs(stack, device, sparse=_is_sparse(job))
+    if known is None:
+        return "new", f"{apart} none is of a stack like {stack.name} on {device}"
+    those = f"{' and '.join(known.stacks)} on {device}"
+    lacking = [axis for axis in axes_of(plan) if axis not in known.axes]
+    if job.precision not in known.precisions:
+        lacking.append(job.precision)
+    if lacking:
+        return "new", f"{apart} none of {those} has {', '.join(lacking)}"
+    if plan.num_ranks > FARTHEST_SCALE * known.max_devices:
+        return "new", f"{apart} those of {those} end at {known.max_devices:,} devices"
+    return "seen", f" with {those}"
+
+
+def axes_of(plan: Plan) -> tuple[str, ...]:
+    """Parallel axes that a plan uses beside dp, and "sharded" where gradients or parameters are."""
+    used = tuple(axis for axis in ("tp", "pp", "cp", "ep") if getattr(plan, axis) > 1)
+    return (*used, "sharded") if plan.zero_stage > 1 else used
+
+
+def within_error(
+    seconds: float, plan: Plan, best_seconds: float, best: Plan, residuals: Residuals | None = None
+) -> bool:
+    """Whether a plan is predicted slower than the best by less than such predictions miss.
+
+    Two plans of one job on one cluster share most of what is wrong about either, so that their ratio is known
+    better than their times: the spread is that of pairs of published runs that differ in nothing but their plan.
+    """
+    return bool(seconds <= best_seconds * pair_spread(plan, best, residuals or shipped_residuals()).miss_ratio)
+
+
+def pair_spread(one: Plan, other: Plan, residuals: Residuals) -> PairSpread:
+    """The spread for two plans, by whether they split the model alike."""
+    alike = all(getattr(one, axis) == getattr(other, axis) for axis in ("tp", "pp", "cp", "ep"))
+    return residuals.same_split if alike else residuals.other_split
+
+
+def _is_sparse(job: TrainingJob) -> bool:
+    return getattr(job.model, "moe", None) is not None
