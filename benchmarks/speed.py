@@ -11,21 +11,23 @@ from collections.abc import Callable
 
 import numpy as np
 
+from planner.choose.knobs import divisors
 from planner.cost.estimate import estimate
 from planner.plan import SCHEDULE_NAMES, PlanGrid, Recompute
 from profiles import catalog
 from profiles.workload import TrainingJob
 
+GLOBAL_BATCH = 1536
 SEARCH = ("plan", "--model", "gpt3-175B", "--cluster", "dgx-a100", "--devices", "1024")
 
 
 def million() -> PlanGrid:
     """A million different splits of GPT-3 175B: degrees, microbatches, schedules, recomputation, sharding."""
     grid = PlanGrid.product(
-        dp=[2**power for power in range(11)],
+        dp=divisors(GLOBAL_BATCH),
         tp=[1, 2, 4, 8, 16],
         pp=[1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48],
-        cp=[1, 2],
+        cp=[1, 2, 4],
         vp=[1, 2, 3, 4, 6],
         micro_batch=list(range(1, 17)),
         schedule=["1f1b"],
@@ -35,13 +37,18 @@ def million() -> PlanGrid:
     )
     codes = np.where(grid.vp > 1, SCHEDULE_NAMES.index("interleaved"), grid.schedule)
     columns = {name: getattr(grid, name) for name in PlanGrid.__dataclass_fields__} | {"schedule": codes}
-    return PlanGrid(**columns).take(np.arange(1_000_000))
+    grid = PlanGrid(**columns)
+    num_microbatches = grid.num_microbatches(GLOBAL_BATCH)
+    runs = (num_microbatches >= 1) & ((grid.vp == 1) | (num_microbatches % grid.pp == 0))
+    found = grid.take(np.flatnonzero(runs)[:1_000_000])
+    assert len(found) == 1_000_000
+    return found
 
 
 def estimates_per_second(runs: int = 5) -> float:
     """Median over `runs` of full estimates (time by part and memory by part) a second."""
     grid = million()
-    job = TrainingJob(model=catalog.model("gpt3-175B"), global_batch=1536, sequence_length=2048)
+    job = TrainingJob(model=catalog.model("gpt3-175B"), global_batch=GLOBAL_BATCH, sequence_length=2048)
     cluster, stack = catalog.cluster("dgx-a100", 1024), catalog.software("megatron-core")
 
     def run() -> None:

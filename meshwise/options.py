@@ -13,6 +13,9 @@ def _job(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel="The job", show_default=False)
 
 
+_SCHEDULES = "gpipe, 1f1b, interleaved, breadth-first, zb-h1, zb-h2, zb-v, dualpipe or dualpipe-v (default: by --vp)."
+
+
 def _split(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel="The split", show_default=False)
 
@@ -43,9 +46,11 @@ class SplitFlags:
     etp: Annotated[int | None, _split("Ranks that share the width of each expert.")] = None
     cp_a2a: Annotated[int | None, _split("Ranks of cp that trade heads by all-to-all (Ulysses).")] = None
     cp_gather: Annotated[bool | None, _split("Gather keys and values instead of a ring.")] = None
-    vp: Annotated[int | None, _split("Virtual stages a rank (interleaved).")] = None
+    vp: Annotated[
+        int | None, _split("Virtual stages a rank (interleaved, breadth-first; 2 for zb-v and dualpipe-v).")
+    ] = None
     micro_batch: Annotated[int | None, _split("Sequences a microbatch.")] = None
-    schedule: Annotated[str | None, _split("gpipe, 1f1b or interleaved (default: by --vp).")] = None
+    schedule: Annotated[str | None, _split(_SCHEDULES)] = None
     recompute: Annotated[str | None, _split("none, selective (modules), full (layers) or operators.")] = None
     recompute_modules: Annotated[str | None, _split("Of selective: e.g. core_attn,mlp (default: core_attn).")] = None
     recompute_layers: Annotated[int | None, _split("Of full: layers of each chunk (default: all).")] = None

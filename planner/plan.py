@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ AXES = ("tp", "cp", "ep", "dp", "pp")
 numbers the same ranks etp first, then ep, then what is left of them (edp)."""
 
 
-ScheduleName = Literal["gpipe", "1f1b", "interleaved"]
-SCHEDULE_NAMES: tuple[ScheduleName, ...] = ("gpipe", "1f1b", "interleaved")
+ScheduleName = Literal[
+    "gpipe", "1f1b", "interleaved", "breadth-first", "zb-h1", "zb-h2", "zb-v", "dualpipe", "dualpipe-v"
+]
+SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 """Schedules, in the order of their codes in `PlanGrid.schedule`."""
 
 
@@ -40,7 +42,7 @@ class Plan:
     cp_gather: bool = False
     """Keys and values are gathered before the attention core, in place of passing around a ring beside it."""
     vp: int = 1
-    """Virtual stages (model chunks) per rank; more than 1 needs the interleaved schedule."""
+    """Model chunks (virtual stages) per rank; how many is up to the schedule, 1 for most."""
     micro_batch: int = 1
     """Sequences per microbatch on one data-parallel rank."""
     schedule: ScheduleName = "1f1b"

@@ -48,6 +48,8 @@ class SoftwareStack(Sourced):
     regathers_inputs: bool = True
     """Under sequence parallelism the inputs of tensor-parallel parts are kept sharded and gathered again in the
     backward pass (Megatron-LM); else they are kept whole (DTensor)."""
+    schedules: tuple[str, ...] = ("1f1b", "interleaved")
+    """Pipeline schedules it can run; a search offers no others (unless asked for every choice)."""
     p2p_scatter_gather: bool = True
     """Each tensor-parallel rank sends its own 1/tp slice between stages."""
     fp32_parameters: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 import simpy
 
 from planner.breakdown import Breakdown
-from planner.work.actions import RECEIVES, Action, Kind, matching_send
+from planner.work.actions import FREES, RECEIVES, Action, Kind, matching_send
 from planner.work.program import StepProgram, peak_activation_bytes, peak_activations
 from simulator.trace import Prices, Stream, Track, rank_breakdown
 
@@ -84,10 +84,11 @@ def simulate(
     Raises ValueError for a missing or impossible price, jitter without a generator and a program that deadlocks.
     """
     clock = _Clock(pp_overlap, dp_contention_fraction if dp_overlap else 1.0)
+    rank_of = {action.chunk: rank for rank, actions in enumerate(program.ranks) for action in actions}
     seconds = _action_seconds(program, prices, jitter_fraction, generator)
     ranks = [_Rank(rank, program, prices, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
     for rank in ranks:
-        rank.peers = ranks
+        rank.peers = {chunk: ranks[owner] for chunk, owner in rank_of.items()}
         clock.start(rank)
     clock.run()
     for rank in ranks:
@@ -201,7 +202,8 @@ class _Rank:
         self.rank, self.actions, self.seconds = rank, program.ranks[rank], seconds
         self.num_buckets = program.num_gradient_buckets
         self.clock, self.dp_overlap = clock, dp_overlap
-        self.peers: list[_Rank] = []
+        self.peers: dict[int, _Rank] = {}
+        """The rank of every chunk."""
         self.recorders = {stream: _Recorder() for stream in Stream}
         self.send_free = self.receive_free = 0.0
         self.reduction: dict[int, int] = {}
@@ -234,9 +236,9 @@ class _Rank:
                         yield from self._run_gathered(index, self.arrivals.pop(action.chunk))
                     else:
                         yield from self._run_layers(index)
-                case Kind.BACKWARD if index in self.reduction:
+                case Kind.BACKWARD | Kind.BACKWARD_WEIGHT if index in self.reduction:
                     yield from self._run_buckets(index, self.reduction[index])
-                case Kind.BACKWARD:
+                case Kind.BACKWARD | Kind.BACKWARD_INPUT | Kind.BACKWARD_WEIGHT:
                     yield from self._run_layers(index)
                 case Kind.SEND_FORWARD | Kind.SEND_BACKWARD:
                     self._send(index, action)
@@ -325,7 +327,7 @@ class _Rank:
     def _send(self, index: int, action: Action) -> None:
         message = _Message(self, index, self.seconds[index])
         if self.clock.pp_overlap:
-            receiver = self.peers[(action.chunk + (1 if action.kind is Kind.SEND_FORWARD else -1)) % len(self.peers)]
+            receiver = self.peers[action.chunk + (1 if action.kind is Kind.SEND_FORWARD else -1)]
             message.start = max(self.clock.now, self.send_free, receiver.receive_free)
             self.send_free = receiver.receive_free = message.start + message.seconds
             self.recorders[Stream.PP_SEND].add(index, message.start, self.send_free)
@@ -370,7 +372,7 @@ def _last_backwards(actions: tuple[Action, ...]) -> dict[int, int]:
     latest: dict[int, int] = {}
     found: dict[int, int] = {}
     for index, action in enumerate(actions):
-        if action.kind is Kind.BACKWARD:
+        if action.kind in FREES:
             latest[action.chunk] = index
         elif action.kind is Kind.REDUCE_GRADIENTS:
             found[latest[action.chunk]] = index

@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from planner.cost.layered import LayerPrice
-from planner.plan import Plan
+from planner.plan import SCHEDULE_NAMES, Plan
 from planner.work.program import Kind, StepProgram, build_actions
+from planner.work.schedules import SCHEDULES
 from simulator.engine import Simulation, simulate
 
 
@@ -38,7 +39,12 @@ class Shape:
 
     @property
     def num_chunks(self) -> int:
-        return self.num_stages * self.vp
+        return int(SCHEDULES[self.schedule].placement.num_chunks(self.num_stages, self.vp))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of every chunk."""
+        return SCHEDULES[self.schedule].placement.ranks(self.num_stages, self.vp)
 
     def plan(self, **fields: Any) -> Plan:
         return Plan(pp=self.num_stages, vp=self.vp, schedule=self.schedule, **fields)
@@ -56,14 +62,19 @@ class Shape:
 
 
 @st.composite
-def shapes(draw: st.DrawFn, schedule: str | None = None) -> Shape:
-    """Any legal pipeline of up to 8 stages, 16 microbatches and 4 chunks a rank."""
-    name = schedule or draw(st.sampled_from(["gpipe", "1f1b", "interleaved"]))
+def shapes(draw: st.DrawFn, *schedules: str) -> Shape:
+    """Any legal pipeline of up to 8 stages, some 20 microbatches and 4 chunks a rank, of `schedules` or of all."""
+    name = draw(st.sampled_from(schedules or SCHEDULE_NAMES))
     num_stages = draw(st.integers(1, 8))
-    if name != "interleaved":
-        return Shape(name, num_stages, draw(st.integers(1, 16)))
-    groups = draw(st.integers(1, max(1, 16 // num_stages)))
-    return Shape(name, num_stages, groups * num_stages, draw(st.integers(2, 4)))
+    num_microbatches, vp = draw(st.integers(1, 16)), draw(st.integers(1, 4))
+    if name == "dualpipe":
+        num_stages += num_stages % 2
+    requirements = SCHEDULES[name].requirements
+    legal = [
+        (m, v) for m in range(num_microbatches, num_microbatches + 16) for v in (vp, 2, 1)
+        if all(rule.holds(num_stages, m, v) for rule in requirements)
+    ]  # fmt: skip
+    return Shape(name, num_stages, *legal[0])
 
 
 seconds = st.floats(0.01, 10.0)
@@ -77,12 +88,18 @@ def prices(
     reduce: float = 0.0,
     step: float = 0.0,
     gather: float = 0.0,
+    weight_fraction: float = 0.5,
 ) -> dict[tuple[Kind, int], Parts]:
-    """Prices by chunk; a fifth of a forward is tensor-parallel messages, a quarter of a backward recomputation."""
+    """Prices by chunk; a fifth of a forward is tensor-parallel messages, a quarter of a backward recomputation.
+
+    `weight_fraction` is the share of a backward that is gradients of weights.
+    """
     table: dict[tuple[Kind, int], Parts] = {}
     for chunk, (down, up) in enumerate(zip(forward, backward, strict=True)):
         table[Kind.FORWARD, chunk] = Parts({"forward": 0.8 * down, "tp": 0.2 * down})
         table[Kind.BACKWARD, chunk] = Parts({"recompute": 0.25 * up, "backward": 0.75 * up})
+        table[Kind.BACKWARD_INPUT, chunk] = Parts({"backward": (1.0 - weight_fraction) * up})
+        table[Kind.BACKWARD_WEIGHT, chunk] = Parts({"backward": weight_fraction * up})
         table[Kind.SEND_FORWARD, chunk] = table[Kind.SEND_BACKWARD, chunk] = Parts({"pp": transfer})
         table[Kind.REDUCE_GRADIENTS, chunk] = Parts({"dp": reduce})
         table[Kind.OPTIMIZER, chunk] = Parts({"optimizer": step})
@@ -97,7 +114,8 @@ def play(
     *,
     transfer: float = 0.0,
     overlap: bool = True,
+    weight_fraction: float = 0.5,
 ) -> Simulation:
     """Play the forwards and backwards of `shape`, and its transfers."""
-    table = prices(forward, backward, transfer=transfer)
+    table = prices(forward, backward, transfer=transfer, weight_fraction=weight_fraction)
     return simulate(shape.program(), table, dp_overlap=overlap, pp_overlap=overlap)

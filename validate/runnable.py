@@ -9,6 +9,7 @@ from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
 RUNNABLE_PRECISIONS = ("fp32", "bf16")
+RUNNABLE_SCHEDULES = ("gpipe", "1f1b", "interleaved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
 def _check_pipeline(job: TrainingJob, plan: Plan) -> None:
     model = job.model
     assert isinstance(model, TransformerShape)
+    if plan.schedule not in RUNNABLE_SCHEDULES:
+        raise ValueError(f"schedule: validate runs {', '.join(RUNNABLE_SCHEDULES)}, got {plan.schedule}")
     if (plan.vp > 1) != (plan.schedule == "interleaved") and plan.pp > 1:
         raise ValueError(f"vp: the interleaved schedule needs more than 1 and the others exactly 1, got {plan.vp}")
     if plan.pp == 1 and plan.vp > 1:

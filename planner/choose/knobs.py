@@ -16,6 +16,7 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
 
+USUAL_SCHEDULES = ("1f1b", "interleaved")
 Choice = tuple[int, ...]
 """One value (as a grid code) for each field of a knob."""
 
@@ -40,6 +41,8 @@ class Setting:
     exhaustive: bool = False
     """Whether to offer choices that are rarely the best, or legal but in no one's use."""
     max_micro_batch: int = 16
+    schedules: tuple[str, ...] = USUAL_SCHEDULES
+    """Schedules that the software can run."""
 
     @property
     def replicas(self) -> int:
@@ -132,8 +135,8 @@ def _schedule(at: Setting) -> Iterable[Choice]:
     blocks, pp = num_blocks(at.job.model), at.split.pp
     plenty = 4 * pp
     for code, name in enumerate(SCHEDULE_NAMES):
-        if name == "gpipe" and not at.exhaustive:
-            continue  # the bubble of 1F1B with more memory
+        if not at.exhaustive and (name == "gpipe" or name not in at.schedules):
+            continue  # GPipe has the bubble of 1F1B with more memory
         for vp in range(1, max(1, blocks // pp) + 1):
             takes = all(rule.holds(pp, plenty, vp) for rule in SCHEDULES[name].requirements)
             if takes and (vp == 1 or divides_evenly(blocks, pp * vp)):

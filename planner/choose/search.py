@@ -113,7 +113,10 @@ def search(
     in `fixed`.
     """
     started = time.perf_counter()
-    space = Space(job, cluster, _codes(fixed or {}), max_micro_batch=max_micro_batch, exhaustive=exhaustive)
+    space = Space(
+        job, cluster, _codes(fixed or {}),
+        max_micro_batch=max_micro_batch, exhaustive=exhaustive, schedules=stack.schedules,
+    )  # fmt: skip
     funnel = _Funnel(Question(job, cluster, stack), top, objective, tuple(requirements), wants_front)
     for plans in space.chunks(CHUNK):
         funnel.pour(plans)

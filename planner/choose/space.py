@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.choose.knobs import KNOBS, Choice, Setting, Split, divisors
+from planner.choose.knobs import KNOBS, USUAL_SCHEDULES, Choice, Setting, Split, divisors
 from planner.plan import PLAN_FIELDS, Plan, PlanGrid
 from planner.work.layers import num_blocks
 from profiles.cluster import Cluster
@@ -61,6 +61,8 @@ class _Block:
 class Space:
     """The plans of a job on a cluster before any rule; `fixed` holds plan fields (as grid codes) to a value.
 
+    `schedules` are those the software can run; others are offered where `fixed` or `exhaustive` asks for them.
+
     Its plans have an order, the simpler of two plans first, in which `chunks` yields them. A fixed value that no
     split offers leaves the space empty; `planner.choose.search` says so.
     """
@@ -73,13 +75,14 @@ class Space:
         *,
         max_micro_batch: int = MAX_MICRO_BATCH,
         exhaustive: bool = False,
+        schedules: tuple[str, ...] = USUAL_SCHEDULES,
     ) -> None:
         held = dict(fixed or {})
         self._constants = {
             name: held[name] for name in PLAN_FIELDS if name in held and name not in (*_DEGREES, *_knob_fields())
         }
         self._blocks = [
-            _block(Setting(job, cluster, split, exhaustive, max_micro_batch), held)
+            _block(Setting(job, cluster, split, exhaustive, max_micro_batch, schedules), held)
             for split in splits(job, cluster, exhaustive=exhaustive)
             if all(held.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in _DEGREES)
         ]

@@ -7,15 +7,16 @@ import numpy as np
 
 from planner.breakdown import Breakdown
 from planner.cost.gradients import gradient_times
-from planner.cost.grid import combinations, gather
+from planner.cost.grid import combinations
 from planner.cost.memory import MemoryBreakdown, memory
 from planner.cost.overlap import exposed_seconds, stack_contention_fraction
 from planner.cost.phase import priced_message
-from planner.cost.pipeline import exposed_p2p_seconds, last_excess_seconds, makespan_seconds
+from planner.cost.pipeline import pipeline_times
 from planner.cost.stages import StageTimes, stage_times
 from planner.plan import Plan, PlanGrid
 from planner.work.layers import boundary_bytes
 from planner.work.ops import Message
+from planner.work.schedules import chunk_lead, chunks_per_rank, splits_backward
 from planner.work.sharding import gathers_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -51,36 +52,34 @@ def estimate(plans: Plan | PlanGrid, job: TrainingJob, cluster: Cluster, stack: 
 def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """Where the step's time goes on the slowest rank of each plan.
 
-    The step is the makespan of the schedule, plus what transfers between stages delay it, plus what the first
+    The step is the longest path of the schedule without transfers, plus what these add to it, plus what the first
     rank cannot hide of a gradient reduction and a parameter gather once a step, plus its optimizer update
     [Narayanan 2021, arXiv:2104.04473, section 2.2]; idle is what the slowest rank's own work leaves of it. Stages
     that gather parameters for every backward leave no room for a reduction beside it.
     """
     stages = stage_times(grid, job, cluster, stack)
-    num_microbatches = grid.num_microbatches(job.global_batch) * 1.0
-    makespan = makespan_seconds(
-        grid.schedule,
-        forward_sum=stages.forward_sum,
-        backward_sum=stages.backward_sum,
-        forward_max=stages.forward_max,
-        backward_max=stages.backward_max,
-        total_max=stages.total_max,
-        first_forward=stages.first_forward,
-        first_backward=stages.first_backward,
-        last_total=stages.last_total,
-        num_microbatches=num_microbatches,
-        num_stages=grid.pp * 1.0,
-        vp=grid.vp * 1.0,
+    num_microbatches = grid.num_microbatches(job.global_batch)
+    pipeline = pipeline_times(
+        grid, num_microbatches, stages, *_transfers(grid, job, cluster, stack), overlaps=stack.pp_overlap
     )
-    transfers = _exposed_transfers(grid, job, cluster, stack, stages, num_microbatches)
     gradients = gradient_times(grid, job, cluster, stack)
     overlap: dict[str, Any] = {
-        "overlaps": stack.dp_overlap, "contention_fraction": stack_contention_fraction(stack),
-        "vp": grid.vp, "num_stages": grid.pp,
-    }  # fmt: skip
-    buckets = gradients.num_buckets
-    free = np.where(gathers_in_backward(grid) & (grid.pp > 1), 0.0, stages.first_backward)
-    reduce = exposed_seconds(gradients.reduce, free, buckets, num_slowed=grid.pp, **overlap)
+        "overlaps": stack.dp_overlap,
+        "contention_fraction": stack_contention_fraction(stack),
+        "num_chunks": chunks_per_rank(grid.schedule, grid.vp),
+        "chunk_lead": chunk_lead(grid.schedule, grid.pp, num_microbatches),
+    }
+    buckets, backward = gradients.num_buckets, stages.first_backward
+    last_pass = np.where(splits_backward(grid.schedule), stages.first_weight, backward)
+    free = np.where(gathers_in_backward(grid) & (grid.pp > 1), 0.0, last_pass)
+    reduce = exposed_seconds(
+        gradients.reduce,
+        free,
+        buckets,
+        chunk_compute=np.where(free > 0.0, backward, 0.0),
+        num_slowed=grid.pp,
+        **overlap,
+    )
     collect = exposed_seconds(gradients.gather, stages.first_forward, buckets, **overlap)
     busy = num_microbatches * stages.total_max
     return Breakdown(
@@ -91,21 +90,15 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         tp_seconds=num_microbatches * stages.parts["tp"],
         cp_seconds=num_microbatches * stages.parts["cp"],
         ep_seconds=num_microbatches * stages.parts["ep"],
-        pp_seconds=transfers,
+        pp_seconds=pipeline.whole - pipeline.silent,
         dp_seconds=reduce + collect + num_microbatches * stages.parts["dp"],
         host_seconds=num_microbatches * stages.parts["host"],
-        idle_seconds=np.where(grid.pp > 1, np.maximum(makespan - busy, 0.0), 0.0),
+        idle_seconds=np.where(grid.pp > 1, np.maximum(pipeline.silent - busy, 0.0), 0.0),
     )
 
 
-def _exposed_transfers(
-    grid: PlanGrid,
-    job: TrainingJob,
-    cluster: Cluster,
-    stack: SoftwareStack,
-    stages: StageTimes,
-    num_microbatches: Any,
-) -> Any:
+def _transfers(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> tuple[Any, Any]:
+    """(seconds of one message between neighbouring stages, by combination; the combination of each plan)."""
     rows, inverse = combinations(grid, ("tp", "cp", "dp", "micro_batch", "sequence_parallel"))
     distinct = grid.take(rows)
     neighbours = PlanGrid(**{
@@ -113,16 +106,7 @@ def _exposed_transfers(
         for name in PlanGrid.__dataclass_fields__
     })  # fmt: skip
     message = Message("pp", "send_recv", boundary_bytes(job, distinct, stack))
-    seconds = gather(priced_message(message, neighbours, cluster), inverse)
-    return exposed_p2p_seconds(
-        grid.schedule,
-        transfer_seconds=np.where(grid.pp > 1, seconds, 0.0),
-        last_excess=last_excess_seconds(stages.forward_sum + stages.backward_sum, stages.last_total, grid.pp),
-        num_stages=grid.pp * 1.0,
-        vp=grid.vp * 1.0,
-        num_microbatches=num_microbatches,
-        overlaps=stack.pp_overlap,
-    )
+    return np.broadcast_to(priced_message(message, neighbours, cluster), len(rows)), inverse
 
 
 __all__ = ["Estimate", "StageTimes", "estimate", "step_breakdown"]

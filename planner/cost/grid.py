@@ -1,5 +1,6 @@
 """Work that depends on a few columns of a grid is done once for each of their combinations, then gathered."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,23 @@ from planner.plan import PlanGrid
 def combinations(grid: PlanGrid, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(rows, inverse): one row of the grid for each combination of `columns`, and each plan's combination.
 
-    `grid.take(rows)` holds the combinations; `values[inverse]` carries a result back to all plans. Counting
-    in place of sorting makes it linear in the number of plans.
+    `grid.take(rows)` holds the combinations; `values[inverse]` carries a result back to all plans.
     """
-    codes = np.zeros(len(grid), dtype=np.int64)
-    for column in columns:
-        values = getattr(grid, column)
+    return distinct_rows([getattr(grid, column) for column in columns])
+
+
+def distinct_rows(columns: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(rows, inverse) as `combinations`, of equally long columns of whole numbers that are not negative.
+
+    Counting in place of sorting makes it linear in their length.
+    """
+    codes = np.zeros(len(columns[0]), dtype=np.int64)
+    for values in columns:
         if len(values) and values.min() == values.max():
             continue
         codes = _compact(codes * (int(values.max(initial=0)) + 1) + values)
     rows = np.empty(int(codes.max(initial=-1)) + 1, dtype=np.int64)
-    rows[codes[::-1]] = np.arange(len(grid))[::-1]
+    rows[codes[::-1]] = np.arange(len(codes))[::-1]
     return rows, codes
 
 

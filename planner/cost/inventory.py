@@ -14,7 +14,7 @@ from planner.cost.states import gathered_bytes, state_bytes
 from planner.plan import AXES, Plan, PlanGrid
 from planner.work.activations import policy_of, saved_tensors, transient_bytes
 from planner.work.layers import layer_parameters, sequence
-from planner.work.schedules import in_flight
+from planner.work.schedules import chunks_per_rank, in_flight
 from planner.work.sharding import gathers_in_backward, reduces_in_backward
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -46,11 +46,12 @@ class Item:
 def inventory(plan: Plan, job: TrainingJob, stack: SoftwareStack, rank: int) -> tuple[Item, ...]:
     """What a rank of pipeline stage `rank` holds at its peak, in the order of the parts."""
     kinds = tuple(dict.fromkeys(sequence(job.model)))
-    counts = dict(zip(kinds, map(float, rank_counts(job.model, plan.pp, plan.vp)[rank]), strict=True))
+    counts = dict(zip(kinds, map(float, rank_counts(job.model, plan)[rank]), strict=True))
     held = {kind: count for kind, count in counts.items() if count}
     num_microbatches = np.maximum(plan.num_microbatches(job.global_batch), 1)
     grid = PlanGrid.of([plan])
-    microbatches = float(in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)[0]) / plan.vp
+    chunks = float(in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)[0])
+    microbatches = chunks / chunks_per_rank(plan.schedule, plan.vp)
     items = [
         *_states(plan, job, stack, held),
         *_gathered(plan, job, stack, held),

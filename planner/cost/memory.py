@@ -16,7 +16,7 @@ from planner.cost.grid import combinations
 from planner.cost.stage_loads import LOAD_COLUMNS, LayerBytes, StageLoads, fullest_candidates, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
 from planner.plan import AXES, Plan, PlanGrid
-from planner.work.schedules import in_flight
+from planner.work.schedules import chunks_per_rank, in_flight
 from planner.work.sharding import reduces_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -89,7 +89,7 @@ def memory(plans: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Me
 def stage_memory(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> tuple[MemoryBreakdown, ...]:
     """Bytes on a rank of each pipeline stage of one plan, first stage first; `memory` is the fullest of them."""
     grid = PlanGrid.of([plan] * plan.pp)
-    counts = np.stack(rank_counts(job.model, plan.pp, plan.vp), axis=1)
+    counts = np.stack(rank_counts(job.model, plan), axis=1)
     loads = LayerBytes.of(grid, job, stack).stage(list(counts))
     held = _held(grid, np.arange(plan.pp, dtype=float), loads, job, stack)
     found = _with_overheads(held, grid, stack)
@@ -119,7 +119,8 @@ def _held(grid: PlanGrid, rank: Floats, loads: Floats, job: TrainingJob, stack: 
     """Allocated bytes by part, the first NUM_HELD of a breakdown, of one pipeline rank of every plan."""
     load = StageLoads(*loads)
     num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
-    microbatches = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank) / grid.vp
+    held = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)
+    microbatches = held / chunks_per_rank(grid.schedule, grid.vp)
     is_reduced = reduces_in_backward(grid)
     logits = np.where(is_reduced, load.sharded_logits_bytes, load.logits_bytes)
     working = np.where(is_reduced, load.sharded_working_bytes, load.working_bytes)

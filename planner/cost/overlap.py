@@ -36,23 +36,24 @@ def exposed_seconds(
     *,
     overlaps: bool,
     contention_fraction: float = 0.0,
-    vp: Any = 1.0,
-    num_stages: Any = 1.0,
+    num_chunks: Any = 1.0,
+    chunk_lead: Any = 1.0,
+    chunk_compute: Any = None,
     num_slowed: Any = 1.0,
 ) -> Seconds:
     """What `communication` in buckets leaves uncovered by the `compute` that makes (or uses) them.
 
     All of it without overlap; else max(t / n, t - c (1 - 1/n)): the last bucket is never covered, the others
     run beside the compute that remains [Li 2020, PyTorch Distributed, arXiv:2006.15704, section 3.2.2], and slow
-    it by `contention_fraction` on each of `num_slowed` stages that end one after the other. With v chunks a rank
-    this holds for the chunk that ends the step, with t / v, c / v and n / v; the gradients of the other chunks are
-    ready (v - 1) p chunks of compute earlier (derived from the interleaved order).
+    it by `contention_fraction` on each of `num_slowed` stages that end one after the other. With v = `num_chunks` a
+    rank this holds for the chunk that ends the step, with t / v, c / v and n / v; the gradients of the other chunks
+    are ready (v - 1) `chunk_lead` chunks earlier, each of `chunk_compute` / v (c / v where it is not given).
     """
     if not overlaps:
         return communication
-    own, chunk, share = communication / vp, compute / vp, vp / num_buckets
-    beside = chunk * (1.0 - share)
-    earlier = (vp - 1.0) * num_stages * chunk
+    own, share = communication / num_chunks, num_chunks / num_buckets
+    beside = compute / num_chunks * (1.0 - share)
+    earlier = (num_chunks - 1.0) * chunk_lead * (compute if chunk_compute is None else chunk_compute) / num_chunks
     uncovered = np.maximum(own * share, np.maximum(own - beside, communication - earlier - beside))
     last = own * share
     return np.maximum(uncovered, last + num_slowed * contention_fraction * (communication - last))

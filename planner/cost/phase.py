@@ -198,7 +198,10 @@ class ActionPrice:
         return dict(self.seconds_by_part)
 
 
-_COMPUTE_PART = {Kind.FORWARD: "forward", Kind.BACKWARD: "backward", Kind.OPTIMIZER: "optimizer"}
+_COMPUTE_PART = {
+    Kind.FORWARD: "forward", Kind.BACKWARD: "backward", Kind.BACKWARD_INPUT: "backward",
+    Kind.BACKWARD_WEIGHT: "backward", Kind.OPTIMIZER: "optimizer",
+}  # fmt: skip
 
 
 def _action_price(kind: Kind, work: Work, plan: Plan, cluster: Cluster, stack: SoftwareStack) -> ActionPrice:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.grid import combinations
-from planner.plan import PlanGrid
+from planner.plan import Plan, PlanGrid
 from planner.work.activations import FLOAT_BYTES, recomputed_bytes, saved_bytes, transient_bytes
 from planner.work.blocks import attention_parameters, ffn_parameters, padded_vocabulary
-from planner.work.layers import layer_parameters, sequence, stage_counts
+from planner.work.layers import layer_parameters, rank_chunks, sequence
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
@@ -20,7 +20,7 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 
 LOAD_COLUMNS = (
-    "tp", "cp", "ep", "etp", "cp_a2a", "pp", "vp", "micro_batch", "recompute", "recompute_modules",
+    "tp", "cp", "ep", "etp", "cp_a2a", "pp", "vp", "schedule", "micro_batch", "recompute", "recompute_modules",
     "num_recomputed_layers", "sequence_parallel",
 )  # fmt: skip
 """Plan fields the loads of a stage depend on."""
@@ -126,8 +126,8 @@ def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) 
     Plans with fewer such ranks repeat their last one. Shapes (plans,) and (9, plans).
     """
     layers = LayerBytes.of(split, job, stack)
-    rows, shape_of = combinations(split, ("pp", "vp"))
-    found = [_uncovered(rank_counts(job.model, int(split.pp[row]), int(split.vp[row]))) for row in rows]
+    rows, shape_of = combinations(split, ("pp", "vp", "schedule"))
+    found = [_uncovered(rank_counts(job.model, split.plan(row))) for row in rows]
     for index in range(max((len(ranks) for ranks, _ in found), default=0)):
         picked = [(ranks[at := min(index, len(ranks) - 1)], counts[at]) for ranks, counts in found]
         ranks = np.array([rank for rank, _ in picked], dtype=float)
@@ -135,13 +135,12 @@ def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) 
         yield ranks[shape_of], layers.stage(list(table[:, shape_of]))
 
 
-def rank_counts(model: ModelShape, num_stages: int, vp: int) -> list[Floats]:
+def rank_counts(model: ModelShape, plan: Plan) -> list[Floats]:
     """Layers of each kind (in the order of their first appearance) on each pipeline rank, over all its chunks."""
     kinds = tuple(dict.fromkeys(sequence(model)))
-    chunks = stage_counts(model, num_stages * vp)
     return [
-        np.array([sum(chunk.get(kind, 0) for chunk in chunks[rank::num_stages]) for kind in kinds], dtype=float)
-        for rank in range(num_stages)
+        np.array([sum(chunk.get(kind, 0) for chunk in chunks) for kind in kinds], dtype=float)
+        for chunks in rank_chunks(model, plan.schedule, plan.pp, plan.vp)
     ]
 
 

@@ -1,25 +1,27 @@
-"""Seconds of the pipeline stages of every plan of a grid, without the schedule that joins them."""
+"""Seconds of the chunks and stages of every plan of a grid, without the schedule that joins them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.grid import combinations
+from planner.cost.grid import distinct_rows
 from planner.cost.layered import LayerTimes, backward_exposed_seconds, forward_exposed_seconds
 from planner.cost.overlap import stack_contention_fraction
 from planner.cost.phase import layer_times, load, settled
-from planner.plan import PlanGrid
+from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid, Recompute
 from planner.work.layers import layer_parameters, layer_work, sequence, stage_counts
 from planner.work.lower import data_parallel_work
+from planner.work.schedules import SCHEDULES, Placement
 from planner.work.sharding import layer_slots, runs_messages_by_layer
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 WORK_COLUMNS = (
     "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "recompute_modules",
@@ -28,121 +30,168 @@ WORK_COLUMNS = (
 """What the work of a layer depends on."""
 SHARDING_COLUMNS = ("dp", "pp", "zero_stage", "reshard_after_forward", "dp_replicate")
 """What its data-parallel messages depend on besides."""
+TYPICAL = (Plan(), Plan(recompute=Recompute.FULL))
+"""Splits whose prices tell the regimes of a pipeline apart: the ratios of its chunks and directions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeTimes:
+    """The chunks of one pipeline shape; chunks with the same layers are of one kind."""
+
+    kinds: tuple[int, ...]
+    """The kind of every chunk, by chunk."""
+    prices: Floats
+    """Seconds of one action, (kinds, F B I W, combinations of columns)."""
+    typical: Floats
+    """The same under TYPICAL, (kinds, F B I W, splits)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
     """One microbatch on the stages (pipeline ranks, all their chunks) of each plan; seconds, shape (plans,)."""
 
-    forward_sum: Floats
-    backward_sum: Floats
-    """Over stages; with recomputation, as every backward figure here."""
-    forward_max: Floats
-    backward_max: Floats
+    total_sum: Floats
+    """Over stages; forward and backward, with recomputation as every backward figure here."""
     total_max: Floats
     """The slowest stage's forward and backward."""
     first_forward: Floats
     first_backward: Floats
-    """Stage 0, which ends a step last."""
-    last_total: Floats
-    """The last stage, forward and backward."""
+    first_weight: Floats
+    """Stage 0, which ends a step last: forward, backward, and the part of that for gradients of weights."""
     parts: dict[str, Floats]
     """Of the slowest stage: forward, backward, recompute, tp, cp, ep, host, dp (of every microbatch)."""
+    shapes: tuple[ShapeTimes, ...]
+    shape_of: Ints
+    """The pipeline shape of each plan."""
+    work_of: Ints
+    """The combination of columns of each plan, among those of its shape."""
 
 
 def stage_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> StageTimes:
     """Price every layer kind once for each combination of columns it depends on and add them up by stage."""
     columns = np.empty((len(_NAMES), len(grid)))
+    shapes: list[ShapeTimes] = []
+    shape_of, work_of = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
     by_layer = np.where(runs_messages_by_layer(grid), grid.pp, 0)
     for pp in np.unique(by_layer):
         rows = np.flatnonzero(by_layer == pp)
         some = grid if len(rows) == len(grid) else grid.take(rows)
-        columns[:, rows] = _stage_columns(some, job, cluster, stack, by_layer=bool(pp))
+        found = _times(some, job, cluster, stack, by_layer=bool(pp))
+        columns[:, rows], work_of[rows] = found.columns, found.work_of
+        shape_of[rows] = found.shape_of + len(shapes)
+        shapes += found.shapes
     named = dict(zip(_NAMES, columns, strict=True))
     return StageTimes(
         **{name: named[name] for name in _NAMES[:_NUM_SCALARS]},
         parts={name: named[name] for name in _NAMES[_NUM_SCALARS:]},
-    )
+        shapes=tuple(shapes), shape_of=shape_of, work_of=work_of,
+    )  # fmt: skip
 
 
-def _stage_columns(
-    grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, *, by_layer: bool
-) -> Floats:
-    """The rows named by _NAMES, (names, plans), of plans that all, or none, run messages layer by layer."""
-    rows, work_of = combinations(grid, (*WORK_COLUMNS, *SHARDING_COLUMNS) if by_layer else WORK_COLUMNS)
-    distinct = grid.take(rows)
-    kinds = tuple(dict.fromkeys(sequence(job.model)))
-    works = [layer_work(job, kind, distinct, stack) for kind in kinds]
-    forward = np.stack([load(work.forward, distinct, cluster, stack) for work in works])
-    backward = np.stack([load(work.backward, distinct, cluster, stack) for work in works])
-    times: dict[str, LayerTimes] = {}
-    for index, kind in enumerate(kinds if by_layer else ()):
-        messages = data_parallel_work(*layer_parameters(job.model, kind, distinct), distinct, job, stack)
-        times[kind] = layer_times(kind, forward[index], backward[index], messages, distinct, cluster, stack)
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """What `stage_times` joins, of plans that all, or none, run messages layer by layer."""
 
-    shape_rows, shape_of = combinations(grid, ("pp", "vp"))
-    tables = []
+    columns: Floats
+    """The rows named by _NAMES, (names, plans)."""
+    shapes: list[ShapeTimes]
+    shape_of: Ints
+    work_of: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """Every kind of layer, priced for combinations of columns."""
+
+    kinds: tuple[str, ...]
+    loads: Floats
+    """(kinds, F B I W, load fields, combinations)."""
+    times: Mapping[str, LayerTimes]
+    """With the messages of a layer, where they come layer by layer."""
+
+
+def _times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, *, by_layer: bool) -> _Times:
+    names = (*WORK_COLUMNS, *SHARDING_COLUMNS) if by_layer else WORK_COLUMNS
+    rows, work_of = distinct_rows([getattr(grid, name) for name in names])
+    layers = _layers(_with_typical(grid.take(rows)), job, cluster, stack, by_layer=by_layer)
+    placement_of = _PLACEMENT_OF[grid.schedule]
+    shape_rows, shape_of = distinct_rows([placement_of, grid.pp, grid.vp])
+    tables, shapes = [], []
     for row in shape_rows:
-        pp, vp = int(grid.pp[row]), int(grid.vp[row])
-        counts = stage_counts(job.model, pp * vp)
-        matrix = np.array([[chunk.get(kind, 0) for kind in kinds] for chunk in counts], dtype=float)
-        exposed = _exposed(counts, times, stack_contention_fraction(stack)) if by_layer else (None, None)
-        tables.append(
-            _table(
-                _by_stage(matrix, forward, pp, exposed[0], stack), _by_stage(matrix, backward, pp, exposed[1], stack)
-            )
-        )
-    table = np.stack(tables, axis=1)  # (rows of the table, pipeline shapes, combinations)
-    flat = table.reshape(len(table), -1)
-    return np.take(flat, shape_of * len(rows) + work_of, axis=1)
+        placement, pp, vp = _PLACEMENTS[placement_of[row]], int(grid.pp[row]), int(grid.vp[row])
+        pieces = stage_counts(job.model, placement.num_pieces(pp, vp))
+        counts = list({tuple(piece.items()): piece for piece in pieces}.values())
+        kinds = tuple(counts.index(pieces[piece]) for piece in placement.pieces(pp, vp))
+        chunks = _chunk_parts(counts, layers, stack)
+        seconds = chunks.sum(axis=2)
+        shapes.append(ShapeTimes(kinds, seconds[..., : len(rows)], seconds[..., len(rows) :]))
+        held = np.zeros((pp, len(counts)))
+        np.add.at(held, (list(placement.ranks(pp, vp)), list(kinds)), 1.0 / placement.num_copies)
+        tables.append(_table(np.tensordot(held, chunks[..., : len(rows)], axes=1)))
+    flat = np.stack(tables, axis=1).reshape(len(_NAMES), -1)
+    return _Times(np.take(flat, shape_of * len(rows) + work_of, axis=1), shapes, shape_of, work_of)
 
 
-def _exposed(
-    counts: Sequence[Mapping[str, int]], times: Mapping[str, LayerTimes], contention_fraction: float
-) -> list[Floats]:
-    """What messages add to the forwards and to the backwards of every chunk, each (chunks, combinations)."""
-    slots = [layer_slots(chunk) for chunk in counts]
-    return [
-        np.stack([exposed(chunk, times, contention_fraction) for chunk in slots])
-        for exposed in (forward_exposed_seconds, backward_exposed_seconds)
-    ]
-
+_PLACEMENTS: tuple[Placement, ...] = tuple({SCHEDULES[name].placement: None for name in SCHEDULE_NAMES})
+_PLACEMENT_OF = np.array([_PLACEMENTS.index(SCHEDULES[name].placement) for name in SCHEDULE_NAMES])
 
 _NAMES = (
-    "forward_sum", "backward_sum", "forward_max", "backward_max", "total_max",
-    "first_forward", "first_backward", "last_total",
+    "total_sum", "total_max", "first_forward", "first_backward", "first_weight",
     "forward", "backward", "recompute", "tp", "cp", "ep", "host", "dp",
 )  # fmt: skip
-_NUM_SCALARS = 8
+_NUM_SCALARS = 5
 
 
-def _by_stage(matrix: Floats, loads: Floats, num_stages: int, exposed: Floats | None, stack: SoftwareStack) -> Floats:
-    """Loads of stages, (stages, 7, combinations), from loads of kinds and counts by chunk.
+def _with_typical(distinct: PlanGrid) -> PlanGrid:
+    typical = PlanGrid.of(TYPICAL)
+    return PlanGrid(**{
+        field.name: np.concatenate([getattr(distinct, field.name), getattr(typical, field.name)])
+        for field in fields(PlanGrid)
+    })  # fmt: skip
 
-    The last two rows are what the host and what data-parallel messages (`exposed`, by chunk) add.
+
+def _layers(distinct: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, *, by_layer: bool) -> _Layers:
+    """Price every kind. Loads add up, so that of gradients of inputs is the backward's without the weights'."""
+    kinds = tuple(dict.fromkeys(sequence(job.model)))
+    loads = []
+    times: dict[str, LayerTimes] = {}
+    for kind in kinds:
+        work = layer_work(job, kind, distinct, stack)
+        forward, backward, weights = (
+            load(part, distinct, cluster, stack) for part in (work.forward, work.backward, work.weight_gradient)
+        )
+        loads.append(np.stack([forward, backward, np.maximum(backward - weights, 0.0), weights]))
+        if by_layer:
+            messages = data_parallel_work(*layer_parameters(job.model, kind, distinct), distinct, job, stack)
+            times[kind] = layer_times(kind, forward, backward, messages, distinct, cluster, stack)
+    return _Layers(kinds, np.stack(loads), times)
+
+
+def _chunk_parts(counts: Sequence[Mapping[str, int]], layers: _Layers, stack: SoftwareStack) -> Floats:
+    """Seconds of chunks of `counts` layers by part, (chunks, F B I W, 7, combinations).
+
+    The parts are those of a load, with what the host adds in place of its launches, and what messages layer by
+    layer add. Those wait for forwards and for gradients of inputs.
     """
-    chunks = settled(np.einsum("ck,kfu->cfu", matrix, loads), stack)
-    messages = np.zeros_like(chunks[:, :1, :]) if exposed is None else exposed[:, None, :]
-    chunks = np.concatenate([chunks, messages], axis=1)
-    return chunks.reshape(-1, num_stages, *chunks.shape[1:]).sum(axis=0)
+    matrix = np.array([[chunk.get(kind, 0) for kind in layers.kinds] for chunk in counts], dtype=float)
+    loads = np.tensordot(matrix, layers.loads, axes=1)
+    parts = np.concatenate([settled(loads, stack), np.zeros_like(loads[:, :, :1])], axis=2)
+    contention = stack_contention_fraction(stack)
+    if layers.times:
+        for index, chunk in enumerate(counts):
+            slots = layer_slots(chunk)
+            parts[index, 0, 6] = forward_exposed_seconds(slots, layers.times, contention)
+            parts[index, 1:3, 6] = backward_exposed_seconds(slots, layers.times, contention)
+    return parts
 
 
-def _table(forward: Floats, backward: Floats) -> Floats:
-    """The rows named by _NAMES for one pipeline shape, (names, combinations)."""
-    forward_total, backward_total = forward.sum(axis=1), backward.sum(axis=1)
-    total = forward_total + backward_total
-    slowest = total.argmax(axis=0)
-
-    def at_slowest(values: Any) -> Any:
-        return np.take_along_axis(values, slowest[None, :], axis=0)[0]
-
-    parts = [
-        at_slowest(forward[:, 0]),
-        at_slowest(backward[:, 0]),
-        at_slowest(forward[:, 1] + backward[:, 1]),
-    ]
-    parts += [at_slowest(forward[:, field] + backward[:, field]) for field in (2, 3, 4, 5, 6)]
-    return np.stack([
-        forward_total.sum(axis=0), backward_total.sum(axis=0), forward_total.max(axis=0), backward_total.max(axis=0),
-        total.max(axis=0), forward_total[0], backward_total[0], total[-1], *parts,
-    ])  # fmt: skip
+def _table(stages: Floats) -> Floats:
+    """The rows named by _NAMES for one pipeline shape, (names, combinations), of stages (stages, F B I W, 7, ...)."""
+    forward, backward = stages[:, 0], stages[:, 1]
+    both = forward + backward
+    total = both.sum(axis=1)
+    slowest = total.argmax(axis=0)[None, :]
+    first = [stages[0, passes].sum(axis=0) for passes in (0, 1, 3)]
+    of_slowest: list[Any] = [forward[:, 0], backward[:, 0], both[:, 1], *(both[:, part] for part in range(2, 7))]
+    parts = [np.take_along_axis(part, slowest, axis=0)[0] for part in of_slowest]
+    return np.stack([total.sum(axis=0), total.max(axis=0), *first, *parts])

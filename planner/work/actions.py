@@ -9,7 +9,11 @@ class Kind(StrEnum):
 
     FORWARD = "F"
     BACKWARD = "B"
-    """Data and weight gradients, after recomputing what was not kept."""
+    """Gradients of inputs and of weights, after recomputing what was not kept."""
+    BACKWARD_INPUT = "I"
+    """The part of a backward pass that the stage before waits for: gradients of inputs."""
+    BACKWARD_WEIGHT = "W"
+    """The rest of it, which nobody waits for: gradients of weights."""
     SEND_FORWARD = "SEND_F"
     RECV_FORWARD = "RECV_F"
     SEND_BACKWARD = "SEND_B"
@@ -21,7 +25,14 @@ class Kind(StrEnum):
     """Collect the parameters that a sharded optimizer updated elsewhere."""
 
 
-COMPUTE = frozenset({Kind.FORWARD, Kind.BACKWARD, Kind.OPTIMIZER})
+BACKWARDS = frozenset({Kind.BACKWARD, Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT})
+SENDS_GRADIENT = frozenset({Kind.BACKWARD, Kind.BACKWARD_INPUT})
+"""What ends with the gradient that the stage before waits for."""
+FREES = frozenset({Kind.BACKWARD, Kind.BACKWARD_WEIGHT})
+"""What ends the life of a microbatch on a chunk, and adds to the gradients of its weights."""
+PASSES = BACKWARDS | {Kind.FORWARD}
+"""Forwards and backwards: what a schedule orders."""
+COMPUTE = PASSES | {Kind.OPTIMIZER}
 """Actions of the compute stream."""
 SENDS = frozenset({Kind.SEND_FORWARD, Kind.SEND_BACKWARD})
 RECEIVES = frozenset({Kind.RECV_FORWARD, Kind.RECV_BACKWARD})
@@ -31,7 +42,7 @@ RECEIVES = frozenset({Kind.RECV_FORWARD, Kind.RECV_BACKWARD})
 class Action:
     """One step of one pipeline rank; prints as `2F0`: chunk 2, forward, microbatch 0.
 
-    `chunk` is the virtual stage, 0 .. pp * vp - 1, and lives on pipeline rank `chunk % pp`. Actions that
+    `chunk` is the piece of the model; which pipeline rank it lives on is the schedule's `Placement`. Actions that
     belong to no microbatch (REDUCE, STEP, GATHER) carry -1.
     """
 

@@ -17,6 +17,7 @@ from planner.work import blocks
 from planner.work.blocks import Shard, Step
 from planner.work.ops import Listed
 from planner.work.program import Work
+from planner.work.schedules import SCHEDULES
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.parameters import model_flops_per_token
 from profiles.software import SoftwareStack
@@ -73,6 +74,17 @@ def stage_counts(model: ModelShape, num_chunks: int) -> tuple[dict[str, int], ..
     return tuple(counts)
 
 
+@lru_cache(maxsize=512)
+def rank_chunks(model: ModelShape, schedule: str, num_stages: int, vp: int) -> tuple[tuple[dict[str, int], ...], ...]:
+    """For each pipeline rank the layers of each of its chunks, as `schedule` places them."""
+    placement = SCHEDULES[schedule].placement
+    cut = stage_counts(model, placement.num_pieces(num_stages, vp))
+    held: list[list[dict[str, int]]] = [[] for _ in range(num_stages)]
+    for rank, piece in zip(placement.ranks(num_stages, vp), placement.pieces(num_stages, vp), strict=True):
+        held[rank].append(cut[piece])
+    return tuple(tuple(chunks) for chunks in held)
+
+
 def layer_parameters(model: ModelShape, kind: str, split: Plan | PlanGrid) -> tuple[Any, Any]:
     """(parameters replicated over dp, expert parameters sharded over ep first) one rank holds of a layer."""
     if isinstance(model, LayerList):
@@ -86,6 +98,15 @@ class LayerWork:
 
     forward: Work
     backward: Work
+    weight_gradient: Work
+    """The part of the backward pass that no other layer waits for."""
+
+    @property
+    def backward_input(self) -> Work:
+        """The rest of the backward pass, with the recomputation."""
+        return Work(
+            self.backward.ops[: len(self.backward.ops) - len(self.weight_gradient.ops)], self.backward.recomputed
+        )
 
 
 def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> LayerWork:
@@ -94,8 +115,9 @@ def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: Softw
     forward = tuple((step.op, step.count) for step in steps)
     again = _again_fractions(job, kind, split, stack)
     recomputed = tuple((step.op, step.count * again(step)) for step in steps)
-    backward = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
-    return LayerWork(Work(forward), Work(backward, recomputed))
+    inputs = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
+    weights = tuple((op, step.count) for step in reversed(steps) for op in step.weight_gradient)
+    return LayerWork(Work(forward), Work((*inputs, *weights), recomputed), Work(weights))
 
 
 def recomputed_fraction(model: ModelShape, split: Plan | PlanGrid) -> Any:
@@ -133,7 +155,9 @@ def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareS
     if isinstance(model, LayerList):
         layer = model.layers[int(kind.removeprefix("layer-"))]
         samples = split.micro_batch * 1.0
-        return [Step.of(Listed(samples * layer.forward_flops, samples * layer.forward_bytes, blocks.gemm_dtype(job)))]
+        kernel = Listed(samples * layer.forward_flops, samples * layer.forward_bytes, blocks.gemm_dtype(job))
+        data, weight = kernel.backward()
+        return [Step(kernel, (data,), weight_gradient=(weight,))]
     assert isinstance(model, TransformerShape)
     shard = Shard.of(job, split, stack)
     if kind == EMBEDDING:

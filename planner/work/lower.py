@@ -10,6 +10,7 @@ from planner.work.activations import saved_bytes
 from planner.work.layers import MOE, boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
+from planner.work.schedules import SCHEDULES, num_copies
 from planner.work.sharding import layer_order, num_expert_shards, num_shards, runs_messages_by_layer
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
@@ -27,7 +28,9 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
             f"global_batch: {job.global_batch} is too small for dp={plan.dp} x micro_batch={plan.micro_batch}; "
             "at least one microbatch per rank is needed"
         )
-    chunks = stage_counts(job.model, plan.pp * plan.vp)
+    placement = SCHEDULES[plan.schedule].placement
+    cut = stage_counts(job.model, placement.num_pieces(plan.pp, plan.vp))
+    chunks = [cut[piece] for piece in placement.pieces(plan.pp, plan.vp)]
     distinct = {tuple(counts.items()): counts for counts in chunks}
     alike = {key: _chunk_work(counts, plan, job, stack) for key, counts in distinct.items()}
     work = {
@@ -73,15 +76,22 @@ def _chunk_work(counts: Mapping[str, int], plan: Plan, job: TrainingJob, stack: 
     parameters = [(layer_parameters(job.model, kind, plan), count) for kind, count in counts.items()]
     dense = sum(float(held[0]) * count for held, count in parameters)
     expert = sum(float(held[1]) * count for held, count in parameters)
-    forward = Work(_repeat([(layer.forward.ops, count) for layer, count in layers]))
-    backward = Work(
-        _repeat([(layer.backward.ops, count) for layer, count in layers]),
-        _repeat([(layer.backward.recomputed, count) for layer, count in layers]),
-    )
+    passes = {
+        Kind.FORWARD: [(layer.forward, count) for layer, count in layers],
+        Kind.BACKWARD: [(layer.backward, count) for layer, count in layers],
+    }
+    if SCHEDULES[plan.schedule].splits_backward:
+        passes[Kind.BACKWARD_INPUT] = [(layer.backward_input, count) for layer, count in layers]
+        passes[Kind.BACKWARD_WEIGHT] = [(layer.weight_gradient, count) for layer, count in layers]
     shared = data_parallel_work(dense, expert, plan, job, stack)
     return {
-        Kind.FORWARD: forward,
-        Kind.BACKWARD: backward,
+        **{
+            kind: Work(
+                _repeat([(work.ops, count) for work, count in works]),
+                _repeat([(work.recomputed, count) for work, count in works]),
+            )
+            for kind, works in passes.items()
+        },
         **{kind: Work(_repeat([(done.ops, 1)])) for kind, done in shared.items()},
     }
 
@@ -103,10 +113,12 @@ def data_parallel_work(
 
     A sharded optimizer reduces by reduce-scatter, updates its share and gathers the parameters; a replicated
     one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5]. Groups that each hold all shards all-reduce
-    theirs in between [Zhao 2023, arXiv:2304.11277, section 3.2.2].
+    theirs in between [Zhao 2023, arXiv:2304.11277, section 3.2.2]. Where a pipeline holds two copies of the model,
+    the ranks that mirror each other sum theirs besides.
     """
     sharded = np.greater_equal(plan.zero_stage, 1) * 1.0
     replicated = sharded * np.greater(plan.dp_replicate, 1)
+    mirrored = np.greater(num_copies(plan.schedule), 1) * 1.0
     width = DTYPE_BYTES["fp32" if job.precision == "fp32" else "bf16"]
     reductions: list[tuple[Message, Any]] = []
     gathers: list[tuple[Message, Any]] = []
@@ -117,6 +129,7 @@ def data_parallel_work(
         reductions.append((Message(axis, "all_reduce", gradients), present * (1.0 - sharded)))
         reductions.append((Message(f"{axis}-shard", "reduce_scatter", gradients), present * sharded))
         reductions.append((Message("dp-replicate", "all_reduce", gradients / shards), present * replicated))
+        reductions.append((Message("pp", "all_reduce", gradients), present * mirrored))
         gathers.append((Message(f"{axis}-shard", "all_gather", width * held), present * sharded))
         updated = updated + held / shards
     update = Elementwise(_update_traffic(job, stack) * updated, in_place=True)

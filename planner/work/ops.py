@@ -229,8 +229,8 @@ class Listed:
     num_launches: Numbers = 1.0
 
     def backward(self) -> tuple["Listed", ...]:
-        """Twice the work: data and weight gradients."""
-        return (replace(self, flops=2.0 * self.flops, num_bytes=2.0 * self.num_bytes, num_launches=2.0),)
+        """The data gradient and the weight gradient, each as much work as the forward pass."""
+        return (self, self)
 
 
 Kernel = Gemm | GroupedGemm | Attention | DecodeAttention | Elementwise | Listed

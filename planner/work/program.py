@@ -5,10 +5,20 @@ dp coordinate do the same work, so one list of actions stands for all ranks of a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from planner.plan import Plan
-from planner.work.actions import COMPUTE, RECEIVES, SENDS, Action, Kind, matching_send
+from planner.work.actions import (
+    COMPUTE,
+    FREES,
+    PASSES,
+    RECEIVES,
+    SENDS,
+    SENDS_GRADIENT,
+    Action,
+    Kind,
+    matching_send,
+)
 from planner.work.ops import Message, Op
 from planner.work.schedules import SCHEDULES, Ranks
 from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
@@ -63,34 +73,36 @@ def build_actions(plan: Plan, num_microbatches: int, *, has_experts: bool = Fals
     ranks = SCHEDULES[plan.schedule].actions(plan.pp, num_microbatches, plan.vp)
     experts_replicated = has_experts and plan.tp * plan.cp * plan.dp > plan.etp * plan.ep
     replicated = plan.dp * plan.cp > 1 or experts_replicated
+    mirrored = SCHEDULES[plan.schedule].placement.num_copies > 1
+    reduces_once = not reduces_in_backward(plan)
     gathers_once = plan.zero_stage >= 1 and not gathers_in_forward(plan)
-    return with_messages(
-        ranks, reduces=replicated and not reduces_in_backward(plan), gathers=replicated and gathers_once
-    )
+    return with_messages(ranks, reduces=(replicated or mirrored) and reduces_once, gathers=replicated and gathers_once)
 
 
 def with_messages(ranks: Ranks, *, reduces: bool, gathers: bool) -> Ranks:
     """Add to the forwards and backwards of a schedule what ties the ranks together, and the optimizer.
 
-    A RECV stands before the action that needs it and a SEND after the one that made it, wherever neighbouring
-    chunks lie on different ranks. With `reduces`, each chunk's gradient reduction follows its last backward;
-    every chunk ends in its optimizer STEP and, with `gathers`, the GATHER of its updated parameters.
+    A RECV stands before the action that needs it and a SEND after the one that made it, wherever a microbatch
+    passes between chunks that lie on different ranks. With `reduces`, each chunk's gradient reduction follows
+    its last backward; every chunk ends in its optimizer STEP and, with `gathers`, the GATHER of its parameters.
     """
-    last = max(action.chunk for actions in ranks for action in actions)
-    return tuple(tuple(_rank_messages(actions, last, len(ranks), reduces, gathers)) for actions in ranks)
+    rank_of = {(action.chunk, action.microbatch): rank for rank, actions in enumerate(ranks) for action in actions}
+    return tuple(tuple(_rank_messages(actions, rank_of, reduces, gathers)) for actions in ranks)
 
 
 def _rank_messages(
-    actions: tuple[Action, ...], last: int, num_ranks: int, reduces: bool, gathers: bool
+    actions: tuple[Action, ...], rank_of: Mapping[tuple[int, int], int], reduces: bool, gathers: bool
 ) -> Iterator[Action]:
-    last_backward = {action.chunk: action for action in actions if action.kind is Kind.BACKWARD}
+    last_backward = {action.chunk: action for action in actions if action.kind in FREES}
     for action in actions:
         chunk, microbatch = action.chunk, action.microbatch
-        is_forward = action.kind is Kind.FORWARD
-        if num_ranks > 1 and chunk != (0 if is_forward else last):
+        own = rank_of[chunk, microbatch]
+        is_forward, carries = action.kind is Kind.FORWARD, action.kind is not Kind.BACKWARD_WEIGHT
+        before, after = (chunk - 1, chunk + 1) if is_forward else (chunk + 1, chunk - 1)
+        if carries and rank_of.get((before, microbatch), own) != own:
             yield Action(Kind.RECV_FORWARD if is_forward else Kind.RECV_BACKWARD, chunk, microbatch)
         yield action
-        if num_ranks > 1 and chunk != (last if is_forward else 0):
+        if carries and rank_of.get((after, microbatch), own) != own:
             yield Action(Kind.SEND_FORWARD if is_forward else Kind.SEND_BACKWARD, chunk, microbatch)
         if reduces and action == last_backward.get(chunk):
             yield Action(Kind.REDUCE_GRADIENTS, chunk)
@@ -106,13 +118,13 @@ def check(program: StepProgram) -> None:
 
     Sends are buffered and a receive blocks. Raises ValueError naming the rank and the action at fault.
     """
-    num_chunks = program.plan.pp * program.plan.vp
-    if len(program.ranks) != program.plan.pp:
-        raise ValueError(f"ranks: the program has {len(program.ranks)}, its plan says pp={program.plan.pp}")
+    plan = program.plan
+    if len(program.ranks) != plan.pp:
+        raise ValueError(f"ranks: the program has {len(program.ranks)}, its plan says pp={plan.pp}")
+    due = _due(program)
     for rank, actions in enumerate(program.ranks):
-        chunks = range(rank, num_chunks, program.plan.pp)
         place = _placed(rank, actions)
-        _check_presence(rank, place, _due(chunks, num_chunks, program))
+        _check_presence(rank, place, due[rank])
         _check_order(rank, place, program.num_microbatches)
     _, reached = _dry_run(program.ranks)
     for rank, (actions, position) in enumerate(zip(program.ranks, reached, strict=True)):
@@ -130,23 +142,36 @@ def _placed(rank: int, actions: tuple[Action, ...]) -> dict[Action, int]:
     return place
 
 
-def _due(chunks: range, num_chunks: int, program: StepProgram) -> set[Action]:
-    """Forwards, backwards, sends and receives that the rank of `chunks` owes."""
-    kinds: list[tuple[Kind, int]] = []
-    for chunk in chunks:
-        kinds += [(Kind.FORWARD, chunk), (Kind.BACKWARD, chunk)]
-        if program.plan.pp > 1 and chunk > 0:
-            kinds += [(Kind.RECV_FORWARD, chunk), (Kind.SEND_BACKWARD, chunk)]
-        if program.plan.pp > 1 and chunk < num_chunks - 1:
-            kinds += [(Kind.SEND_FORWARD, chunk), (Kind.RECV_BACKWARD, chunk)]
-    return {Action(*kind, microbatch) for kind in kinds for microbatch in range(program.num_microbatches)}
+def _due(program: StepProgram) -> list[set[Action]]:
+    """Forwards, backwards, sends and receives that each rank owes; a backward pass counts as one BACKWARD."""
+    plan, placement = program.plan, SCHEDULES[program.plan.schedule].placement
+    ranks = placement.ranks(plan.pp, plan.vp)
+    last = placement.num_pieces(plan.pp, plan.vp) - 1
+    due: list[set[Action]] = [set() for _ in range(plan.pp)]
+    for chunk, (rank, piece) in enumerate(zip(ranks, placement.pieces(plan.pp, plan.vp), strict=True)):
+        kinds = [Kind.FORWARD, Kind.BACKWARD]
+        if piece > 0 and ranks[chunk - 1] != rank:
+            kinds += [Kind.RECV_FORWARD, Kind.SEND_BACKWARD]
+        if piece < last and ranks[chunk + 1] != rank:
+            kinds += [Kind.SEND_FORWARD, Kind.RECV_BACKWARD]
+        microbatches = placement.microbatches(chunk, plan.pp, plan.vp, program.num_microbatches)
+        due[rank] |= {Action(kind, chunk, microbatch) for kind in kinds for microbatch in microbatches}
+    return due
 
 
 def _check_presence(rank: int, place: Mapping[Action, int], due: set[Action]) -> None:
     chunks = {action.chunk for action in due}
-    if missing := due - place.keys():
+    halves = {action for action in place if action.kind in (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT)}
+    for half in halves:
+        other = Kind.BACKWARD_WEIGHT if half.kind is Kind.BACKWARD_INPUT else Kind.BACKWARD_INPUT
+        if replace(half, kind=other) not in halves:
+            raise ValueError(f"rank {rank}: {replace(half, kind=other)} is missing, {half} is half a backward pass")
+    done = {replace(action, kind=Kind.BACKWARD) if action in halves else action for action in place}
+    if len(done) != len(place) - len(halves) // 2:
+        raise ValueError(f"rank {rank}: a backward pass runs both whole and in two parts, one of them is due")
+    if missing := due - done:
         raise ValueError(f"rank {rank}: {min(missing)} is missing, every microbatch must run on every chunk")
-    strange = {action for action in place.keys() - due if action.kind not in _ONCE or action.chunk not in chunks}
+    strange = {action for action in done - due if action.kind not in _ONCE or action.chunk not in chunks}
     if strange:
         raise ValueError(f"rank {rank}: {min(strange)} does not belong there, its chunks are {sorted(chunks)}")
 
@@ -165,27 +190,30 @@ def _check_order(rank: int, place: Mapping[Action, int], num_microbatches: int) 
 def _predecessors(action: Action, num_microbatches: int) -> Iterable[Action]:
     """The actions of the same chunk that come before `action` where they occur."""
     chunk, microbatch = action.chunk, action.microbatch
-    backwards = (Action(Kind.BACKWARD, chunk, index) for index in range(num_microbatches))
+    ends = (Action(kind, chunk, index) for kind in sorted(FREES) for index in range(num_microbatches))
     match action.kind:
         case Kind.FORWARD:
-            return (Action(Kind.RECV_FORWARD, chunk, microbatch),)
-        case Kind.BACKWARD:
-            return (Action(Kind.FORWARD, chunk, microbatch), Action(Kind.RECV_BACKWARD, chunk, microbatch))
+            return (Action(Kind.RECV_FORWARD, chunk, microbatch), Action(Kind.FORWARD, chunk - 1, microbatch))
+        case Kind.BACKWARD | Kind.BACKWARD_INPUT:
+            after = (Action(kind, chunk + 1, microbatch) for kind in sorted(SENDS_GRADIENT))
+            return (Action(Kind.FORWARD, chunk, microbatch), Action(Kind.RECV_BACKWARD, chunk, microbatch), *after)
+        case Kind.BACKWARD_WEIGHT:
+            return (Action(Kind.BACKWARD_INPUT, chunk, microbatch),)
         case Kind.SEND_FORWARD:
             return (Action(Kind.FORWARD, chunk, microbatch),)
         case Kind.SEND_BACKWARD:
-            return (Action(Kind.BACKWARD, chunk, microbatch),)
+            return tuple(Action(kind, chunk, microbatch) for kind in sorted(SENDS_GRADIENT))
         case Kind.REDUCE_GRADIENTS:
-            return backwards
+            return ends
         case Kind.OPTIMIZER:
-            return (*backwards, Action(Kind.REDUCE_GRADIENTS, chunk))
+            return (*ends, Action(Kind.REDUCE_GRADIENTS, chunk))
         case Kind.GATHER_PARAMETERS:
             return (Action(Kind.OPTIMIZER, chunk),)
     return ()
 
 
 def _dry_run(ranks: Ranks) -> tuple[list[list[int]], list[int]]:
-    """Play `ranks` with forwards and backwards of one slot and everything else of none.
+    """Play `ranks` with forwards and backwards (or their parts) of one slot and everything else of none.
 
     Returns the slot of every action reached and the number of actions reached, by rank; a rank that did not
     reach its end is blocked in a receive.
@@ -203,7 +231,7 @@ def _dry_run(ranks: Ranks) -> tuple[list[list[int]], list[int]]:
                         break
                     clocks[rank] = max(clocks[rank], sent[send])
                 slots[rank].append(clocks[rank])
-                clocks[rank] += action.kind in (Kind.FORWARD, Kind.BACKWARD)
+                clocks[rank] += action.kind in PASSES
                 if action.kind in SENDS:
                     sent[action] = clocks[rank]
                 progress = True
@@ -216,20 +244,17 @@ def grid(ranks: Ranks) -> str:
     What belongs to no microbatch stands at the end of its rank's row.
     """
     slots, _ = _dry_run(ranks)
-    width = max((len(str(action)) for actions in ranks for action in actions if action.kind in _SHOWN), default=1)
+    width = max((len(str(action)) for actions in ranks for action in actions if action.kind in PASSES), default=1)
     rows = []
     for rank, actions in enumerate(ranks):
         cells: dict[int, str] = {}
         for action, slot in zip(actions, slots[rank], strict=False):
-            if action.kind in _SHOWN:
+            if action.kind in PASSES:
                 cells[slot] = str(action)
         row = " ".join(cells.get(slot, ".").rjust(width) for slot in range(max(cells, default=-1) + 1))
         ending = " ".join(str(action) for action in actions if action.kind in _ONCE)
         rows.append(f"rank {str(rank).rjust(len(str(len(ranks) - 1)))}  {row}  {ending}".rstrip())
     return "\n".join(rows)
-
-
-_SHOWN = frozenset({Kind.FORWARD, Kind.BACKWARD})
 
 
 def peak_activations(program: StepProgram) -> tuple[int, ...]:
@@ -249,7 +274,7 @@ def _peak(actions: Iterable[Action], size: Callable[[int], float]) -> float:
         if action.kind is Kind.FORWARD:
             held += size(action.chunk)
             peak = max(peak, held)
-        elif action.kind is Kind.BACKWARD:
+        elif action.kind in FREES:
             held -= size(action.chunk)
     return peak
 

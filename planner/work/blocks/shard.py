@@ -26,6 +26,8 @@ class Step:
     """Parts of the layer it belongs to, beside the core; selective recomputation runs some of them again."""
     again_fraction: Numbers = 1.0
     """Share of it that recomputation by operators runs again."""
+    weight_gradient: tuple[Op, ...] = ()
+    """The rest of the backward pass, which no other layer waits for."""
 
     @classmethod
     def of(cls, kernel: Kernel, *, is_core: bool = False) -> "Step":
@@ -113,10 +115,10 @@ class Shard:
         product = Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype)
         added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
         data, weight = product.backward()
+        weights: tuple[Op, ...] = (weight, Elementwise(batch * added, in_place=True))
         if self.stack.fused_accumulation:
-            return Step(product, (data, replace(weight, extra_bytes=added)), again_fraction=again_fraction)
-        accumulate = Elementwise(batch * added, in_place=True)
-        return Step(product, (data, weight, accumulate), again_fraction=again_fraction)
+            weights = (replace(weight, extra_bytes=added),)
+        return Step(product, (data,), again_fraction=again_fraction, weight_gradient=weights)
 
     def grouped_linear(self, inputs: Numbers, outputs: Numbers, rows: Numbers, experts: Numbers) -> list[Step]:
         """As `linear`, of `rows` that each meet one of the rank's `experts` weights.
@@ -129,11 +131,10 @@ class Shard:
         product = GroupedGemm(rows, outputs, inputs, experts, self.dtype, launches)
         added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
         data, weight = product.backward()
+        weights: tuple[Op, ...] = (weight, Elementwise(experts * added, in_place=True))
         if self.stack.fused_accumulation:
-            linear = Step(product, (data, replace(weight, extra_bytes=added)), again_fraction=0.5)
-        else:
-            accumulate = Elementwise(experts * added, in_place=True)
-            linear = Step(product, (data, weight, accumulate), again_fraction=0.5)
+            weights = (replace(weight, extra_bytes=added),)
+        linear = Step(product, (data,), again_fraction=0.5, weight_gradient=weights)
         narrow = DTYPE_BYTES[self.dtype]
         if narrow >= self.width:
             return [linear]
@@ -169,7 +170,7 @@ def enter(shard: Shard, hidden: Numbers) -> list[Step]:
     nothing = Elementwise(0.0, 0.0, 0.0, 0.0)
     again = (gather,) if shard.stack.regathers_inputs else ()
     return [
-        Step(gather, (*again, scatter), shard.sequence_parallel),
+        Step(gather, (scatter,), shard.sequence_parallel, weight_gradient=again),
         Step(nothing, (reduce,), 1.0 - shard.sequence_parallel),
     ]
 

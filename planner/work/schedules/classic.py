@@ -1,0 +1,91 @@
+"""Schedules with whole backward passes: GPipe, 1F1B, interleaved 1F1B and breadth-first."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from planner.work.actions import Action, Kind
+from planner.work.schedules.registry import CHUNKS, ONE_CHUNK, Requirement, schedule
+
+Numbers = Any
+_WHOLE_GROUPS = Requirement("needs a multiple of pp microbatches", lambda p, m, vp: m % p == 0)
+_FULL_ROUND = Requirement("needs at least pp microbatches", lambda p, m, vp: m >= p)
+
+
+def _fill_and_drain(p: Numbers, vp: Numbers, f: Any, i: Any, w: Any) -> Any:
+    """(p - 1) chunks forward and backward [Narayanan 2021, arXiv:2104.04473, section 2.2]."""
+    return (p - 1.0) * (f + i + w) / vp
+
+
+@schedule("gpipe", ONE_CHUNK, in_flight=lambda p, m, vp, rank: m + 0 * rank, bubble=_fill_and_drain)
+def _gpipe(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
+    """All forwards, then all backwards [Huang 2019, arXiv:1811.06965, section 2.3]."""
+    for kind in (Kind.FORWARD, Kind.BACKWARD):
+        for microbatch in range(num_microbatches):
+            yield Action(kind, rank, microbatch)
+
+
+@schedule("1f1b", ONE_CHUNK, in_flight=lambda p, m, vp, rank: np.minimum(m, p - rank), bubble=_fill_and_drain)
+def _one_forward_one_backward(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
+    """Fill the stages below, then one forward, one backward, with a flush at the end of the step.
+
+    Rank r runs p - r - 1 forwards ahead [Narayanan 2021, arXiv:2104.04473, section 2.2.1].
+    """
+    forwards = (Action(Kind.FORWARD, rank, microbatch) for microbatch in range(num_microbatches))
+    backwards = (Action(Kind.BACKWARD, rank, microbatch) for microbatch in range(num_microbatches))
+    return _alternate(forwards, backwards, num_microbatches, num_stages - rank - 1)
+
+
+def _interleaved_in_flight(p: Numbers, m: Numbers, vp: Numbers, rank: Numbers) -> Numbers:
+    return np.minimum(m * vp, 2 * (p - rank - 1) + (vp - 1) * p + 1)
+
+
+@schedule("interleaved", CHUNKS, _WHOLE_GROUPS, in_flight=_interleaved_in_flight, bubble=_fill_and_drain)
+def _interleaved(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
+    """Megatron's interleaved 1F1B: groups of p microbatches pass through one chunk of a rank after the other.
+
+    Rank r runs 2 (p - r - 1) + (v - 1) p forwards ahead [Narayanan 2021, arXiv:2104.04473, section 2.2.2].
+    """
+    total = num_microbatches * vp
+
+    def place(step: int) -> tuple[int, int]:
+        """(local chunk, microbatch) of a forward; backwards go through the chunks from the last."""
+        group, inside = divmod(step, num_stages * vp)
+        chunk, member = divmod(inside, num_stages)
+        return chunk, group * num_stages + member
+
+    places = [place(step) for step in range(total)]
+    forwards = (Action(Kind.FORWARD, chunk * num_stages + rank, microbatch) for chunk, microbatch in places)
+    backwards = (
+        Action(Kind.BACKWARD, (vp - 1 - chunk) * num_stages + rank, microbatch) for chunk, microbatch in places
+    )
+    return _alternate(forwards, backwards, total, 2 * (num_stages - rank - 1) + (vp - 1) * num_stages)
+
+
+def _alternate(forwards: Iterator[Action], backwards: Iterator[Action], total: int, num_ahead: int) -> Iterator[Action]:
+    """`num_ahead` forwards, then forward and backward in turn, then the backwards that are left."""
+    num_ahead = min(num_ahead, total)
+    for _ in range(num_ahead):
+        yield next(forwards)
+    for forward in forwards:
+        yield forward
+        yield next(backwards)
+    yield from backwards
+
+
+@schedule(
+    "breadth-first", CHUNKS, _FULL_ROUND,
+    in_flight=lambda p, m, vp, rank: m * vp + 0 * rank, bubble=_fill_and_drain, drains_chunk_by_chunk=True,
+)  # fmt: skip
+def _breadth_first(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
+    """Every microbatch through the first chunk of the rank, then through the next; backwards likewise.
+
+    A chunk's gradients are whole as early as can be, at the price of all activations held
+    [Lamy-Poirier 2023, arXiv:2211.05953, section 4].
+    """
+    chunks = range(rank, num_stages * vp, num_stages)
+    for kind, order in ((Kind.FORWARD, chunks), (Kind.BACKWARD, reversed(chunks))):
+        for chunk in order:
+            for microbatch in range(num_microbatches):
+                yield Action(kind, chunk, microbatch)
