@@ -18,7 +18,8 @@ from profiles import catalog
 from profiles.residuals import stack_kind
 from validate.pricing import priced
 from validate.resolve import Setting
-from validate.score import Scored, families, measured_bytes, memory_reading, read_memory, settings_of, source_of
+from validate.readings import measured_bytes, predicted_bytes, reading_of
+from validate.score import Scored, families, settings_of, source_of
 from validate.table import Run, read_runs
 
 LEVEL = 0.8
@@ -164,8 +165,8 @@ def memory_tables(runs: Sequence[Run]) -> str:
     settings = [one for one in settings_of(runs)[0] if one.run.peak_memory_gb and not one.run.oom]
     groups: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for setting, answer in zip(settings, priced(settings), strict=True):
-        reading = memory_reading(setting.run)
-        ratio = measured_bytes(setting.run) / read_memory(answer.memory, reading)
+        reading = reading_of(setting.run)
+        ratio = measured_bytes(setting.run) / predicted_bytes(answer.memory, setting.run)
         groups[reading][source_of(setting.run)].append(ratio)
     tables = []
     for reading, ratios in sorted(groups.items()):

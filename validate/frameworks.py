@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from profiles import catalog
 from profiles.software import SoftwareStack
 from validate.table import Run
+
+Reading = Literal["allocated", "reserved", "device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Framework:
     """It shards with PyTorch's FSDP, whose stage 2 (SHARD_GRAD_OP) keeps parameters between the passes."""
     whole_experts: bool = False
     """Its recipes do not split an expert over ranks (expert tensor parallelism of 1); else as the dense parts."""
+    memory: Reading = "device"
+    """What its own logs call peak memory; "device" where it logs none, and people read the device's tool."""
 
 
 RULES = (
@@ -49,8 +53,8 @@ RULES = (
     Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm[^|]*\| [^|]*flash", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm", "megatron-lm-2022"),
-    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True, runs_fsdp=True),
-    Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True),
+    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True, runs_fsdp=True, memory="reserved"),
+    Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True, memory="reserved"),
     Framework(r"^llm-foundry", "llm-foundry-2023", runs_fsdp=True),
     Framework(r"^(pytorch|fms).*fsdp.*torch\.compile", "torchtitan", runs_fsdp=True),
     Framework(r"^(pytorch|fms-fsdp|internevo|sailor|nanotron|colossal)", "pytorch-eager"),

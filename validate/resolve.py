@@ -185,7 +185,7 @@ def _plan(run: Run, rule: Framework, cluster: Cluster, *, sparse: bool) -> Plan:
     if run.pp > 1 and not run.vp and rule.interleaves and not says_plain:
         raise Unmodelled("virtual stages of the pipeline are not stated")
     try:
-        recomputation = recomputation_of(run, catalog.software(rule.stack))
+        recomputation = recomputation_of(run, catalog.software(rule.stack), _peak(run, cluster))
     except ValueError:
         raise Unmodelled(f"recomputation {run.recompute} is not modelled") from None
     vp = (run.vp or 1) if run.pp > 1 else 1
@@ -197,6 +197,12 @@ def _plan(run: Run, rule: Framework, cluster: Cluster, *, sparse: bool) -> Plan:
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
         **sharding_fields(run, rule, cluster.devices_per_node), **recomputation,
     )  # fmt: skip
+
+
+def _peak(run: Run, cluster: Cluster) -> float:
+    """The rate that utilisations are stated in: of bf16, or of what the run multiplies in."""
+    peaks = {str(name): rate for name, rate in cluster.accelerator.peak_flops_per_second.items()}
+    return next((peaks[name] for name in (run.precision, "bf16", "fp16") if name in peaks), 0.0)
 
 
 def _expert_tp(run: Run, rule: Framework) -> int:

@@ -9,13 +9,12 @@ from typing import Any
 
 from planner.cost.estimate import Estimate
 from planner.cost.intervals import Interval, interval
-from planner.cost.memory import MemoryBreakdown
 from planner.plan import Recompute
 from planner.work.layers import model_flops
-from profiles.units import GIB, GIGA
 from validate.agreement import Errors, Ranking, confusion
 from validate.least import is_too_big
 from validate.pricing import priced
+from validate.readings import measured_bytes, predicted_bytes, reading_of
 from validate.resolve import Setting, Unmodelled, resolve
 from validate.table import Run, read_runs
 
@@ -259,33 +258,14 @@ def _work(row: Scored) -> tuple[Any, ...]:
 
 def _memory(rows: Iterable[Scored]) -> dict[str, Errors]:
     told = [row for row in rows if row.run.peak_memory_gb and not row.run.oom]
-    groups = _grouped(told, lambda row: memory_reading(row.run))
+    groups = _grouped(told, lambda row: reading_of(row.run))
     errors = {kind: _memory_errors(group) for kind, group in sorted(groups.items())}
     return {"overall": _memory_errors(told)} | errors
 
 
 def _memory_errors(rows: Sequence[Scored]) -> Errors:
-    predicted = [read_memory(row.estimate.memory, memory_reading(row.run)) for row in rows]
+    predicted = [predicted_bytes(row.estimate.memory, row.run) for row in rows]
     return Errors.of(predicted, [measured_bytes(row.run) for row in rows])
-
-
-def memory_reading(run: Run) -> str:
-    """Which memory the source read: its notes say, else it is the device's own tool."""
-    found = re.search(r"\b(allocated|reserved)\b", run.notes, re.IGNORECASE)
-    return found.group(1).lower() if found else "device"
-
-
-def read_memory(memory: MemoryBreakdown, reading: str) -> float:
-    """The predicted peak in bytes that a reading is of."""
-    figures = {
-        "allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.device_bytes,
-    }  # fmt: skip
-    return float(figures[reading])
-
-
-def measured_bytes(run: Run) -> float:
-    """The peak memory of a run; its notes say if it is in GiB."""
-    return (run.peak_memory_gb or 0.0) * (GIB if "GiB" in run.notes else GIGA)
 
 
 def _out_of_memory(rows: Sequence[Scored]) -> dict[str, int]:
