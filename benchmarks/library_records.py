@@ -1,6 +1,6 @@
 """Library calibration records, one for each family of chips: `python -m benchmarks.library_records TABLE_DIR DIR`.
 
-TABLE_DIR holds gemm, attention_prefill and attention_decode (.csv.gz), described in docs/calibration.md. Prints of
+TABLE_DIR holds gemm, attention_prefill, attention_decode and moe (.csv.gz), described in docs/calibration.md. Prints of
 every table the median error of shapes left out, and of devices left out.
 """
 
@@ -18,16 +18,17 @@ from benchmarks.kernel_records import AIC, DATE, VIDUR
 from benchmarks.surface_fit import Design, Floats, Knots, fit_physics, folds
 from planner.cost.libraries import (
     decode_seconds,
+    expert_seconds,
     prefill_seconds,
     product_peak,
     product_seconds,
 )
 from planner.cost.roofline import Rates
-from planner.cost.surfaces import TILES, Features, decode_features, gemm_features, prefill_features
+from planner.cost.surfaces import TILES, Features, decode_features, expert_features, gemm_features, prefill_features
 from planner.work.forms import form_of
-from planner.work.ops import Attention, DecodeAttention, Gemm
+from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
 from profiles.calibration import Fit
-from profiles.libraries import DecodeCurve, LibraryCurves, Measured, PrefillCurve, ProductCurve
+from profiles.libraries import DecodeCurve, ExpertCurve, LibraryCurves, Measured, PrefillCurve, ProductCurve
 from profiles.record import Record
 from profiles.units import MICRO, NANO
 from profiles.writer import to_toml
@@ -103,6 +104,20 @@ DECODE_TERMS: Knots = {
     ("head_dim", "keys"): (_HEAD_DIM, _KEYS),
 }
 
+_ROWS = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0)
+_EXPERTS = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
+_EXPERT_WIDTH = (4.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 14.0)
+_SKEW = (0.0, 1.01, 1.2)
+EXPERT_TERMS: Knots = {
+    ("rows_an_expert", "experts"): (_ROWS, _EXPERTS),
+    ("rows_an_expert", "width"): (_ROWS, _EXPERT_WIDTH),
+    ("experts", "width"): (_EXPERTS, _EXPERT_WIDTH),
+    ("hidden",): ((10.0, 11.0, 11.5, 12.0, 12.5, 13.0),),
+    ("rows_a_token",): ((-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 3.5, 4.5),),
+    ("skew", "rows_an_expert"): (_SKEW, _ROWS),
+    ("skew", "experts"): (_SKEW, _EXPERTS),
+}
+
 PRODUCT_PRIORS = {
     "compute_efficiency_fraction": Prior(0.65, 0.3, most=1.0),
     "memory_efficiency_fraction": Prior(0.8, 0.3, most=1.0),
@@ -127,6 +142,14 @@ DECODE_PRIORS = {
     "head_seconds": Prior(3 * NANO, 1.0),
     "kv_head_seconds": Prior(3 * NANO, 1.0),
     "num_extra_tokens": Prior(8.0, 1.0, most=1000.0),
+}
+EXPERT_PRIORS = {
+    "compute_efficiency_fraction": Prior(0.5, 0.5, most=1.0),
+    "memory_efficiency_fraction": Prior(0.8, 0.3, most=1.0),
+    "launch_seconds": Prior(25 * MICRO, 1.0),
+    "num_tile_rows": Prior(32.0, 0.7, most=256.0),
+    "exponent": Prior(2.5, 0.4, most=20.0),
+    "traffic_efficiency_fraction": Prior(0.5, 0.7, most=2.0),
 }
 
 
@@ -161,6 +184,12 @@ def _price_decode(op: DecodeAttention, curve: DecodeCurve, batch: Batch) -> Floa
     return np.asarray(decode_seconds(op, curve, batch.accelerator))
 
 
+def _price_experts(op: ExpertLayer, curve: ExpertCurve, batch: Batch) -> Floats:
+    accelerator = batch.accelerator
+    rates = Rates(product_peak(accelerator, form_of(batch.form)), accelerator.memory_bytes_per_second)
+    return np.asarray(expert_seconds(op, curve, rates))
+
+
 _HEADS_SHAPE = ("batch", "heads", "kv_heads", "head_dim", "window_length")
 KINDS: Mapping[str, Kind] = {
     "gemm": Kind(
@@ -174,6 +203,11 @@ KINDS: Mapping[str, Kind] = {
     "decode": Kind(
         "attention_decode.csv.gz", DecodeCurve, DECODE_PRIORS, Design.of(DECODE_TERMS), _price_decode,
         lambda batch: decode_features(_as(DecodeAttention, batch)), (*_HEADS_SHAPE, "context_length"),
+    ),
+    "experts": Kind(
+        "moe.csv.gz", ExpertCurve, EXPERT_PRIORS, Design.of(EXPERT_TERMS), _price_experts,
+        lambda batch: expert_features(_as(ExpertLayer, batch)),
+        ("tokens", "rows", "hidden", "width", "experts"),
     ),
 }  # fmt: skip
 

@@ -57,7 +57,19 @@ class DecodeCurve(Record):
     """Context read beyond what is needed, as whole pages are."""
 
 
-Curve = TypeVar("Curve", ProductCurve, PrefillCurve, DecodeCurve)
+class ExpertCurve(Record):
+    """A mixture of experts: t = (c**p + m**p)**(1/p) + traffic / (e_t * B) + launch, c counting half a tile of rows
+    more for every expert that is reached."""
+
+    compute_efficiency_fraction: Positive
+    memory_efficiency_fraction: Positive
+    launch_seconds: NonNegative
+    num_tile_rows: NonNegative
+    exponent: Positive
+    traffic_efficiency_fraction: Positive
+
+
+Curve = TypeVar("Curve", ProductCurve, PrefillCurve, DecodeCurve, ExpertCurve)
 
 
 class Measured(Record, Generic[Curve]):
@@ -88,11 +100,13 @@ class LibraryCurves(Sourced):
     gemm: dict[str, Measured[ProductCurve]] = Field(default_factory=dict)
     prefill: dict[str, Measured[PrefillCurve]] = Field(default_factory=dict)
     decode: dict[str, Measured[DecodeCurve]] = Field(default_factory=dict)
+    experts: dict[str, Measured[ExpertCurve]] = Field(default_factory=dict)
 
     def fits(self) -> dict[str, Fit]:
         """Name of every table -> its fit."""
         kinds: tuple[tuple[str, Mapping[str, Measured]], ...] = (
             ("gemm", self.gemm), ("prefill", self.prefill), ("decode", self.decode),
+            ("experts", self.experts),
         )  # fmt: skip
         return {f"{kind} {name}": table.fit for kind, tables in kinds for name, table in tables.items()}
 

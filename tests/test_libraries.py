@@ -13,7 +13,7 @@ from planner.cost.kernels import kernel_seconds
 from planner.cost.libraries import library_gemm_seconds
 from planner.cost.surfaces import gemm_features, surface_factor
 from planner.work.forms import FORMS, form_of
-from planner.work.ops import Attention, DecodeAttention, Gemm, Kernel
+from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm, Kernel
 from profiles import catalog
 from profiles.libraries import LibraryCurves
 from profiles.surface import Surface, Term
@@ -27,6 +27,7 @@ OPS: dict[str, Kernel] = {
     "gemm": Gemm(512.0, 8192.0, 8192.0, dtype="fp8", library="trtllm", form="fp8"),
     "prefill": Attention(4.0, 32.0, 8.0, 2048.0, 2048.0, 128.0, 128.0, library="vllm"),
     "decode": DecodeAttention(64.0, 32.0, 8.0, 4096.0, 128.0, 128.0, library="vllm"),
+    "experts": ExpertLayer(4096.0, 32768.0, 4096.0, 1536.0, 128.0, "trtllm", "fp8"),
 }
 LINE = Term(features=("x",), knots=((0.0, 1.0, 3.0),), log_factors=(0.0, 1.0, -1.0))
 PLANE = Term(features=("x", "y"), knots=((0.0, 1.0), (0.0, 2.0)), log_factors=(0.0, 2.0, 4.0, 6.0))
@@ -91,6 +92,7 @@ def test_arrays_price_as_their_elements() -> None:
         (replace(OPS["gemm"], m=sizes), "m"),
         (replace(OPS["prefill"], query_length=sizes, key_length=sizes), ""),
         (replace(OPS["decode"], context_length=sizes), "context_length"),
+        (replace(OPS["experts"], rows=sizes), "rows"),
     ]
     for op, field in columns:
         prices = np.asarray(kernel_seconds(op, H100))
@@ -103,6 +105,17 @@ def test_cached_weights_are_faster_and_quantised_ones_smaller() -> None:
     cold = Gemm(16.0, 4096.0, 4096.0, library="trtllm", form="bf16")
     assert kernel_seconds(replace(cold, cached_fraction=1.0), H100) < kernel_seconds(cold, H100)
     assert replace(cold, form="nvfp4").num_bytes < replace(cold, form="fp8").num_bytes < cold.num_bytes
+
+
+def test_few_rows_read_few_experts() -> None:
+    many = OPS["experts"]
+    assert isinstance(many, ExpertLayer)
+    few = replace(many, tokens=1.0, rows=8.0)
+    assert few.active_experts == pytest.approx(8.0, rel=0.05)
+    assert replace(few, skew=1.2).active_experts < few.active_experts
+    assert kernel_seconds(few, H100) < kernel_seconds(many, H100) / 4
+    assert many.flops == 6.0 * 32768 * 4096 * 1536
+    assert replace(many, num_matrices=2.0).flops == many.flops / 1.5
 
 
 def test_a_sibling_runs_at_its_own_rates() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from planner.cost.kernels import kernel_seconds
-from planner.work.ops import Attention, DecodeAttention, Gemm
+from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
 from profiles import catalog
 from tests.cli import faults, meshwise
 from validate.columns import read_table
@@ -40,6 +40,11 @@ a100_sxm,bfloat16,bfloat16,16,1,4095,32,8,128,0,200,vllm,1
 ELEMENTWISE = """\
 gpu,op,bytes_min,latency_us,backend
 a100_sxm,add,1000000,5,vidur(sarathi/torch)
+"""
+EXPERTS = """\
+gpu,backend,dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,distribution,latency_us,kernel_source
+h100_sxm,trtllm,fp8,256,4096,1536,8,128,2,4,balanced,100,a
+h100_sxm,trtllm,fp8,256,4096,1536,8,128,1,1,power_law_1.2,400,a_nongated
 """
 
 
@@ -82,6 +87,16 @@ def test_attention_rows_become_operations(tmp_path: Path) -> None:
     assert isinstance(batch.op, DecodeAttention)
     assert batch.op.kv_bytes == pytest.approx(16 * 4096 * 8 * 256 * 2)
     assert score_kernels(write(tmp_path, ELEMENTWISE)).by_op["elementwise"].n == 1
+
+
+def test_expert_rows_become_operations(tmp_path: Path) -> None:
+    (batch,) = read_batches(read_table(write(tmp_path, EXPERTS)), Counter())
+    assert isinstance(batch.op, ExpertLayer)
+    assert list(batch.op.rows) == [512.0, 2048.0]
+    assert list(batch.op.width) == [768.0, 1536.0]
+    assert list(batch.op.experts) == [32.0, 128.0]
+    assert list(batch.op.skew) == [0.0, 1.2]
+    assert list(batch.op.num_matrices) == [3.0, 2.0]
 
 
 def test_small_weights_stay_in_the_cache_of_a_benchmark() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.work.forms import form_of
-from planner.work.ops import Attention, DecodeAttention, Elementwise, Gemm, Kernel
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.units import MICRO
@@ -166,11 +166,25 @@ def _elementwise(table: Table, accelerator: Accelerator, library: str, form: str
     return Elementwise(num_bytes)
 
 
+def _experts(table: Table, accelerator: Accelerator, library: str, form: str) -> ExpertLayer:
+    tokens, hidden, width, chosen, experts, tp, ep = numbers(
+        table, "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size"
+    )
+    kernels = table["kernel_source"] if "kernel_source" in table else np.full(len(tokens), "")
+    return ExpertLayer(
+        tokens, tokens * chosen / ep, hidden, width / tp, experts / ep, library, form,
+        num_matrices=np.where(np.char.find(kernels.astype(str), "nongated") >= 0, 2.0, 3.0),
+        skew=np.array([float(str(name).rpartition("_")[2]) if "_" in str(name) else 0.0
+                       for name in table["distribution"]]),
+    )  # fmt: skip
+
+
 _ATTENTION = ("gpu", "backend", "attn_dtype", "kv_cache_dtype")
 _KINDS: Mapping[tuple[str, str], tuple[tuple[str, ...], _Reader]] = {
     ("gemm", "k"): (("gpu", "backend", "dtype"), _gemm),
     ("decode", "kv_bytes"): (_ATTENTION, _decode),
     ("prefill", "past_kv_len"): (_ATTENTION, _prefill),
+    ("experts", "moe_ep_size"): (("gpu", "backend", "dtype"), _experts),
     ("elementwise", "bytes_min"): (("gpu", "backend", "op"), _elementwise),
 }
 """(kernel, a column that only its table has) -> columns that tell batches apart, and the reader."""

@@ -9,9 +9,14 @@ from functools import singledispatch
 
 import numpy as np
 
-from planner.cost.libraries import library_decode_seconds, library_gemm_seconds, library_prefill_seconds
+from planner.cost.libraries import (
+    library_decode_seconds,
+    library_expert_seconds,
+    library_gemm_seconds,
+    library_prefill_seconds,
+)
 from planner.cost.roofline import Rates, Seconds, smooth_max
-from planner.work.ops import Attention, DecodeAttention, Elementwise, Gemm, GroupedGemm, Kernel, Listed
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Listed
 from profiles.calibration import AttentionCurve, ElementwiseCurve, GemmCurve, GroupedGemmCurve
 from profiles.cluster import Cluster
 
@@ -53,6 +58,11 @@ def _attention(op: Attention, cluster: Cluster) -> Seconds:
 @kernel_seconds.register
 def _decode_attention(op: DecodeAttention, cluster: Cluster) -> Seconds:
     return library_decode_seconds(op, cluster.accelerator)
+
+
+@kernel_seconds.register
+def _expert_layer(op: ExpertLayer, cluster: Cluster) -> Seconds:
+    return library_expert_seconds(op, cluster.accelerator)
 
 
 @kernel_seconds.register

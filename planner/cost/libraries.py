@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 
 from planner.cost.roofline import Rates, Seconds, smooth_max
-from planner.cost.surfaces import decode_features, gemm_features, prefill_features, surface_factor
+from planner.cost.surfaces import decode_features, expert_features, gemm_features, prefill_features, surface_factor
 from planner.work.forms import Form, form_of
-from planner.work.ops import Attention, DecodeAttention, Gemm
+from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
 from profiles import catalog
 from profiles.accelerator import Accelerator
-from profiles.libraries import DecodeCurve, LibraryCurves, Measured, PrefillCurve, ProductCurve
+from profiles.libraries import DecodeCurve, ExpertCurve, LibraryCurves, Measured, PrefillCurve, ProductCurve
 
 _SPLIT_INNER = 4096.0
 _INNER_UNIT = 1024.0
@@ -25,7 +25,7 @@ _USABLE_CACHE = 0.7
 _CACHE_SHARPNESS = 4.0
 """Keys and values of a size s hit a cache of size c with share 1 / (1 + (s / (0.7 c))**4): other data use it too."""
 _STANDS_IN = ("trtllm", "sglang", "vllm", "torch")
-_Tables = TypeVar("_Tables", ProductCurve, PrefillCurve, DecodeCurve)
+_Tables = TypeVar("_Tables", ProductCurve, PrefillCurve, DecodeCurve, ExpertCurve)
 
 
 def library_gemm_seconds(op: Gemm, accelerator: Accelerator) -> Seconds:
@@ -115,7 +115,7 @@ def decode_seconds(op: DecodeAttention, curve: DecodeCurve, accelerator: Acceler
     fast, and pages are read whole [Kwon 2023, arXiv:2309.06180, section 4.1].
     """
     pages = op.kv_bytes * (1.0 + curve.num_extra_tokens / op.num_keys)
-    size = pages / (_USABLE_CACHE * cache_bytes(accelerator))
+    size = pages / (_USABLE_CACHE * _cache_bytes(accelerator))
     hits = 1.0 / (1.0 + size**_CACHE_SHARPNESS)
     rest = op.num_bytes - op.kv_bytes
     moved = pages * (1.0 - hits * (1.0 - 1.0 / curve.cache_gain)) + rest
@@ -124,7 +124,31 @@ def decode_seconds(op: DecodeAttention, curve: DecodeCurve, accelerator: Acceler
     return smooth_max(work, op.num_launches * curve.launch_seconds, curve.exponent)
 
 
-def cache_bytes(accelerator: Accelerator) -> float:
+def library_expert_seconds(op: ExpertLayer, accelerator: Accelerator) -> Seconds:
+    """Device seconds of a mixture of experts by the kernels of `op.library` in `op.form` on `accelerator`.
+
+    Raises ValueError when no such kernel was measured on the accelerator's family.
+    """
+    table = _measured(_family(accelerator).experts, op.library, op.form, accelerator)
+    rates = Rates(product_peak(accelerator, form_of(op.form)), accelerator.memory_bytes_per_second)
+    price = expert_seconds(op, table.curve(_stand_in(accelerator)), rates)
+    return price * surface_factor(table.surface, expert_features(op))
+
+
+def expert_seconds(op: ExpertLayer, curve: ExpertCurve, rates: Rates) -> Seconds:
+    """t = (c**p + m**p)**(1/p) + traffic / (e_t * bandwidth) + launches * t0.
+
+    c = FLOPs / (e_c * peak) of the rows and half a tile for every expert that is reached [Gale 2022, MegaBlocks,
+    arXiv:2211.15841, section 3]; m = bytes of the products / (e_m * bandwidth).
+    """
+    half_tiles = 0.5 * curve.num_tile_rows * op.active_experts / op.rows
+    compute = op.flops * (1.0 + half_tiles) / (curve.compute_efficiency_fraction * rates.flops_per_second)
+    memory = op.product_bytes / (curve.memory_efficiency_fraction * rates.memory_bytes_per_second)
+    traffic = op.traffic_bytes / (curve.traffic_efficiency_fraction * rates.memory_bytes_per_second)
+    return smooth_max(compute, memory, curve.exponent) + traffic + op.num_launches * curve.launch_seconds
+
+
+def _cache_bytes(accelerator: Accelerator) -> float:
     """The last-level cache; one byte where the record states none, which nothing fits."""
     return accelerator.cache_bytes or 1.0
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.work.ops import Attention, DecodeAttention, Gemm
+from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
 from profiles.surface import Surface, Term
 
 Numbers = Any
@@ -90,4 +90,16 @@ def decode_features(op: DecodeAttention) -> Features:
         "head_dim": np.log2(0.5 * (op.head_dim + op.value_dim)),
         "kv_bytes": np.log2(op.kv_bytes),
         "windowed": windowed,
+    }
+
+
+def expert_features(op: ExpertLayer) -> Features:
+    """log2 of rows an expert, experts, their width, the hidden size and the experts of a token; the skew of routing."""
+    return {
+        "rows_an_expert": np.log2(op.rows / op.experts),
+        "experts": np.log2(op.experts),
+        "width": np.log2(op.width),
+        "hidden": np.log2(op.hidden),
+        "rows_a_token": np.log2(op.rows / op.tokens),
+        "skew": op.skew,
     }

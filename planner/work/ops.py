@@ -14,6 +14,8 @@ from profiles.units import DTYPE_BYTES
 
 Numbers = Any
 """A float or a float64 array of one value a plan."""
+_SKEWED_SPREAD = 0.6
+"""Rows routed by a power law reach about as many experts as this share of them routed evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,64 @@ class GroupedGemm:
     def backward(self) -> tuple["GroupedGemm", "GroupedGemm"]:
         """The data gradient, and the weight gradient: as many FLOPs, which writes what the forward pass read."""
         return replace(self, n=self.k, k=self.n), self
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertLayer:
+    """Routing, both products and the activation of a mixture of experts, by a library's fused kernels."""
+
+    tokens: Numbers
+    rows: Numbers
+    """Rows that reach this rank's experts: tokens times experts a token, over the ranks that share them."""
+    hidden: Numbers
+    width: Numbers
+    """Of one expert on this rank."""
+    experts: Numbers
+    """On this rank."""
+    library: str
+    form: str = "bf16"
+    num_matrices: Numbers = 3.0
+    """3 with a gate, 2 without."""
+    skew: Numbers = 0.0
+    """Exponent of the power law by which experts are chosen; 0: all alike."""
+    num_launches: Numbers = 1.0
+
+    @property
+    def dtype(self) -> str:
+        """Format the matrix units multiply in."""
+        return form_of(self.form).dtype
+
+    @property
+    def active_experts(self) -> Numbers:
+        """Experts that at least one row reaches: E (1 - exp(-rows / E)); of a power law about as many as 0.6 rows."""
+        spread = np.where(np.greater(self.skew, 0.0), _SKEWED_SPREAD, 1.0)
+        return -self.experts * np.expm1(-spread * self.rows / self.experts)
+
+    @property
+    def flops(self) -> Numbers:
+        """2 rows hidden width a matrix."""
+        return 2.0 * self.num_matrices * self.rows * self.hidden * self.width
+
+    @property
+    def product_bytes(self) -> Numbers:
+        """Weights of the experts that are reached, and their rows in and out."""
+        form = form_of(self.form)
+        weights = self.num_matrices * form.weight_bytes * self.active_experts * self.hidden * self.width
+        return weights + form.activation_bytes * self.rows * (self.hidden + self.num_matrices * self.width)
+
+    @property
+    def traffic_bytes(self) -> Numbers:
+        """Gathering rows, the activation and the weighted sum, in 16 bits."""
+        return OUTPUT_BYTES * (2.0 * self.rows * (self.hidden + self.width) + 2.0 * self.tokens * self.hidden)
+
+    @property
+    def num_bytes(self) -> Numbers:
+        """All of it."""
+        return self.product_bytes + self.traffic_bytes
+
+    def backward(self) -> tuple["ExpertLayer", ...]:
+        """Nothing: serving engines' kernels have no gradient."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +293,7 @@ class Listed:
         return (self, self)
 
 
-Kernel = Gemm | GroupedGemm | Attention | DecodeAttention | Elementwise | Listed
+Kernel = Gemm | GroupedGemm | ExpertLayer | Attention | DecodeAttention | Elementwise | Listed
 
 
 @dataclass(frozen=True, slots=True)
