@@ -5,6 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("meshwise", deadline=None)  # how long an example takes depends on what else runs
+settings.load_profile("meshwise")
 
 GOLDEN = Path(__file__).parent / "golden"
 
