@@ -130,7 +130,12 @@ def test_frameworks_are_told_apart() -> None:
     assert stack(framework="Megatron-LM abc + TE 2.11") == "megatron-core-no-overlap"
     assert stack(framework="torchtitan", other_flags="torch.compile; Float8") == "torchtitan"
     assert stack(framework="torchtitan", other_flags="") == "torchtitan-eager"
-    assert framework_of(changed(PAPER[0], framework="Pax (JAX)")) is None
+    assert stack(framework="Pax (JAX)") == "jax-2022"
+    assert stack(framework="MaxText") == "jax-flash"
+    assert stack(framework="MLPerf submission (NeMo)", accelerator="H100") == "nemo"
+    assert stack(framework="Megatron-LM", accelerator="A100-80GB") == "megatron-lm-2022"
+    assert stack(framework="Megatron-LM", accelerator="H100-SXM-80GB") == "megatron-core-no-overlap"
+    assert framework_of(changed(PAPER[0], framework="home-made")) is None
     flagged = changed(PAPER[0], framework="Megatron-LM + TE", other_flags="cross-entropy fusion (cef)")
     assert stack_of(flagged, RULES[5]).loss_bytes_per_logit == 2.0
 
@@ -264,3 +269,13 @@ def test_heads_that_no_source_states_have_the_usual_width(hidden: int, heads: in
     assert getattr(resolve(run).job.model, "num_heads", None) == heads
     with pytest.raises(Unmodelled, match="heads"):
         resolve(changed(run, hidden=14400))
+
+
+def test_a_framework_without_accumulation_runs_its_batch_at_once() -> None:
+    whole = {"tp": None, "pp": None, "dp": None, "micro_batch_seqs": None, "vp": None, "recompute": "", "sp": None}
+    run = changed(PAPER[0], framework="MaxText", zero_stage_or_fsdp="fsdp", global_batch_seqs=32, **whole)
+    assert str(resolve(run).plan) == "dp8 mb4 zero3"
+    assert resolve(changed(run, tp=2, dp=4)).plan.micro_batch == 8
+    for unclear in ({"global_batch_seqs": 33}, {"zero_stage_or_fsdp": ""}, {"framework": "NeMo"}, {"pp": 2}):
+        with pytest.raises(Unmodelled, match="split"):
+            resolve(changed(run, **unclear))

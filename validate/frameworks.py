@@ -31,7 +31,13 @@ class Framework:
     """Its recipes do not split an expert over ranks (expert tensor parallelism of 1); else as the dense parts."""
     memory: Reading = "device"
     """What its own logs call peak memory; "device" where it logs none, and people read the device's tool."""
+    whole_batch: bool = False
+    """It has no gradient accumulation, or none by default: an unstated microbatch is a rank's share of the batch,
+    and what remains of the devices an unstated degree of data parallelism."""
 
+
+_SINCE_HOPPER = r"(?:H[128]00|H20\b|B[23]00|G[BH][23]00|MI3)"
+"""At the end of a pattern: accelerators that came when Megatron-LM had Transformer Engine and flash attention."""
 
 RULES = (
     Framework(r"^hf |\(hf\)", "pytorch-eager"),
@@ -48,13 +54,19 @@ RULES = (
     Framework(r"^megatron-bridge.*\| B[23]00[^|]*\| sparse", "megatron-bridge-eager", True, 1, whole_experts=True),
     Framework(r"^megatron-bridge.*\| sparse", "megatron-bridge", True, 1, whole_experts=True),
     Framework(r"^megatron-bridge", "nemo", True, 1, True),
-    Framework(r"^nemo", "nemo", True, 1, True),
+    Framework(r"^[^|]*nemo", "nemo", True, 1, True),
     Framework(r"^primus", "megatron-core", True, 1, True),
     Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm[^|]*\| [^|]*flash", "megatron-core-no-overlap", True, 1),
+    Framework(rf"^megatron-lm.*\| {_SINCE_HOPPER}", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm", "megatron-lm-2022"),
-    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True, runs_fsdp=True, memory="reserved"),
-    Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True, memory="reserved"),
+    Framework(rf"^[^|]*megatron.*\| {_SINCE_HOPPER}", "megatron-core-no-overlap", True, 1),
+    Framework(r"^[^|]*megatron", "megatron-lm-2022"),
+    Framework(r"^[^|]*gpt-neox", "megatron-deepspeed-2022"),
+    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True, runs_fsdp=True, whole_batch=True, memory="reserved"),
+    Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True, whole_batch=True, memory="reserved"),
+    Framework(r"^[^|]*(maxtext|levanter)", "jax-flash", whole_batch=True),
+    Framework(r"^[^|]*(jax|pax\b|t5x|easylm|alpa|parax)", "jax-2022", whole_batch=True),
     Framework(r"^llm-foundry", "llm-foundry-2023", runs_fsdp=True),
     Framework(r"^(pytorch|fms).*fsdp.*torch\.compile", "torchtitan", runs_fsdp=True),
     Framework(r"^(pytorch|fms-fsdp|internevo|sailor|nanotron|colossal)", "pytorch-eager"),

@@ -22,6 +22,7 @@ from validate.known import known_shape
 from validate.recomputation import recomputation_of
 from validate.sharding import STRATEGIES, sharding_fields
 from validate.table import Run
+from validate.whole_batch import with_whole_batch
 
 GPT2_VOCABULARY = 50257
 """Assumed where a source names no vocabulary (Radford 2019)."""
@@ -58,6 +59,8 @@ def resolve(run: Run) -> Setting:
     rule = framework_of(run)
     if rule is None:
         raise Unmodelled("framework is not described by a software stack")
+    if rule.whole_batch:
+        run = with_whole_batch(run)
     job = _job(run)
     assert isinstance(job.model, TransformerShape)
     cluster = _cluster(run)
@@ -70,7 +73,7 @@ def resolve(run: Run) -> Setting:
     return Setting(run, job, cluster, plan, stack_of(run, rule))
 
 
-_WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release")
+_WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release", "may be padded")
 _OTHER_WORK = (
     (r"\blora\b|peft", "only part of the parameters is trained (LoRA)"),
     (r"offload|checkpoint-in-cpu", "offloading to the host is not modelled"),
