@@ -21,7 +21,7 @@ from profiles.cluster import Cluster
 from profiles.files import read_table, validated
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack
-from profiles.workload import TrainingJob
+from profiles.workload import Precision, TrainingJob
 
 TOKENS_PER_STEP = 4_194_304
 """Default batch in tokens, that of Llama 2 [Touvron 2023, arXiv:2307.09288, section 2.2]."""
@@ -49,7 +49,7 @@ class JobTable(_Table):
     devices: Degree | None = None
     global_batch: Batch | None = None
     sequence_length: Batch | None = None
-    precision: Literal["fp32", "bf16", "fp16", "fp8"] | None = None
+    precision: Precision | None = None
     software: Name | None = None
     optimizer: Literal["adam", "sgd"] | None = None
 
@@ -138,7 +138,7 @@ def question(table: JobTable) -> Question:
         },
         "job",
     )
-    cluster.accelerator.flops_per_second(job.precision)
+    cluster.accelerator.flops_per_second(job.compute_dtype)
     stack = catalog.software(filled.software or DEFAULT_STACK)
     assumed = {name: _words(name, value, job) for name, value in defaults.items()}
     return Question(job, cluster, stack, filled, assumed)

@@ -29,7 +29,9 @@ class JobFlags:
     devices: Annotated[int | None, _job("Accelerators to use (default: one node).")] = None
     global_batch: Annotated[int | None, _job("Sequences a step (default: about 4 Mi tokens).")] = None
     sequence_length: Annotated[int | None, _job("Tokens a sequence (default: the model's, to 8192).")] = None
-    precision: Annotated[str | None, _job("fp32, bf16, fp16 or fp8 (default: bf16 where there is one).")] = None
+    precision: Annotated[
+        str | None, _job("fp32, bf16, fp16, fp8, mxfp8 or nvfp4 (default: bf16 where there is one).")
+    ] = None
     software: Annotated[str | None, _job("A software stack's name or .toml.")] = None
     optimizer: Annotated[str | None, _job("adam or sgd (default: adam).")] = None
 

@@ -108,7 +108,8 @@ class KernelCurves(Sourced):
         """Factor on the compute rates of `gemm` and `attention` inside a training step in `dtype`."""
         if not self.sustained:
             return 1.0
-        return self.sustained[_nearest(dtype, self.sustained, ("bf16", "fp16", "fp8"))].fraction
+        order = ("fp8", "bf16", "fp16") if dtype in ("fp8", "fp4") else ("bf16", "fp16", "fp8")
+        return self.sustained[_nearest(dtype, self.sustained, order)].fraction
 
     def fits(self) -> dict[str, Fit]:
         """Name of every curve -> its fit."""

@@ -159,3 +159,14 @@ def test_narrow_formats_move_the_rows_of_experts_more_often() -> None:
         return sum(float(count * op.num_bytes) for op, count in ops if isinstance(op, Elementwise))
 
     assert moved("fp8") > 1.1 * moved("bf16")
+
+
+def test_block_scaled_formats_pay_for_their_second_layout() -> None:
+    devices, megatron = cluster(8, "gb200"), stack("megatron-core")
+
+    def seconds(precision: str) -> float:
+        work = job("llama3-8b", global_batch=16, sequence_length=8192, precision=precision)
+        return float(estimate(Plan(dp=8), work, devices, megatron).step_seconds)
+
+    assert seconds("fp8") < seconds("mxfp8") < seconds("bf16")
+    assert seconds("nvfp4") < seconds("bf16")

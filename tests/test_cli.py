@@ -178,7 +178,7 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
         (("plan", *LLAMA, "--top", "0"), "--top"),
         (("plan", *LLAMA, "--save", "nowhere/plan.toml"), "there is no folder nowhere"),
         (("plan", *LLAMA, "--save", "plan.json"), "the name must end in .toml"),
-        (("plan", *LLAMA, "--precision", "fp7"), "precision must be 'fp32', 'bf16', 'fp16' or 'fp8', got 'fp7'"),
+        (("plan", *LLAMA, "--precision", "fp7"), "'mxfp8' or 'nvfp4', got 'fp7'"),
         (("plan", "missing.toml"), "missing.toml: cannot be read: No such file"),
         (("estimate", *LLAMA, "--tp", "3"), "does not divide 16 devices"),
         (("estimate", *LLAMA, "--dp", "3", "--tp", "4"), "the product must equal it"),

@@ -7,6 +7,7 @@ as far as the catalog knows it (`validate.known`).
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast, get_args
 
 from planner.plan import Plan
 from profiles import catalog
@@ -15,7 +16,7 @@ from profiles.model import MixtureOfExperts, TransformerShape
 from profiles.parameters import num_parameters
 from profiles.software import SoftwareStack
 from profiles.units import GIGA
-from profiles.workload import TrainingJob
+from profiles.workload import Precision, TrainingJob
 from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
@@ -67,7 +68,7 @@ def resolve(run: Run) -> Setting:
     plan = _plan(run, rule, cluster, sparse=job.model.moe is not None)
     _check_split(run, plan, job)
     try:
-        cluster.accelerator.flops_per_second(job.precision)
+        cluster.accelerator.flops_per_second(job.compute_dtype)
     except ValueError:
         raise Unmodelled(f"accelerator has no peak for {job.precision}") from None
     return Setting(run, job, cluster, plan, stack_of(run, rule))
@@ -97,12 +98,12 @@ def _job(run: Run) -> TrainingJob:
     known = known_shape(run)
     if not ((known or (run.layers and run.hidden)) and run.seq_len and run.global_batch_seqs):
         raise Unmodelled("model shape, sequence length or batch is not stated")
-    precision = {"mxfp8": "fp8", "": "bf16"}.get(run.precision, run.precision)
-    if precision not in ("fp32", "bf16", "fp16", "fp8"):
+    precision = run.precision or "bf16"
+    if precision not in get_args(Precision):
         raise Unmodelled(f"precision {precision} is not modelled")
     return TrainingJob(
         model=known or _shape(run), global_batch=run.global_batch_seqs, sequence_length=run.seq_len,
-        precision=precision,
+        precision=cast("Precision", precision),
     )  # fmt: skip
 
 

@@ -238,7 +238,7 @@ def _ideal_seconds(row: Scored) -> float:
     """Seconds at the datasheet peak of every device, recomputation included."""
     setting = row.setting
     factor = FULL_RECOMPUTE_FACTOR if setting.plan.recompute == Recompute.FULL else 1.0
-    peak = setting.cluster.accelerator.flops_per_second(setting.job.precision) * setting.cluster.num_devices
+    peak = setting.cluster.accelerator.flops_per_second(setting.job.compute_dtype) * setting.cluster.num_devices
     return factor * model_flops(setting.job) / peak
 
 

@@ -36,6 +36,8 @@ def write(plan: Plan, question: Question) -> Exported:
     job, model = question.job, question.job.model
     if isinstance(model, LayerList) or not model.causal or model.num_encoder_layers:
         refuse(NAME, f"(pretrain_gpt.py) trains decoder-only language models, which {model.name} is not")
+    if job.precision not in _PRECISION:
+        refuse(NAME, f"is written for {', '.join(_PRECISION)} here, not {job.precision}")
     groups = {
         "model": _model(model),
         "experts": _experts(model, plan),

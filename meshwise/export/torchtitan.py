@@ -70,6 +70,8 @@ def write(plan: Plan, question: Question) -> Exported:
     }
     if question.job.optimizer != "adam":
         refuse(NAME, f"has Adam and AdamW, not {question.job.optimizer}")
+    if question.job.precision not in _PARAMETERS:
+        refuse(NAME, f"trains in {', '.join(_PARAMETERS)}, not {question.job.precision}")
     if question.job.precision == "fp8":
         sections["model"]["converters"] = ["quantize.linear.float8"]
     lines = [

@@ -69,7 +69,7 @@ def losses(answer: Estimate, job: TrainingJob, cluster: Cluster, stack: Software
     what it takes beyond its own FLOPs at that peak. Losses of no seconds are left out.
     """
     assert isinstance(answer.plan, Plan)
-    peak = cluster.accelerator.flops_per_second(job.precision)
+    peak = cluster.accelerator.flops_per_second(job.compute_dtype)
     families = _families(answer.plan, job, cluster, stack)
     ideal = model_flops(job) / cluster.num_devices / peak
     run = sum(kernels.flops for kernels in families.values()) / peak

@@ -19,5 +19,5 @@ def model_flops_per_second_per_device(step_seconds: Any, job: TrainingJob, clust
 
 def mfu(step_seconds: Any, job: TrainingJob, cluster: Cluster) -> Any:
     """Model FLOPs utilisation: model FLOP/s per device over its dense peak [Chowdhery 2022, arXiv:2204.02311, B]."""
-    peak = cluster.accelerator.flops_per_second(job.precision)
+    peak = cluster.accelerator.flops_per_second(job.compute_dtype)
     return model_flops_per_second_per_device(step_seconds, job, cluster) / peak

@@ -7,6 +7,7 @@ from planner.work.blocks.context import ContextShard, merge_partial, pass_keys, 
 from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual, within
 from planner.work.ops import Attention, Gemm, Numbers
 from profiles.model import TransformerShape
+from profiles.units import DTYPE_BYTES
 
 
 def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[Step]:
@@ -72,7 +73,7 @@ def core(
     """Scores, softmax and context of the rank's heads, with the messages of context parallelism around them."""
     context = ContextShard.of(shard, heads, kv_heads)
     key_length = keys_seen(model, shard.key_length) / context.ring_steps
-    dtype = "bf16" if shard.dtype == "fp8" else shard.dtype
+    dtype = "bf16" if DTYPE_BYTES[shard.dtype] < shard.width else shard.dtype
     kernel: Attention | None = None
     if shard.stack.attention_kernel == "unfused":
         kernels = _unfused(shard, context, dim, value_dim, dtype)

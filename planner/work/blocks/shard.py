@@ -1,6 +1,6 @@
 """What one rank sees of a microbatch, a step of its work, and the pieces that parts of a layer share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +41,26 @@ def within(modules: Module, steps: Iterable[Step]) -> list[Step]:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockScaling:
+    """A narrow format with a scale for every few elements along one direction of a matrix.
+
+    The weight gradient reads inputs and gradients along the other direction, so that each is quantised again: read
+    as bf16 and written narrow, with its scales [NVIDIA, Transformer Engine: MXFP8Quantizer, NVFP4Quantizer].
+    """
+
+    extra_bytes_per_element: float
+    """Traffic of the second layout, beyond the conversion that every narrow format needs."""
+
+
+BLOCK_SCALING: Mapping[str, BlockScaling] = {
+    "mxfp8": BlockScaling(1.0 + 1.0 / 32.0),
+    "nvfp4": BlockScaling(2.0 + 2.0 + 0.5 + 1.0 / 16.0),
+}
+"""By precision. MXFP8 writes both layouts in one pass; NVFP4 reads once for the scale of the tensor, and once more for
+what the weight gradient reads (a random Hadamard transform and the conversion in one kernel)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """What one rank sees of a microbatch, and how the stack runs it."""
 
@@ -55,6 +75,8 @@ class Shard:
     cp_gather: Numbers
     sequence_parallel: Numbers
     dtype: str
+    scaling: BlockScaling | None
+    """How a narrow format with a scale for every few elements is made; None for other formats."""
     width: float
     """Bytes of one activation element."""
     stack: SoftwareStack
@@ -74,6 +96,7 @@ class Shard:
             cp_gather=split.cp_gather * 1.0,
             sequence_parallel=split.sequence_parallel * 1.0,
             dtype=gemm_dtype(job),
+            scaling=BLOCK_SCALING.get(job.precision),
             width=4.0 if job.precision == "fp32" else 2.0,
             stack=stack,
         )
@@ -109,15 +132,20 @@ class Shard:
     ) -> Step:
         """A linear layer of `inputs` x `outputs` features over the rank's tokens.
 
-        Its weight gradient is added to what earlier microbatches left: by the product itself, or after it.
+        Its weight gradient is added to what earlier microbatches left: by the product itself, or after it. The
+        curves of products hold one conversion of their inputs; a block-scaled format needs more (`BlockScaling`).
         Recomputation by operators keeps every second product, half of one on average.
         """
-        product = Gemm(self.tokens if tokens is None else tokens, outputs, inputs, batch, self.dtype)
+        rows = self.tokens if tokens is None else tokens
+        product = Gemm(rows, outputs, inputs, batch, self.dtype)
         added = self.stack.accumulation_traffic_bytes_per_parameter * inputs * outputs
         data, weight = product.backward()
         weights: tuple[Op, ...] = (weight, Elementwise(batch * added, in_place=True))
         if self.stack.fused_accumulation:
             weights = (replace(weight, extra_bytes=added),)
+        if self.scaling is not None:
+            extra = self.scaling.extra_bytes_per_element * batch * rows * (inputs + outputs)
+            weights = (Elementwise(extra, num_launches=2.0), *weights)
         return Step(product, (data,), again_fraction=again_fraction, weight_gradient=weights)
 
     def grouped_linear(self, inputs: Numbers, outputs: Numbers, rows: Numbers, experts: Numbers) -> list[Step]:
@@ -159,7 +187,7 @@ class Shard:
 
 def gemm_dtype(job: TrainingJob) -> str:
     """The format matrix products run in."""
-    return job.precision
+    return job.compute_dtype
 
 
 def enter(shard: Shard, hidden: Numbers) -> list[Step]:
