@@ -89,6 +89,9 @@ class SoftwareStack(Sourced):
     """Device memory outside the allocator on every rank: driver context and loaded kernels."""
     communicator_bytes: NonNegative = 0.0
     """Device memory outside the allocator per parallel axis in use: the buffers of its communicator."""
+    recompute_stops_early: bool = False
+    """Full recomputation of a layer ends once the last tensor that the backward pass reads is back, before the
+    layer's last product (PyTorch's checkpoint without reentrance, since 2.1)."""
     selective_recompute: Literal["modules", "operators"] = "modules"
     """What the framework's selective recomputation is unless more is said: modules of a layer (the attention core), or
     every second matrix product."""

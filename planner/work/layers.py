@@ -15,7 +15,7 @@ from planner.plan import Plan, PlanGrid
 from planner.recompute import Module, Recompute
 from planner.work import blocks
 from planner.work.blocks import Shard, Step
-from planner.work.ops import Listed
+from planner.work.ops import Gemm, GroupedGemm, Listed
 from planner.work.program import Work
 from planner.work.schedules import SCHEDULES
 from profiles.model import LayerList, ModelShape, TransformerShape
@@ -114,7 +114,8 @@ def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: Softw
     steps = _steps(job, kind, split, stack)
     forward = tuple((step.op, step.count) for step in steps)
     again = _again_fractions(job, kind, split, stack)
-    recomputed = tuple((step.op, step.count * again(step)) for step in steps)
+    needed = _needed_again(steps, stack)
+    recomputed = tuple((step.op, step.count * again(step, used)) for step, used in zip(steps, needed, strict=True))
     inputs = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
     weights = tuple((op, step.count) for step in reversed(steps) for op in step.weight_gradient)
     return LayerWork(Work(forward), Work((*inputs, *weights), recomputed), Work(weights))
@@ -131,23 +132,33 @@ def recomputed_fraction(model: ModelShape, split: Plan | PlanGrid) -> Any:
 
 def _again_fractions(
     job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack
-) -> Callable[[Step], Any]:
-    """Which share of a step the backward pass of a layer of `kind` runs again first."""
+) -> Callable[[Step, bool], Any]:
+    """Which share of a step the backward pass of a layer of `kind` runs again first, and whether full does at all."""
     if kind in (EMBEDDING, HEAD):
-        return lambda step: 0.0 * split.tp
+        return lambda step, needed: 0.0 * split.tp
     policy = split.recompute
     full = np.equal(policy, Recompute.FULL) * recomputed_fraction(job.model, split)
     selective = np.equal(policy, Recompute.SELECTIVE)
     operators = np.equal(policy, Recompute.OPERATORS) * 1.0
     keeps_core = stack.attention_kernel != "unfused"
 
-    def again(step: Step) -> Any:
+    def again(step: Step, needed: bool) -> Any:
         modules = step.modules | (Module.CORE_ATTN if step.is_core else Module.NOTHING)
         chosen = selective & np.not_equal(np.bitwise_and(split.recompute_modules, int(modules)), 0)
         kept = step.is_core and keeps_core
-        return full + chosen * 1.0 + operators * (0.0 if kept else step.again_fraction)
+        return full * needed + chosen * 1.0 + operators * (0.0 if kept else step.again_fraction)
 
     return again
+
+
+def _needed_again(steps: list[Step], stack: SoftwareStack) -> list[bool]:
+    """Which steps full recomputation has to run: all, or those before the last product if it stops early.
+
+    The last product's inputs are the last tensors that the backward pass reads.
+    """
+    products = [index for index, step in enumerate(steps) if isinstance(step.op, Gemm | GroupedGemm)]
+    end = products[-1] if products and stack.recompute_stops_early else len(steps)
+    return [index < end for index in range(len(steps))]
 
 
 def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> list[Step]:
