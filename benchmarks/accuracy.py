@@ -1,16 +1,20 @@
 """Prints how far predictions are from published runs: `python -m benchmarks.accuracy [TABLE.csv] > accuracy.md`.
 
 Without a table: the eight runs of the sequence-parallelism paper that ship with the project. With one (columns
-as `validate.table.Run`): the whole score board of it as well.
+as `validate.table.Run`): every bar of `benchmarks.bars` on it as well, in sample and without the source that is
+scored.
 """
 
 import platform
 import sys
 from datetime import date
 
-from validate.agreement import Errors
+from benchmarks.board import lines, print_coverage, print_failures, print_lines
+from benchmarks.fit_intervals import regimes
+from benchmarks.leave_one_out import leave_one_out, print_constants
 from validate.published import TABLES, published_runs
-from validate.score import Score, score_runs, score_training
+from validate.score import score_runs
+from validate.table import read_runs
 
 PAPER = "sequence_parallelism_table5"
 
@@ -38,54 +42,43 @@ def print_paper() -> None:
     )
 
 
-def _line(name: str, errors: Errors, naive: Errors | None) -> str:
-    figures = (errors.mape, errors.median, errors.p90, errors.max)
-    cells = [name, str(errors.n), *(percent(figure) for figure in figures), percent(errors.bias, "+")]
-    return "| " + " | ".join([*cells, percent(errors.coverage), percent(naive.mape) if naive else ""]) + " |"
-
-
-def print_board(title: str, score: Score) -> None:
-    """The score board of a table."""
-    print(f"## {title}\n\nAbsolute errors of step time and memory in %. `inside` is the share of measured steps within")
-    print(
-        "their error bar; `constant` the mean error of one constant utilisation fitted on the very rows of its line.\n"
-    )
-    print("| rows | n | mean | median | p90 | max | bias | inside | constant |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    print(_line("all", score.overall, score.baseline))
-    for name, errors in sorted(score.by_source.items()):
-        print(_line(name, errors, score.baseline_by_source[name]))
-    for name, errors in sorted(score.by_accelerator.items()):
-        print(_line(f"on {name}", errors, None))
-    for name, errors in score.memory.items():
-        print(_line(f"memory, {name}", errors, None))
-    print(f"\nOut of memory: {', '.join(f'{name} {count}' for name, count in score.oom.items())}.\n")
+def print_table(path: str) -> None:
+    """Every bar on the runs of a table, the constants that runs may set, error bars, ranking, and what is left out."""
+    runs = read_runs(path)
+    score, found = score_runs(runs), leave_one_out(runs)
+    print(HOW_TO_READ)
+    print_lines(lines(runs, score, found))
+    print_failures(score)
     ranking = score.ranking
     print(
         f"Ranking over {ranking.families} families of plans: regret {percent(ranking.regret_mean)} % in the mean, "
-        f"{percent(ranking.regret_max)} % at most, {percent(ranking.regret_top3_mean)} % when the best three are "
-        f"run; Kendall's tau {ranking.kendall_tau or 0.0:.2f}.\n"
+        f"{percent(ranking.regret_max)} % at most; Kendall's tau {ranking.kendall_tau or 0.0:.2f}.\n"
     )
-    print("Left out, by reason:\n")
+    print("## Constants that whole steps may set\n")
+    print(FITTED)
+    print_constants(found)
+    print("\n## Error bars\n")
+    print_coverage(score, regimes(found))
+    print("## Rows left out\n")
     for reason, count in score.skipped.items():
         print(f"- {count}: {reason}")
 
 
+HOW_TO_READ = """\
+## Published runs
+
+Mean and largest absolute error in % of the measured figure, with the constants as shipped. `left out`: the mean
+when every constant that whole steps may set is fitted without the source, and its runs are predicted with it.
+`constant`: the mean error of one constant hardware utilisation fitted on the very runs of its line, which is what a
+prediction has to beat. `bar`: what the mean should be. For choices of plans the figure is the regret: the measured time
+of the plan predicted best over that of the best, minus 1.
+"""
+
 FITTED = """\
-## What was fitted on such runs
-
-Most constants come from benchmarks of kernels and links (calibration.md). These come from whole steps, so that the
-lines below are not blind to them:
-
-- host time per operation of eager stacks of 2022: 62 us, on 310 single-node A100 runs (`vtrain`); on groups of runs
-  that had no part in it the mean error is 8.6 %;
-- what a step keeps of benchmarked compute rates: H100 0.84 (bf16) and 0.90 (fp8), GB200 0.88, GB300 0.90, B200 0.66
-  in bf16, each with the error on held-out sources or rows in its record; A100 1.06, on 59 multi-node
-  runs (`vtrain`) together with the rate of the element-wise kernels of its stack;
-- attention kernels of 2023, and the share of a network adapter's rate that collectives reach (calibration.md);
-- what allocators of 2022 reserve beyond what is allocated: 1.15, on 32 device readings (`bigscience`); 5 % mean error
-  on held-out halves.
-
-Nothing is fitted on the sequence-parallelism paper, nor on any model, source or row by name.
+Most constants come from benchmarks of kernels and links (calibration.md). These may be set by whole steps, each with a
+prior; one that the runs do not tell of keeps its prior. `without one source` is the range over the fits behind `left
+out`. Memory: what allocators of 2022 reserve beyond what is allocated, 1.15, is from 32 device readings (`bigscience`).
+Nothing is fitted on any model, source or row by name.
 """
 
 
@@ -94,10 +87,8 @@ def main(arguments: list[str]) -> None:
     machine = f"{platform.machine()}, Python {platform.python_version()}"
     print(f"# Accuracy\n\n{date.today().isoformat()}, {machine}; written by `python -m benchmarks.accuracy`.\n")
     print_paper()
-    if arguments:
-        print(FITTED)
     for path in arguments:
-        print_board("A table of published runs", score_training(path))
+        print_table(path)
 
 
 if __name__ == "__main__":

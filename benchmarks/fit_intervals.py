@@ -17,8 +17,8 @@ from planner.cost.intervals import axes_of
 from profiles import catalog
 from profiles.residuals import stack_kind
 from validate.pricing import priced
-from validate.resolve import Setting
 from validate.readings import measured_bytes, predicted_bytes, reading_of
+from validate.resolve import Setting
 from validate.score import Scored, families, settings_of, source_of
 from validate.table import Run, read_runs
 
@@ -56,15 +56,21 @@ def _weights(ratios: Ratios) -> Floats:
     return np.concatenate([np.full(len(some), len(some) ** -0.5) for some in ratios.values()])
 
 
-def left_out_coverage(ratios: Ratios, tail: float) -> float | None:
-    """Coverage of each source by the interval of the others, averaged over sources; None for a single source."""
-    if len(ratios) < 2:
-        return None
-    shares = []
+def coverage_by_source(ratios: Ratios, tail: float) -> dict[str, float]:
+    """Share of the runs of each source inside the interval of the others; empty for a single source."""
+    shares: dict[str, float] = {}
     for source, own in ratios.items():
-        low, high = quantiles({other: some for other, some in ratios.items() if other != source}, tail)
-        shares.append(np.mean([low <= ratio <= high for ratio in own]))
-    return float(np.mean(shares))
+        rest = {other: some for other, some in ratios.items() if other != source}
+        if rest:
+            low, high = quantiles(rest, tail)
+            shares[source] = float(np.mean([low <= ratio <= high for ratio in own]))
+    return shares
+
+
+def left_out_coverage(ratios: Ratios, tail: float) -> float | None:
+    """`coverage_by_source`, averaged over sources; None for a single source."""
+    shares = coverage_by_source(ratios, tail)
+    return float(np.mean(list(shares.values()))) if shares else None
 
 
 def calibrated_tail(ratios: Ratios) -> float:

@@ -157,7 +157,7 @@ def measured_seconds(run: Run) -> float | None:
 
 def _board(scored: list[Scored], skipped: dict[str, int], rows: bool) -> Score:
     timed = [row for row in scored if row.measured_seconds is not None]
-    utilisation, naive = _constant_utilisation(timed)
+    utilisation, naive = constant_utilisation(timed)
     sources = _grouped(timed, _source)
     return Score(
         overall=_errors(timed),
@@ -165,7 +165,7 @@ def _board(scored: list[Scored], skipped: dict[str, int], rows: bool) -> Score:
         by_accelerator={name: _errors(group) for name, group in _grouped(timed, _accelerator).items()},
         baseline=naive,
         baseline_utilisation_fraction=utilisation,
-        baseline_by_source={name: _constant_utilisation(group)[1] for name, group in sources.items()},
+        baseline_by_source={name: constant_utilisation(group)[1] for name, group in sources.items()},
         memory=_memory(scored),
         oom=_out_of_memory(scored),
         ranking=Ranking.of([
@@ -223,7 +223,7 @@ def _as_dicts(groups: dict[str, Errors]) -> dict[str, Any]:
     return {name: errors.as_dict() for name, errors in groups.items()}
 
 
-def _constant_utilisation(rows: Sequence[Scored]) -> tuple[float | None, Errors]:
+def constant_utilisation(rows: Sequence[Scored]) -> tuple[float | None, Errors]:
     """One constant hardware utilisation, the median of `rows`, as a predictor of them."""
     ideal = [_ideal_seconds(row) for row in rows]
     measured = [row.measured_seconds or 0.0 for row in rows]
