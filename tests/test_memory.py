@@ -68,15 +68,6 @@ def test_allocator_peaks_of_measured_runs(
     assert found == pytest.approx(measured, rel=tolerance)
 
 
-def test_states_of_the_sequence_parallelism_paper() -> None:
-    """arXiv:2205.05198, figure 1: 45.56 GiB of states and 59.25 GiB of activations for 22B at tp 8."""
-    job = TrainingJob(model=model("megatron-22B"), global_batch=4, sequence_length=2048, precision="fp16")
-    parts = memory(Plan(tp=8, micro_batch=4), job, software("megatron-lm-2022")).parts()
-    states = parts["weights"] + parts["gradients"] + parts["optimizer"]
-    assert states / GIB == pytest.approx(45.56, rel=0.04)  # the paper leaves the embeddings out
-    assert parts["activations"] / GIB == pytest.approx(59.25, rel=0.02)
-
-
 def test_device_memory_of_bloom() -> None:
     """BLOOM's final split on 384 A100: 59 GB on the device (bigscience@9e64edec2a chronicles)."""
     shape = model("bloom-176b")
@@ -284,3 +275,38 @@ def test_laws_of_sharding(plan: Plan, name: str) -> None:
     items = inventory(plan, LLAMA, stack, 0)
     for part, num_bytes in stage_memory(plan, LLAMA, stack)[0].parts().items():
         assert sum(item.num_bytes for item in items if item.part == part) == pytest.approx(num_bytes, rel=1e-9), part
+
+
+FIGURES = [
+    # Model, plan, batch; GiB of states and of activations (figure 1), and percent of the activations of tensor
+    # parallelism alone with sequence parallelism, selective recomputation, both, and full (figure 7).
+    # Korthikanti et al. 2022, arXiv:2205.05198; analytic figures of the first stage, embeddings left out.
+    ("megatron-22B", Plan(tp=8, micro_batch=4), 4, 45.5625, 59.25, (66.84, 49.42, 16.18, 7.64)),
+    ("gpt3-175B", Plan(tp=8, pp=8, vp=3, schedule="interleaved"), 64, 45.5625, 66.84375, (62.04, 56.53, 18.49, 8.71)),
+    ("turing-530B", Plan(tp=8, pp=35, vp=3, schedule="interleaved"), 280, 31.640625, 114.0234375,
+     (58.31, 62.04, 20.27, 9.42)),
+    ("megatron-1T", Plan(tp=8, pp=64), 512, 32.958984375, 131.25, (58.31, 62.04, 20.27, 9.42)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "plan", "batch", "states", "activations", "percent"), FIGURES)
+def test_figures_of_the_sequence_parallelism_paper(
+    name: str, plan: Plan, batch: int, states: float, activations: float, percent: tuple[float, ...]
+) -> None:
+    job = TrainingJob(model=model(name), global_batch=batch, sequence_length=2048, precision="fp16")
+
+    def layers(parts: set[str], **changes: object) -> float:
+        items = inventory(replace(plan, **changes), job, software("megatron-lm-2022"), 0)  # type: ignore[arg-type]
+        return sum(item.num_bytes for item in items if item.layer == "dense" and item.part in parts) / GIB
+
+    assert layers({"weights", "gradients", "optimizer"}) == pytest.approx(states, rel=0.02)
+    whole = layers({"activations"})
+    assert whole == pytest.approx(activations, rel=0.02)
+    saved = (
+        {"sequence_parallel": True},
+        {"recompute": Recompute.SELECTIVE},
+        {"recompute": Recompute.SELECTIVE, "sequence_parallel": True},
+        {"recompute": Recompute.FULL},
+    )
+    for changes, expected in zip(saved, percent, strict=True):
+        assert 100.0 * layers({"activations"}, **changes) / whole == pytest.approx(expected, rel=0.02)
