@@ -20,7 +20,7 @@ from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
 from profiles.files import read_table, validated
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
-from profiles.software import DEFAULT_STACK, SoftwareStack
+from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
 from profiles.workload import Precision, TrainingJob
 
 TOKENS_PER_STEP = 4_194_304
@@ -52,6 +52,8 @@ class JobTable(_Table):
     precision: Precision | None = None
     software: Name | None = None
     optimizer: Literal["adam", "sgd"] | None = None
+    gradient_precision: Literal["fp32", "bf16"] | None = None
+    moment_precision: Literal["fp32", "bf16", "int8"] | None = None
 
 
 class SplitTable(_Table):
@@ -139,7 +141,9 @@ def question(table: JobTable) -> Question:
         "job",
     )
     cluster.accelerator.flops_per_second(job.compute_dtype)
-    stack = catalog.software(filled.software or DEFAULT_STACK)
+    stack = with_precisions(
+        catalog.software(filled.software or DEFAULT_STACK), filled.gradient_precision, filled.moment_precision
+    )
     assumed = {name: _words(name, value, job) for name, value in defaults.items()}
     return Question(job, cluster, stack, filled, assumed)
 

@@ -34,6 +34,8 @@ class JobFlags:
     ] = None
     software: Annotated[str | None, _job("A software stack's name or .toml.")] = None
     optimizer: Annotated[str | None, _job("adam or sgd (default: adam).")] = None
+    gradient_precision: Annotated[str | None, _job("fp32 or bf16 sums (default: the stack's).")] = None
+    moment_precision: Annotated[str | None, _job("fp32, bf16 or int8 (default: the stack's).")] = None
 
 
 @dataclass(frozen=True, slots=True)

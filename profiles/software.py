@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from profiles.record import Count, Fraction, NonNegative, Positive, Sourced
+from profiles.units import DTYPE_BYTES
 
 
 class SoftwareStack(Sourced):
@@ -59,6 +60,9 @@ class SoftwareStack(Sourced):
     """Bytes per element of the gradient that is accumulated and reduced."""
     gradient_copy_bytes: NonNegative = 0.0
     """Bytes per element of a second gradient beside it (low precision, before an fp32 accumulation)."""
+    moment_bytes: Positive = 4.0
+    """Bytes per element of each moment of the optimizer: 4 in fp32, 2 in bf16, 1 in 8 bits (precision-aware
+    optimizers; block scales of 8-bit states are under 1 % of them [Dettmers 2021, arXiv:2110.02861, section 2])."""
     optimizer_gradient_bytes: NonNegative = 0.0
     """Bytes per element of a gradient copy kept, and sharded, with the optimizer states."""
     loss_bytes_per_logit: Positive = 8.0
@@ -97,6 +101,24 @@ class SoftwareStack(Sourced):
     every second matrix product."""
     dropout: bool = False
     """Dropout masks are computed and kept."""
+
+
+def with_precisions(stack: SoftwareStack, gradients: str | None, moments: str | None) -> SoftwareStack:
+    """`stack` with gradients accumulated and reduced, and moments kept, in other formats (None: as it is).
+
+    Adding a microbatch's gradient reads and writes the accumulated one, so that its traffic changes by twice the
+    difference in width; a gradient kept beside an fp32 one for its accumulation is not needed in 16 bits.
+    """
+    changes: dict[str, float] = {}
+    if gradients is not None:
+        width = DTYPE_BYTES[gradients]
+        changes["gradient_bytes"] = width
+        added = stack.accumulation_traffic_bytes_per_parameter + 2.0 * (width - stack.gradient_bytes)
+        changes["accumulation_traffic_bytes_per_parameter"] = max(added, 2.0 * width)
+        changes["gradient_copy_bytes"] = stack.gradient_copy_bytes if width > DTYPE_BYTES["bf16"] else 0.0
+    if moments is not None:
+        changes["moment_bytes"] = DTYPE_BYTES[moments]
+    return stack.model_copy(update=changes) if changes else stack
 
 
 DEFAULT_STACK = "megatron-core"

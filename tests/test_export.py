@@ -20,6 +20,7 @@ from meshwise.jobfile import JobTable, Question, question
 from planner.choose.legality import legal
 from planner.choose.space import plan_space
 from planner.plan import PLAN_FIELDS, Plan, Recompute
+from planner.recompute import Module
 from tests.cli import faults, meshwise
 
 TARGETS = load()
@@ -100,6 +101,8 @@ MESH = Plan(dp=4, tp=2, cp=2, ep=2, sequence_parallel=True, zero_stage=3)
 BASES = {
     "vp": Plan(dp=4, pp=4, zero_stage=1), "etp": MESH, "cp_a2a": MESH, "cp_gather": MESH,
     "sequence_parallel": Plan(dp=8, tp=2, zero_stage=1),
+    "recompute_modules": Plan(dp=16, zero_stage=3, recompute=Recompute.SELECTIVE),
+    "recompute_layers": Plan(dp=16, zero_stage=3, recompute=Recompute.FULL),
     ("torchtitan", "vp"): Plan(dp=4, pp=4, zero_stage=3),
     ("deepspeed", "vp"): Plan(dp=16),
     ("deepspeed", "etp"): Plan(dp=8, tp=2, ep=2, zero_stage=1),
@@ -118,7 +121,8 @@ def test_no_field_of_a_plan_is_dropped_in_silence(name: str, field: str) -> None
     on = asked("deepseek-v2-lite" if field in ("ep", "etp") else "llama3-8b")
     base = BASES.get((name, field)) or BASES.get(field) or Plan(dp=16, zero_stage=3)
     value = getattr(base, field)
-    other = replace(base, **{field: (not value) if isinstance(value, bool) else 1 if value == 2 else 2})
+    changed = (not value) if isinstance(value, bool) else 1 if value == 2 else 2
+    other = replace(base, **{field: Module(changed) if field == "recompute_modules" else changed})
     assert _settings(attempt(name, base, on)) != _settings(attempt(name, other, on))
 
 
@@ -183,3 +187,10 @@ def test_the_command_writes_a_file_and_says_what_is_left(tmp_path: Path) -> None
     assert faults(meshwise("export", *job, "--to", "nemo")) == []
     assert faults(meshwise("export", *job, "--to", "deepspeed", "--pp", "2", "--zero-stage", "1")) == []
     assert json.loads(meshwise("export", *job, "--to", "deepspeed", "--json").out)["target"] == "deepspeed"
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_precisions_that_are_not_written_are_refused(name: str) -> None:
+    on = asked("llama3-8b")
+    narrow = replace(on, table=on.table.model_copy(update={"moment_precision": "bf16"}))
+    assert "moment_precision=bf16" in str(attempt(name, Plan(dp=16, zero_stage=3), narrow))

@@ -92,7 +92,8 @@ def test_defaults_are_stated() -> None:
     assert (question.job.sequence_length, question.job.global_batch) == (8192, 512)
     assert question.job.precision == "bf16"
     assert list(question.assumed) == ["sequence_length", "global_batch", "precision", "software", "optimizer"]
-    assert None not in question.table.model_dump().values()
+    left_to_the_stack = {"gradient_precision", "moment_precision"}
+    assert {name for name, value in question.table.model_dump().items() if value is None} == left_to_the_stack
 
 
 @pytest.mark.parametrize(("devices", "batch"), [(8, 512), (64, 512), (24, 504), (1000, 500), (16384, 512)])
@@ -200,3 +201,11 @@ def test_any_table_is_a_job_or_one_sentence(job: object, split: object) -> None:
         except ValueError as error:
             answer = str(error)
     assert isinstance(answer, jobfile.JobFile) or answer.startswith(str(path))
+
+
+def test_narrow_states_reach_the_stack_and_the_plan_file() -> None:
+    table = JobTable(model="llama3-8b", cluster="dgx-h100", gradient_precision="bf16", moment_precision="int8")
+    question = jobfile.question(table)
+    assert (question.stack.gradient_bytes, question.stack.moment_bytes) == (2.0, 1.0)
+    written = tomllib.loads(jobfile.render(question.table, Plan(dp=8), Path()))["job"]
+    assert (written["gradient_precision"], written["moment_precision"]) == ("bf16", "int8")

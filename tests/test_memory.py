@@ -15,7 +15,7 @@ from planner.plan import Plan, PlanGrid, Recompute
 from profiles.catalog import cluster as cluster_of
 from profiles.catalog import model, software
 from profiles.model import TransformerShape
-from profiles.software import default_stack
+from profiles.software import default_stack, with_precisions
 from profiles.units import GIB, GIGA
 from profiles.workload import TrainingJob
 
@@ -149,6 +149,15 @@ def test_interleaving_holds_more_and_pipelines_hold_what_the_paper_says() -> Non
 def test_state_bytes(precision: str, optimizer: str, stack: str, expected: tuple[int, int, int]) -> None:
     job = LLAMA.model_copy(update={"precision": precision, "optimizer": optimizer})
     assert StateBytes.of(job, software(stack)) == StateBytes(*expected)
+
+
+def test_moments_in_fewer_bits_are_smaller() -> None:
+    """DeepSeek-V3's bf16 moments take 8 bytes of optimizer states a parameter with the master, 8-bit ones 6."""
+    for moments, expected in (("fp32", 12.0), ("bf16", 8.0), ("int8", 6.0)):
+        assert StateBytes.of(LLAMA, with_precisions(STACK, None, moments)).optimizer == expected
+    narrow = with_precisions(STACK, "bf16", "bf16")
+    plan = Plan(dp=8, zero_stage=1)
+    assert memory(plan, LLAMA, narrow).gradients_bytes == memory(plan, LLAMA, STACK).gradients_bytes / 2
 
 
 def test_layer_lists_have_no_logits() -> None:

@@ -6,7 +6,8 @@ from importlib.resources import files
 import pytest
 from pydantic import ValidationError
 
-from profiles.software import DEFAULT_STACK, SoftwareStack, default_stack
+from profiles.catalog import software
+from profiles.software import DEFAULT_STACK, SoftwareStack, default_stack, with_precisions
 
 RECORDS = sorted((files("profiles") / "data" / "software").iterdir(), key=lambda record: record.name)
 TOML = [record for record in RECORDS if record.name.endswith(".toml")]
@@ -48,3 +49,14 @@ def test_stacks_are_told_apart_by_more_than_their_names() -> None:
 def test_a_wrong_field_is_named(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         SoftwareStack(**({"name": "mine", "source": "a test"} | {field: value}))
+
+
+def test_narrow_gradients_and_moments_are_smaller_everywhere() -> None:
+    stack = software("megatron-core")
+    assert with_precisions(stack, None, None) is stack
+    narrow = with_precisions(stack, "bf16", "int8")
+    assert (narrow.gradient_bytes, narrow.moment_bytes) == (2.0, 1.0)
+    assert narrow.accumulation_traffic_bytes_per_parameter == stack.accumulation_traffic_bytes_per_parameter - 4.0
+    assert with_precisions(narrow, "fp32", "fp32") == stack
+    two = with_precisions(software("megatron-deepspeed-bf16-2022"), "bf16", None)
+    assert two.gradient_copy_bytes == 0.0

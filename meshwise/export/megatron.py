@@ -17,13 +17,8 @@ RELEASE = "core_v0.19.0 (5be9626)"
 NAME = "megatron"
 _FIELDS = (
     "dp", "tp", "pp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "vp", "micro_batch", "schedule", "recompute",
-    "sequence_parallel", "zero_stage", "dp_replicate",
+    "recompute_modules", "recompute_layers", "sequence_parallel", "zero_stage", "dp_replicate",
 )  # fmt: skip
-_RECOMPUTE = {
-    Recompute.NONE: (),
-    Recompute.SELECTIVE: ("--recompute-granularity selective",),
-    Recompute.FULL: ("--recompute-granularity full", "--recompute-method uniform", "--recompute-num-layers 1"),
-}
 _PRECISION = {"fp32": (), "bf16": ("--bf16",), "fp16": ("--fp16",), "fp8": ("--bf16", "--fp8-format hybrid")}
 _SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
 
@@ -194,9 +189,15 @@ def _sharding(plan: Plan, question: Question) -> Arguments:
 
 
 def _recompute(plan: Plan) -> Arguments:
-    if plan.recompute not in _RECOMPUTE:
-        refuse(NAME, f"is not written for recompute={plan.recompute.name.lower()}; use none, selective or full")
-    return list(_RECOMPUTE[plan.recompute])
+    if plan.recompute is Recompute.OPERATORS:
+        refuse(NAME, "does not recompute by operators; use none, selective or full")
+    if plan.recompute is Recompute.NONE:
+        return []
+    if plan.recompute is Recompute.SELECTIVE:
+        modules = plan.recompute_modules.words.replace(",", " ")
+        return ["--recompute-granularity selective", f"--recompute-modules {modules}"]
+    method, layers = ("block", plan.recompute_layers) if plan.recompute_layers else ("uniform", 1)
+    return ["--recompute-granularity full", f"--recompute-method {method}", f"--recompute-num-layers {layers}"]
 
 
 def _notes(plan: Plan, model: TransformerShape) -> tuple[str, ...]:

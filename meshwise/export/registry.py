@@ -53,6 +53,10 @@ class Target:
             if field not in self.fields and value != getattr(default, field):
                 hint = f": {self.elsewhere[field]}" if field in self.elsewhere else ""
                 refuse(self.name, f"has no setting for {field}={value}{hint}")
+        for name in ("gradient_precision", "moment_precision"):
+            asked = getattr(question.table, name)
+            if asked is not None:
+                refuse(self.name, f"is not written for {name}={asked}; leave it out and set it by hand")
         return self.write(plan, question)
 
 

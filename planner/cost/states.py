@@ -29,13 +29,13 @@ class StateBytes:
 
     @classmethod
     def of(cls, job: TrainingJob, stack: SoftwareStack) -> "StateBytes":
-        """Mixed precision keeps 16-bit weights and an fp32 master copy beside two fp32 Adam moments.
+        """Mixed precision keeps 16-bit weights and an fp32 master copy beside two Adam moments, in fp32 as a rule.
 
         18 bytes a parameter with fp32 gradients [Korthikanti 2022, arXiv:2205.05198, figure 1]; SGD keeps one
         moment (momentum); fp8 training keeps bf16 weights. A stack that stores fp32 parameters and casts them
         where they are used keeps no second copy.
         """
-        moments = NUM_MOMENTS[job.optimizer] * DTYPE_BYTES["fp32"]
+        moments = NUM_MOMENTS[job.optimizer] * stack.moment_bytes
         if job.precision == "fp32" or stack.fp32_parameters:
             return cls(DTYPE_BYTES["fp32"], DTYPE_BYTES["fp32"], moments)
         gradients = stack.gradient_bytes + stack.gradient_copy_bytes

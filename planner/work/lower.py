@@ -141,6 +141,7 @@ def data_parallel_work(
 
 
 def _update_traffic(job: TrainingJob, stack: SoftwareStack) -> float:
-    """Memory traffic of the update per parameter: SGD with momentum has no second moment to read and write."""
-    second_moment = 0.0 if job.optimizer == "adam" else 2.0 * DTYPE_BYTES["fp32"]
-    return stack.optimizer_traffic_bytes_per_parameter - second_moment
+    """Memory traffic of the update per parameter: moments that are not kept, or are narrower, are less to move."""
+    num_moments = {"adam": 2.0, "sgd": 1.0}[job.optimizer]
+    spared = 2.0 * DTYPE_BYTES["fp32"] - num_moments * stack.moment_bytes
+    return stack.optimizer_traffic_bytes_per_parameter - 2.0 * spared
