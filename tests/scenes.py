@@ -1,5 +1,10 @@
 """A few jobs and clusters that tests share."""
 
+import numpy as np
+
+from planner.choose.legality import legal
+from planner.choose.space import Space
+from planner.plan import PlanGrid
 from profiles import catalog
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -19,3 +24,12 @@ def cluster(num_devices: int = 64, name: str = "dgx-a100") -> Cluster:
 def stack(name: str = "megatron-core", **changes: object) -> SoftwareStack:
     """A catalogue stack, with some fields changed."""
     return catalog.software(name).model_copy(update=changes)
+
+
+def sample(work: TrainingJob, devices: Cluster, count: int) -> PlanGrid:
+    """A random sample of at most `count` legal plans of the exhaustive space, always the same."""
+    space = Space(work, devices, exhaustive=True)
+    generator = np.random.default_rng(0)
+    plans = space.take(np.unique(generator.integers(0, len(space), size=8 * count)))
+    rows = np.flatnonzero(legal(plans, work, devices)[0])
+    return plans.take(np.sort(generator.permutation(rows)[:count]))

@@ -3,20 +3,17 @@
 import numpy as np
 import pytest
 
-from planner.choose.bounds import compute_bound_seconds
-from planner.choose.legality import legal
+from planner.choose.bounds import busy_bound_seconds
 from planner.choose.search import search
-from planner.choose.space import plan_space
 from planner.cost.estimate import estimate
-from tests.scenes import cluster, job, stack
+from tests.scenes import cluster, job, sample, stack
 
 
 @pytest.mark.parametrize("model", ["gpt3-6.7B", "mixtral-8x7b", "t5-11b", "resnet-50"])
-def test_no_step_is_shorter_than_its_kernels(model: str) -> None:
+def test_no_step_is_shorter_than_its_bound(model: str) -> None:
     work, devices = job(model), cluster(16)
-    space = plan_space(work, devices, exhaustive=True)
-    plans = space.take(np.flatnonzero(legal(space, work, devices)[0]))
-    bound = compute_bound_seconds(plans, work, devices, stack())
+    plans = sample(work, devices, 3000)
+    bound = busy_bound_seconds(plans, work, devices, stack())
     steps = estimate(plans, work, devices, stack()).step_seconds
     assert np.all(bound > 0.0)
     assert np.all(bound <= steps * (1.0 + 1e-12))

@@ -5,21 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.choose.legality import legal
-from planner.choose.space import plan_space
 from planner.cost.estimate import estimate
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.cost.overlap import exposed_seconds
 from planner.plan import Plan, PlanGrid, Recompute
 from profiles.cluster import Cluster
-from tests.scenes import cluster, job, stack
+from tests.scenes import cluster, job, sample, stack
 
 
 def some_plans(model: str, num_devices: int, count: int = 60) -> PlanGrid:
-    """An even sample of the legal plans."""
-    space = plan_space(job(model), cluster(num_devices), exhaustive=True)
-    rows = np.flatnonzero(legal(space, job(model), cluster(num_devices))[0])
-    return space.take(rows[:: max(1, len(rows) // count)])
+    """A sample of the legal plans."""
+    return sample(job(model), cluster(num_devices), count)
 
 
 @pytest.mark.parametrize("model", ["gpt3-6.7B", "mixtral-8x7b", "t5-11b", "resnet-50"])

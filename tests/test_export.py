@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from meshwise.export.registry import CannotExpress, Exported, load
 from meshwise.jobfile import JobTable, Question, question
-from planner.choose.legality import legal
-from planner.choose.space import plan_space
 from planner.plan import PLAN_FIELDS, Plan, Recompute
 from planner.recompute import Module
 from tests.cli import faults, meshwise
+from tests.scenes import sample
 
 TARGETS = load()
 ACCEPTED = Path(__file__).parent / "data" / "export"
@@ -33,13 +31,9 @@ def asked(model: str, **fields: Any) -> Question:
     return question(JobTable(model=model, cluster="dgx-h100", devices=devices, global_batch=64, **fields))
 
 
-def some_plans(on: Question, count: int = 100) -> list[Plan]:
-    """A random sample of the legal plans, half of them without a pipeline, and those with FSDP too."""
-    space = plan_space(on.job, on.cluster, exhaustive=True)
-    rows = np.flatnonzero(legal(space, on.job, on.cluster)[0])
-    generator = np.random.default_rng(0)
-    picked = [generator.choice(some, size=count) for some in (rows, rows[space.pp[rows] == 1])]
-    plans = list(space.take(np.unique(picked)))
+def some_plans(on: Question, count: int = 300) -> list[Plan]:
+    """A sample of the legal plans, and those without a pipeline under FSDP too."""
+    plans = list(sample(on.job, on.cluster, count))
     sharded = [replace(plan, zero_stage=3) for plan in plans if plan.pp == 1 and plan.dp > 1]
     return plans + sharded
 

@@ -56,14 +56,24 @@ def test_chunks_are_the_space_in_order(size: int) -> None:
         assert np.array_equal(np.concatenate([getattr(chunk, name) for chunk in chunks]), getattr(whole, name))
 
 
-def test_no_plan_is_offered_twice() -> None:
-    whole = plan_space(job("mixtral-8x7b"), cluster(16), exhaustive=True)
+def test_places_of_the_space_can_be_taken() -> None:
+    space, whole = Space(job("mixtral-8x7b"), cluster(16)), plan_space(job("mixtral-8x7b"), cluster(16))
+    rows = np.arange(3, len(whole), 97)
+    assert list(space.take(rows)) == list(whole.take(rows))
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_no_plan_is_offered_twice(exhaustive: bool) -> None:
+    space = Space(job(global_batch=4), cluster(8), exhaustive=exhaustive)
+    whole = next(space.chunks(len(space)))
     table = np.stack([getattr(whole, name) for name in PLAN_FIELDS], axis=1)
     assert len(np.unique(table, axis=0)) == len(table)
 
 
 def test_the_usual_space_is_part_of_the_exhaustive_one() -> None:
-    usual, every = (set(plan_space(job(), cluster(16), exhaustive=wide)) for wide in (False, True))
+    usual, every = (
+        set(next(Space(job(global_batch=4), cluster(8), exhaustive=wide).chunks(10**6))) for wide in (False, True)
+    )
     assert usual < every
 
 

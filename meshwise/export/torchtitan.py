@@ -21,7 +21,10 @@ _FIELDS = (
 )  # fmt: skip
 _SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}
 """Ours -> a class name that torch.distributed.pipelining.schedules.get_schedule_class knows."""
-_RECOMPUTE = {Recompute.NONE: "none", Recompute.FULL: "full"}
+_RECOMPUTE = {
+    Recompute.NONE: {"mode": "none"}, Recompute.FULL: {"mode": "full"},
+    Recompute.OPERATORS: {"mode": "selective", "selective_ac_option": "op"},
+}  # fmt: skip
 _PARAMETERS = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
 
 Sections = dict[str, dict[str, Any]]
@@ -65,7 +68,7 @@ def write(plan: Plan, question: Question) -> Exported:
         "model": {"name": flavor.name, "flavor": flavor.flavor},
         "training": _training(plan, question),
         "parallelism": _parallelism(plan) | _sharding(plan) | _pipeline(plan, question.job.model),
-        "activation_checkpoint": {"mode": _checkpointing(plan)},
+        "activation_checkpoint": _checkpointing(plan),
         "compile": {"enable": question.stack.fused_elementwise},
     }
     if question.job.optimizer != "adam":
@@ -160,7 +163,7 @@ def _pipeline(plan: Plan, model: ModelShape) -> dict[str, Any]:
     }
 
 
-def _checkpointing(plan: Plan) -> str:
+def _checkpointing(plan: Plan) -> dict[str, str]:
     if plan.recompute not in _RECOMPUTE:
-        refuse(NAME, f"has no switch for recompute={plan.recompute.name.lower()}; use none or full")
+        refuse(NAME, f"has no switch for recompute={plan.recompute.name.lower()}; use none, operators or full")
     return _RECOMPUTE[plan.recompute]

@@ -5,7 +5,7 @@ its virtual stages) are one knob. A plan field without a knob keeps `Plan`'s def
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.choose.recompute_rules import modules_of
 from planner.plan import SCHEDULE_NAMES
@@ -43,6 +43,13 @@ class Setting:
     max_micro_batch: int = 16
     schedules: tuple[str, ...] = USUAL_SCHEDULES
     """Schedules that the software can run."""
+    chosen: Mapping[str, int] = field(default_factory=dict)
+    """Values of the outer knobs, for the choices of the inner ones."""
+
+    @property
+    def num_chunks(self) -> int:
+        """Model chunks over all stages."""
+        return self.split.pp * self.chosen.get("vp", 1)
 
     @property
     def replicas(self) -> int:
@@ -64,6 +71,8 @@ class Knob:
 
     fields: tuple[str, ...]
     choices: Choices
+    is_outer: bool = False
+    """Whether the choices of other knobs depend on this one's."""
 
     def table(self, setting: Setting, fixed: Mapping[str, int]) -> list[Choice]:
         """The choices under `fixed` values, which hold even where no choice offers them."""
@@ -83,13 +92,13 @@ KNOBS: list[Knob] = []
 """Every knob. Of plans that tie, the one wins whose earlier knobs stand at simpler choices."""
 
 
-def knob(*fields: str) -> Callable[[Choices], Choices]:
+def knob(*fields: str, is_outer: bool = False) -> Callable[[Choices], Choices]:
     """Register the decorated function as the choices of `fields`."""
 
     def register(choices: Choices) -> Choices:
         taken = {field for one in KNOBS for field in one.fields} & set(fields)
         assert not taken, f"fields {sorted(taken)} already have a knob"
-        KNOBS.append(Knob(fields, choices))
+        KNOBS.append(Knob(fields, choices, is_outer))
         return choices
 
     return register
@@ -125,7 +134,7 @@ def _context(at: Setting) -> Iterable[Choice]:
         yield from ((degree, 1) for degree in dealt if degree < split.cp)
 
 
-@knob("schedule", "vp")
+@knob("schedule", "vp", is_outer=True)
 def _schedule(at: Setting) -> Iterable[Choice]:
     """1F1B, then every other schedule with each number of virtual stages that it takes and the layers allow."""
     plain = SCHEDULE_NAMES.index("1f1b")
@@ -145,9 +154,10 @@ def _schedule(at: Setting) -> Iterable[Choice]:
 
 @knob("recompute", "recompute_modules", "recompute_layers")
 def _recompute(at: Setting) -> Iterable[Choice]:
-    """No, selective or full recomputation; experts and latent attention also by what is cheap to run again.
+    """No, selective or full recomputation: of the attention core, of what is cheap to run again, of some layers.
 
-    An exhaustive search tries every module alone, operators, and full recomputation of half of each chunk.
+    Layers of each chunk are tried in powers of two. An exhaustive search tries every number of them, every module
+    alone, and operators.
     """
     core = int(Module.CORE_ATTN)
     available = modules_of(at.job.model)
@@ -155,17 +165,18 @@ def _recompute(at: Setting) -> Iterable[Choice]:
     if available:
         yield int(Recompute.SELECTIVE), core, 0
     cheap = available & (Module.LAYERNORM | Module.MOE_ACT | Module.MLA_UP_PROJ)
-    if available & (Module.MOE | Module.MLA_UP_PROJ):
+    if cheap:
         yield int(Recompute.SELECTIVE), int(cheap), 0
     yield int(Recompute.FULL), core, 0
-    if not at.exhaustive:
-        return
-    yield from ((int(Recompute.SELECTIVE), int(module), 0) for module in Module if module in available)
-    if available:
-        yield int(Recompute.OPERATORS), core, 0
-    layers = num_blocks(at.job.model) // at.split.pp
-    if layers > 1:
-        yield int(Recompute.FULL), core, layers // 2
+    most = num_blocks(at.job.model) // at.num_chunks - 1
+    if at.exhaustive:
+        yield from ((int(Recompute.SELECTIVE), int(module), 0) for module in Module if module in available)
+        if available:
+            yield int(Recompute.OPERATORS), core, 0
+        yield from ((int(Recompute.FULL), core, layers) for layers in range(1, most + 1))
+    else:
+        powers = (2**power for power in range(max(most, 0).bit_length()))
+        yield from ((int(Recompute.FULL), core, layers) for layers in powers if layers <= most)
 
 
 @knob("zero_stage", "reshard_after_forward", "dp_replicate")
@@ -196,5 +207,9 @@ def _sequence_parallel(at: Setting) -> Iterable[Choice]:
 
 @knob("micro_batch")
 def _micro_batch(at: Setting) -> Iterable[Choice]:
-    """Sizes that divide what a replica runs in a step."""
-    return ((size,) for size in divisors(at.sequences) if size <= at.max_micro_batch)
+    """Sizes that divide what a replica runs in a step into as many microbatches as the schedule takes."""
+    sizes = [size for size in divisors(at.sequences) if size <= at.max_micro_batch]
+    name = SCHEDULE_NAMES[at.chosen.get("schedule", SCHEDULE_NAMES.index("1f1b"))]
+    rules, vp = SCHEDULES[name].requirements, at.chosen.get("vp", 1)
+    fitting = [size for size in sizes if all(rule.holds(at.split.pp, at.sequences // size, vp) for rule in rules)]
+    return ((size,) for size in fitting or sizes[:1])

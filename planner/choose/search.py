@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.breakdown import Breakdown
-from planner.choose.bounds import compute_bound_seconds
+from planner.choose.bounds import busy_bound_seconds
 from planner.choose.explain import why_lost, why_too_big
 from planner.choose.legality import legal
 from planner.choose.pareto import Front
@@ -84,7 +84,7 @@ class Answer:
     unmet: dict[str, int]
     """Requirement -> plans that failed it first."""
     num_too_slow: int
-    """Plans whose kernels alone take longer than the last plan shown."""
+    """Plans whose kernels and blocking messages alone take longer than the last plan shown."""
     nearest_misses: tuple[NearMiss, ...]
     front: tuple[Estimate, ...]
     """Plans that no other beats in both step time and memory, fastest first; empty unless asked for."""
@@ -113,11 +113,18 @@ def search(
     in `fixed`.
     """
     started = time.perf_counter()
+    codes, on = _codes(fixed or {}), Question(job, cluster, stack)
     space = Space(
-        job, cluster, _codes(fixed or {}),
-        max_micro_batch=max_micro_batch, exhaustive=exhaustive, schedules=stack.schedules,
-    )  # fmt: skip
-    funnel = _Funnel(Question(job, cluster, stack), top, objective, tuple(requirements), wants_front)
+        job, cluster, codes, max_micro_batch=max_micro_batch, exhaustive=exhaustive, schedules=stack.schedules
+    )
+    limit = np.inf
+    if exhaustive:  # the usual plans are among these too, and soon found: a bound to begin with
+        usual = _Funnel(on, top, objective, tuple(requirements), wants_front)
+        narrow = Space(job, cluster, codes, max_micro_batch=max_micro_batch, schedules=stack.schedules)
+        for plans in narrow.chunks(CHUNK):
+            usual.pour(plans)
+        limit = usual.limit
+    funnel = _Funnel(on, top, objective, tuple(requirements), wants_front, limit)
     for plans in space.chunks(CHUNK):
         funnel.pour(plans)
         if on_progress:
@@ -168,6 +175,8 @@ class _Funnel:
     objective: Objective
     requirements: tuple[Requirement, ...]
     wants_front: bool
+    known_limit: float = np.inf
+    """A score that at least `top` splits are known to reach."""
     num_seen: int = 0
     num_legal: int = 0
     num_fitting: int = 0
@@ -180,6 +189,12 @@ class _Funnel:
     scores: Floats = field(default_factory=lambda: np.empty(0))
     front: Front = field(default_factory=Front)
     _misses: list[tuple[float, Plan]] = field(default_factory=list)
+
+    @property
+    def limit(self) -> float:
+        """The score that a plan must not exceed to be among the best."""
+        own = float(self.scores[-1]) if len(self.scores) == self.top else np.inf
+        return min(own, self.known_limit)
 
     def pour(self, plans: PlanGrid) -> None:
         """Take in one chunk; chunks come in the order of the space."""
@@ -217,12 +232,12 @@ class _Funnel:
         return plans.take(rows), peak_bytes[rows]
 
     def _fast_enough(self, plans: PlanGrid, peak_bytes: Floats) -> tuple[PlanGrid, Floats]:
-        """Drop the plans whose kernels alone take longer than the last plan that would be shown."""
-        if self.objective != "time" or self.wants_front or len(self.best) < self.top or not len(plans):
+        """Drop the plans whose mean rank alone is busy for longer than the last plan that would be shown."""
+        if self.objective != "time" or self.wants_front or self.limit == np.inf or not len(plans):
             return plans, peak_bytes
         on = self.on
-        bound = compute_bound_seconds(plans, on.job, on.cluster, on.stack)
-        rows = np.flatnonzero(bound <= self.scores[-1])
+        bound = busy_bound_seconds(plans, on.job, on.cluster, on.stack)
+        rows = np.flatnonzero(bound <= self.limit)
         self.num_too_slow += len(plans) - len(rows)
         return plans.take(rows), peak_bytes[rows]
 
@@ -235,9 +250,8 @@ class _Funnel:
         if self.wants_front:
             self.front.add(plans, seconds, peak_bytes)
         score = seconds if self.objective == "time" else peak_bytes
-        if len(self.scores) == self.top:
-            rows = np.flatnonzero(score <= self.scores[-1])
-            plans, score = plans.take(rows), score[rows]
+        rows = np.flatnonzero(score <= self.limit)
+        plans, score = plans.take(rows), score[rows]
         merged = _concatenate(self.best, plans)
         scores = np.concatenate([self.scores, score])
         kept = _best_of_each_split(merged, scores)[: self.top]

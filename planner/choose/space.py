@@ -3,14 +3,15 @@
 The space is never held in memory: it is cut into chunks of plans, each made when it is asked for.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.choose.knobs import KNOBS, USUAL_SCHEDULES, Choice, Setting, Split, divisors
+from planner.choose.knobs import KNOBS, USUAL_SCHEDULES, Knob, Setting, Split, divisors
 from planner.plan import PLAN_FIELDS, Plan, PlanGrid
 from planner.work.layers import num_blocks
 from profiles.cluster import Cluster
@@ -22,7 +23,8 @@ MIN_TOKENS_PER_CONTEXT_RANK = 4096
 """Context parallelism is searched only while every rank keeps this many tokens of a sequence."""
 FEWEST_TOKENS_PER_CONTEXT_RANK = 256
 """The same for an exhaustive search."""
-_DEGREES = ("tp", "pp", "cp", "dp")
+DEGREES = ("tp", "pp", "cp", "dp")
+"""Plan fields that a split sets."""
 
 
 def splits(job: TrainingJob, cluster: Cluster, *, exhaustive: bool = False) -> Iterator[Split]:
@@ -40,22 +42,25 @@ def splits(job: TrainingJob, cluster: Cluster, *, exhaustive: bool = False) -> I
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """All plans of one split: the product of what each knob offers."""
+    """All plans of one split under one choice of the outer knobs: the product of what the inner knobs offer."""
 
-    split: Split
+    constants: Mapping[str, int]
+    """Degrees and outer knobs, by field."""
     tables: tuple[NDArray[np.int64], ...]
-    """By knob: one row for each choice, one column for each of its fields."""
+    """By inner knob: one row for each choice, one column for each of its fields."""
 
     def __len__(self) -> int:
         return math.prod(len(table) for table in self.tables)
 
-    def columns(self, start: int, stop: int) -> dict[str, NDArray[np.int64]]:
-        """Plans `start` to `stop` in lexicographic order of the knobs, by field."""
-        picked = np.unravel_index(np.arange(start, stop), [len(table) for table in self.tables])
-        found = {axis: np.full(stop - start, getattr(self.split, axis), dtype=np.int64) for axis in _DEGREES}
-        for one, table, rows in zip(KNOBS, self.tables, picked, strict=True):
-            found |= {field: table[rows, place] for place, field in enumerate(one.fields)}
-        return found
+    def fill(self, columns: Mapping[str, NDArray[np.int64]], at: int, plans: NDArray[np.int64]) -> None:
+        """Write the given plans, numbered in lexicographic order of the knobs, into `columns` from row `at` on."""
+        rows = slice(at, at + len(plans))
+        picked = np.unravel_index(plans, [len(table) for table in self.tables])
+        for name, value in self.constants.items():
+            columns[name][rows] = value
+        for one, table, choice in zip(_inner_knobs(), self.tables, picked, strict=True):
+            for place, name in enumerate(one.fields):
+                np.take(table[:, place], choice, out=columns[name][rows], mode="clip")
 
 
 class Space:
@@ -78,63 +83,69 @@ class Space:
         schedules: tuple[str, ...] = USUAL_SCHEDULES,
     ) -> None:
         held = dict(fixed or {})
-        self._constants = {
-            name: held[name] for name in PLAN_FIELDS if name in held and name not in (*_DEGREES, *_knob_fields())
-        }
-        self._blocks = [
-            _block(Setting(job, cluster, split, exhaustive, max_micro_batch, schedules), held)
+        default = PlanGrid.of([Plan()])
+        self._defaults = {name: held.get(name, int(getattr(default, name)[0])) for name in PLAN_FIELDS}
+        settings = [
+            Setting(job, cluster, split, exhaustive, max_micro_batch, schedules)
             for split in splits(job, cluster, exhaustive=exhaustive)
-            if all(held.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in _DEGREES)
+            if all(held.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in DEGREES)
         ]
+        self.num_splits = len(settings)
+        self._blocks = [block for setting in settings for block in _blocks(setting, held)]
 
     def __len__(self) -> int:
         return sum(len(block) for block in self._blocks)
 
-    @property
-    def num_splits(self) -> int:
-        """Splits of the devices into tp, pp, cp and dp."""
-        return len(self._blocks)
-
     def chunks(self, size: int) -> Iterator[PlanGrid]:
-        """The plans in their order, at most `size` at a time."""
-        pending: list[dict[str, NDArray[np.int64]]] = []
-        waiting = 0
+        """The plans in their order, `size` at a time and the rest at the end."""
+        left = len(self)
+        columns, filled = self._columns(min(size, left)), 0
         for block in self._blocks:
             start = 0
             while start < len(block):
-                stop = min(len(block), start + size - waiting)
-                pending.append(block.columns(start, stop))
-                waiting += stop - start
+                stop = min(len(block), start + len(columns["tp"]) - filled)
+                block.fill(columns, filled, np.arange(start, stop))
+                filled += stop - start
                 start = stop
-                if waiting == size:
-                    yield self._grid(pending)
-                    pending, waiting = [], 0
-        if pending:
-            yield self._grid(pending)
+                if filled == len(columns["tp"]):
+                    left -= filled
+                    yield PlanGrid(**columns)
+                    columns, filled = self._columns(min(size, left)), 0
 
-    def _grid(self, parts: list[dict[str, NDArray[np.int64]]]) -> PlanGrid:
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        size = len(columns["tp"])
-        default = PlanGrid.of([Plan()])
-        for name in PLAN_FIELDS:
-            if name not in columns:
-                value = self._constants.get(name, getattr(default, name)[0])
-                columns[name] = np.full(size, value, dtype=np.int64)
+    def take(self, rows: NDArray[np.int64]) -> PlanGrid:
+        """The plans at some places of the order, ascending."""
+        ends = np.cumsum([len(block) for block in self._blocks])
+        columns, filled = self._columns(len(rows)), 0
+        for block, end in zip(self._blocks, ends, strict=True):
+            inside = rows[(rows >= end - len(block)) & (rows < end)] - (end - len(block))
+            block.fill(columns, filled, inside)
+            filled += len(inside)
         return PlanGrid(**columns)
 
-
-def _knob_fields() -> set[str]:
-    return {field for one in KNOBS for field in one.fields}
-
-
-def _block(setting: Setting, fixed: Mapping[str, int]) -> _Block:
-    tables: list[list[Choice]] = [one.table(setting, fixed) for one in KNOBS]
-    return _Block(setting.split, tuple(np.array(table, dtype=np.int64) for table in tables))
+    def _columns(self, size: int) -> dict[str, NDArray[np.int64]]:
+        return {name: np.full(size, value, dtype=np.int64) for name, value in self._defaults.items()}
 
 
-def plan_space(
-    job: TrainingJob, cluster: Cluster, fixed: Mapping[str, int] | None = None, *, exhaustive: bool = False
-) -> PlanGrid:
-    """The whole space at once, where it is known to be small."""
-    space = Space(job, cluster, fixed, exhaustive=exhaustive)
+def _inner_knobs() -> list[Knob]:
+    return [one for one in KNOBS if not one.is_outer]
+
+
+def _blocks(setting: Setting, fixed: Mapping[str, int]) -> Iterator[_Block]:
+    """The blocks of one split, one for each combination of the outer knobs."""
+    outer = [one for one in KNOBS if one.is_outer]
+    degrees = {name: getattr(setting.split, name) for name in DEGREES}
+    for choices in itertools.product(*(one.table(setting, fixed) for one in outer)):
+        chosen = {
+            name: value
+            for one, choice in zip(outer, choices, strict=True)
+            for name, value in zip(one.fields, choice, strict=True)
+        }
+        here = replace(setting, chosen=chosen)
+        tables = [np.array(one.table(here, fixed), dtype=np.int64) for one in _inner_knobs()]
+        yield _Block(degrees | chosen, tuple(tables))
+
+
+def plan_space(job: TrainingJob, cluster: Cluster, fixed: Mapping[str, int] | None = None) -> PlanGrid:
+    """The whole usual space at once, where it is known to be small."""
+    space = Space(job, cluster, fixed)
     return next(space.chunks(max(1, len(space))), PlanGrid.of([]))
