@@ -19,7 +19,10 @@ _FIELDS = (
     "dp", "tp", "pp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "vp", "micro_batch", "schedule", "recompute",
     "recompute_modules", "recompute_layers", "sequence_parallel", "zero_stage", "dp_replicate",
 )  # fmt: skip
-_PRECISION = {"fp32": (), "bf16": ("--bf16",), "fp16": ("--fp16",), "fp8": ("--bf16", "--fp8-format hybrid")}
+_PRECISION = {
+    "fp32": (), "bf16": ("--bf16",), "fp16": ("--fp16",), "fp8": ("--bf16", "--fp8-format hybrid"),
+    "mxfp8": ("--bf16", "--fp8-format e4m3", "--fp8-recipe mxfp8"), "nvfp4": ("--bf16", "--fp4-format e2m1"),
+}  # fmt: skip
 _SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
 
 Arguments = list[str]
@@ -190,14 +193,15 @@ def _sharding(plan: Plan, question: Question) -> Arguments:
 
 def _recompute(plan: Plan) -> Arguments:
     if plan.recompute is Recompute.OPERATORS:
-        refuse(NAME, "does not recompute by operators; use none, selective or full")
-    if plan.recompute is Recompute.NONE:
-        return []
+        refuse(NAME, "has no setting for recompute=operators; use none, selective or full")
     if plan.recompute is Recompute.SELECTIVE:
         modules = plan.recompute_modules.words.replace(",", " ")
         return ["--recompute-granularity selective", f"--recompute-modules {modules}"]
-    method, layers = ("block", plan.recompute_layers) if plan.recompute_layers else ("uniform", 1)
-    return ["--recompute-granularity full", f"--recompute-method {method}", f"--recompute-num-layers {layers}"]
+    if plan.recompute is Recompute.FULL:
+        layers = plan.recompute_layers
+        method = [f"--recompute-method {'block' if layers else 'uniform'}", f"--recompute-num-layers {layers or 1}"]
+        return ["--recompute-granularity full", *method]
+    return []
 
 
 def _notes(plan: Plan, model: TransformerShape) -> tuple[str, ...]:

@@ -19,13 +19,17 @@ _FIELDS = (
     "dp", "tp", "pp", "cp", "ep", "etp", "cp_gather", "vp", "micro_batch", "schedule", "recompute",
     "sequence_parallel", "zero_stage", "reshard_after_forward", "dp_replicate",
 )  # fmt: skip
-_SCHEDULES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B"}
+_SCHEDULES = {
+    "gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "Interleaved1F1B", "breadth-first": "LoopedBFS",
+    "zb-v": "ZBVZeroBubble", "dualpipe-v": "DualPipeV",
+}  # fmt: skip
 """Ours -> a class name that torch.distributed.pipelining.schedules.get_schedule_class knows."""
 _RECOMPUTE = {
     Recompute.NONE: {"mode": "none"}, Recompute.FULL: {"mode": "full"},
     Recompute.OPERATORS: {"mode": "selective", "selective_ac_option": "op"},
 }  # fmt: skip
-_PARAMETERS = {"bf16": "bfloat16", "fp8": "bfloat16", "fp32": "float32"}
+_PARAMETERS = {"bf16": "bfloat16", "fp8": "bfloat16", "mxfp8": "bfloat16", "fp32": "float32"}
+_CONVERTERS = {"fp8": "quantize.linear.float8", "mxfp8": "quantize.linear.mx"}
 
 Sections = dict[str, dict[str, Any]]
 
@@ -75,8 +79,8 @@ def write(plan: Plan, question: Question) -> Exported:
         refuse(NAME, f"has Adam and AdamW, not {question.job.optimizer}")
     if question.job.precision not in _PARAMETERS:
         refuse(NAME, f"trains in {', '.join(_PARAMETERS)}, not {question.job.precision}")
-    if question.job.precision == "fp8":
-        sections["model"]["converters"] = ["quantize.linear.float8"]
+    if question.job.precision in _CONVERTERS:
+        sections["model"]["converters"] = [_CONVERTERS[question.job.precision]]
     lines = [
         f"# {question.job.model.name} on {plan.num_ranks} devices: {plan}",
         f"# Job file of torchtitan {RELEASE}: ./run_train.sh --job.config_file FILE",
@@ -104,7 +108,7 @@ def _training(plan: Plan, question: Question) -> dict[str, Any]:
     """A pipeline cuts its local batch, the whole of a step, into microbatches; without one, gradients accumulate."""
     job = question.job
     if job.precision not in _PARAMETERS:
-        refuse(NAME, f"trains in bf16, fp8 or fp32, not {job.precision}")
+        refuse(NAME, f"trains in {', '.join(_PARAMETERS)}, not {job.precision}")
     local = job.global_batch // plan.dp if plan.pp > 1 else plan.micro_batch
     return {
         "local_batch_size": local,
