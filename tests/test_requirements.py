@@ -62,6 +62,7 @@ def test_the_smallest_plan_can_be_asked_for() -> None:
     assert peaks == sorted(peaks)
     assert peaks[0] < fast.candidates[0].estimate.memory.peak_bytes
     assert small.candidates[0].reason == "the smallest plan"
+    assert all("GiB larger, most of it" in one.reason for one in small.candidates[1:])
     with pytest.raises(ValueError, match="'speed' is not one of time, memory"):
         objective_named("speed")
 

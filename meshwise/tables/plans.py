@@ -106,7 +106,8 @@ def _show_ties(console: Console, answer: Answer) -> None:
 def show_refusal(console: Console, question: Question, answer: Answer, fixed: Mapping[str, int | str | bool]) -> None:
     """Why no plan fits: the nearest misses, the rules that rejected, and what would help."""
     show_question(console, question)
-    console.print("no plan fits", style="bold")
+    unmet = answer.num_fitting > 0
+    console.print("no plan meets every requirement" if unmet else "no plan fits", style="bold")
     held = ", ".join(f"{name}={value}" for name, value in fixed.items())
     if not answer.num_plans:
         devices = question.cluster.num_devices
@@ -119,7 +120,7 @@ def show_refusal(console: Console, question: Question, answer: Answer, fixed: Ma
     show_pruned(console, answer)
     if answer.nearest_misses:
         console.print("what would help: more --devices, an accelerator with more memory, a shorter --sequence-length")
-    elif answer.num_fitting:
+    elif unmet:
         console.print("what would help: a weaker --require; every plan that fits fails one of them")
     else:
         console.print(
@@ -300,11 +301,12 @@ def _show_next(console: Console, question: Question, plan: Plan, saved: Path | N
     console.print("next", style="bold")
     if saved:
         file = shlex.quote(str(saved))
-        lines = [f"meshwise simulate {file} --gantt step.png --trace step.json", f"meshwise estimate {file} --json"]
+        lines = [f"meshwise simulate {file} --gantt step.png --trace step.json", f"meshwise estimate {file} --explain",
+                 f"meshwise export {file} --to megatron"]  # fmt: skip
     else:
         asked, flags = job_flags(question), split_flags(plan)
         lines = [f"meshwise plan {asked} --save plan.toml", "meshwise simulate plan.toml --gantt step.png",
-                 f"meshwise estimate {asked} {flags}"]  # fmt: skip
+                 f"meshwise estimate {asked} {flags} --explain"]  # fmt: skip
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 

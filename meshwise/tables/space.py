@@ -12,11 +12,14 @@ from planner.cost.memory import usable_bytes
 from profiles.units import GIB
 
 MAX_FRONT_ROWS = 12
+LONGEST_STEP = 2.0
+"""Steps of a front beyond this many times the fastest are left out: few trade that much time for memory."""
 
 
 def front_table(question: Question, front: tuple[Estimate, ...]) -> Table:
     """The trade of step time for memory: of a long front, rows spread evenly over it with both ends."""
     usable = usable_bytes(question.cluster, question.stack)
+    front = tuple(one for one in front if one.step_seconds <= LONGEST_STEP * front[0].step_seconds)
     made = table(
         ">step", ">GiB", ">headroom", ">slower", "plan", title="no plan is both faster and smaller (estimates)"
     )

@@ -49,6 +49,15 @@ def why_lost(loser: Breakdown, winner: Breakdown) -> str:
     return f"{100.0 * slower / winner.step_seconds:.1f} % slower: {words}{but}"
 
 
+def why_larger(loser: Estimate, winner: Estimate) -> str:
+    """One sentence: how many bytes more a plan takes than another, of what most, and how its step compares."""
+    gaps = {part: num_bytes - winner.memory.parts()[part] for part, num_bytes in loser.memory.parts().items()}
+    part = max(gaps, key=lambda name: gaps[name])
+    over = (loser.memory.peak_bytes - winner.memory.peak_bytes) / GIB
+    step = loser.step_seconds / winner.step_seconds - 1.0
+    return f"{over:.1f} GiB larger, most of it {part} ({gaps[part] / GIB:+.1f} GiB); its step is {step:+.1%}"
+
+
 def why_too_big(estimate: Estimate, cluster: Cluster, stack: SoftwareStack) -> str:
     """One sentence: how many bytes over what a plan may take of the device's memory, and what takes the most."""
     usable = usable_bytes(cluster, stack)

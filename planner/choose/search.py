@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planner.breakdown import Breakdown
 from planner.choose.bounds import busy_bound_seconds
-from planner.choose.explain import why_lost, why_too_big
+from planner.choose.explain import why_larger, why_lost, why_too_big
 from planner.choose.legality import legal
 from planner.choose.pareto import Front
 from planner.choose.requirements import Objective, Question, Requirement, meeting
@@ -298,6 +298,8 @@ def _rank(funnel: _Funnel, simulate: Simulate | None, on_progress: Progress | No
 def _reason(candidate: Candidate, winner: Candidate, objective: Objective) -> str:
     if candidate is winner:
         return "the fastest plan that fits" if objective == "time" else "the smallest plan"
+    if objective == "memory":
+        return why_larger(candidate.estimate, winner.estimate)
     if candidate.simulated and winner.simulated:
         return why_lost(candidate.simulated, winner.simulated)
     return why_lost(candidate.estimate.breakdown, winner.estimate.breakdown)
