@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import tables
+from benchmarks.grouped_records import Grouped
 from benchmarks.tables import GPUS, Table
 from planner.cost.kernels import Rates, attention_seconds, elementwise_seconds, gemm_seconds
 from planner.work.ops import Elementwise, Gemm
@@ -74,6 +75,7 @@ class Kernels:
     """Kernel curves of every device in the tables, and their pool."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.gemm_table = tables.read_table(folder / "gemm.csv.gz")
         self.attention_table = tables.read_table(folder / "attention_prefill.csv.gz")
         self.elementwise_table = tables.read_table(folder / "mem_bound.csv.gz")
@@ -90,7 +92,9 @@ class Kernels:
             _pooled(elementwise),
         )
         names = [name for name in GPUS.values() if name in gemm["bf16"]]
-        return [self._record(name, gemm, attention, elementwise, pool) for name in names] + [pool]
+        records = [self._record(name, gemm, attention, elementwise, pool) for name in names] + [pool]
+        grouped = Grouped.of(self.folder, gemm["bf16"], DATE, AIC)
+        return [record.model_copy(update={"grouped_gemm": grouped.curves(record.gemm)}) for record in records]
 
     def _gemm(self, dtype: str) -> dict[str, GemmCurve]:
         curves = {}

@@ -42,9 +42,12 @@ class PrefillCurve(Record):
 
 
 class DecodeCurve(Record):
-    """One query a sequence: t = (launch**p + (Q / (e_m * B) + heads' fixed work)**p)**(1/p)."""
+    """One query a sequence: t = (launch**p + w**p)**(1/p), w the root sum of squares of reading keys and values and of
+    multiplying them in tiles of 64 queries, and the heads' fixed work."""
 
     memory_efficiency_fraction: Positive
+    compute_efficiency_fraction: Positive
+    """Share of the 16-bit peak that the tiles reach, most of whose queries are idle."""
     launch_seconds: NonNegative
     exponent: Positive
     cache_gain: Positive
@@ -69,7 +72,17 @@ class ExpertCurve(Record):
     traffic_efficiency_fraction: Positive
 
 
-Curve = TypeVar("Curve", ProductCurve, PrefillCurve, DecodeCurve, ExpertCurve)
+class StreamCurve(Record):
+    """Memory-bound kernels: t = (launch**p + (bytes / (e_m * B))**p)**(1/p), bytes that fit the cache faster."""
+
+    memory_efficiency_fraction: Positive
+    launch_seconds: NonNegative
+    exponent: Positive
+    cache_gain: Positive
+    """Rate at which data come from the cache, over that from memory."""
+
+
+Curve = TypeVar("Curve", ProductCurve, PrefillCurve, DecodeCurve, ExpertCurve, StreamCurve)
 
 
 class Measured(Record, Generic[Curve]):
@@ -101,12 +114,14 @@ class LibraryCurves(Sourced):
     prefill: dict[str, Measured[PrefillCurve]] = Field(default_factory=dict)
     decode: dict[str, Measured[DecodeCurve]] = Field(default_factory=dict)
     experts: dict[str, Measured[ExpertCurve]] = Field(default_factory=dict)
+    elementwise: dict[str, Measured[StreamCurve]] = Field(default_factory=dict)
+    """By "library kernel", as "torch input_layernorm"."""
 
     def fits(self) -> dict[str, Fit]:
         """Name of every table -> its fit."""
         kinds: tuple[tuple[str, Mapping[str, Measured]], ...] = (
             ("gemm", self.gemm), ("prefill", self.prefill), ("decode", self.decode),
-            ("experts", self.experts),
+            ("experts", self.experts), ("elementwise", self.elementwise),
         )  # fmt: skip
         return {f"{kind} {name}": table.fit for kind, tables in kinds for name, table in tables.items()}
 

@@ -13,7 +13,7 @@ from planner.cost.kernels import kernel_seconds
 from planner.cost.libraries import library_gemm_seconds
 from planner.cost.surfaces import gemm_features, surface_factor
 from planner.work.forms import FORMS, form_of
-from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm, Kernel
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel
 from profiles import catalog
 from profiles.libraries import LibraryCurves
 from profiles.surface import Surface, Term
@@ -27,6 +27,7 @@ OPS: dict[str, Kernel] = {
     "gemm": Gemm(512.0, 8192.0, 8192.0, dtype="fp8", library="trtllm", form="fp8"),
     "prefill": Attention(4.0, 32.0, 8.0, 2048.0, 2048.0, 128.0, 128.0, library="vllm"),
     "decode": DecodeAttention(64.0, 32.0, 8.0, 4096.0, 128.0, 128.0, library="vllm"),
+    "elementwise": Elementwise(1e9, library="torch", kernel="mlp_act"),
     "experts": ExpertLayer(4096.0, 32768.0, 4096.0, 1536.0, 128.0, "trtllm", "fp8"),
 }
 LINE = Term(features=("x",), knots=((0.0, 1.0, 3.0),), log_factors=(0.0, 1.0, -1.0))
@@ -93,10 +94,12 @@ def test_arrays_price_as_their_elements() -> None:
         (replace(OPS["prefill"], query_length=sizes, key_length=sizes), ""),
         (replace(OPS["decode"], context_length=sizes), "context_length"),
         (replace(OPS["experts"], rows=sizes), "rows"),
+        (replace(OPS["elementwise"], num_bytes=1e4 * sizes), "num_bytes"),
     ]
     for op, field in columns:
         prices = np.asarray(kernel_seconds(op, H100))
         for row, size in enumerate(sizes):
+            size = 1e4 * size if field == "num_bytes" else size
             one = replace(op, **{field: size}) if field else replace(op, query_length=size, key_length=size)
             assert prices[row] == pytest.approx(float(kernel_seconds(one, H100)), rel=1e-12)
 
@@ -116,6 +119,19 @@ def test_few_rows_read_few_experts() -> None:
     assert kernel_seconds(few, H100) < kernel_seconds(many, H100) / 4
     assert many.flops == 6.0 * 32768 * 4096 * 1536
     assert replace(many, num_matrices=2.0).flops == many.flops / 1.5
+
+
+def test_memory_alone_does_not_bound_an_8_bit_cache() -> None:
+    """Twice the memory rate gains less where keys and values must be converted: H200 against H100."""
+    decode = OPS["decode"]
+    assert isinstance(decode, DecodeAttention)
+    h200 = catalog.cluster("h200-sxm", 1)
+    gains = {
+        kv_dtype: kernel_seconds(replace(decode, kv_dtype=kv_dtype), H100)
+        / kernel_seconds(replace(decode, kv_dtype=kv_dtype), h200)
+        for kv_dtype in ("bf16", "fp8")
+    }
+    assert 1.0 < gains["fp8"] < gains["bf16"] < 4800 / 3350
 
 
 def test_a_sibling_runs_at_its_own_rates() -> None:

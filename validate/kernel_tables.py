@@ -79,12 +79,10 @@ def _batches(
     kind: str, labels: tuple[str, ...], reader: _Reader, table: Table, seconds: Floats, skipped: Skipped
 ) -> Iterator[Batch]:
     usable = _usable(table, seconds, skipped)
-    names = np.array(["\t".join(map(str, row)) for row in zip(*(table[label] for label in labels), strict=True)])
+    names = np.array([_label(*map(str, row)) for row in zip(*(table[label] for label in labels), strict=True)])
     for name in np.unique(names[usable]):
         index = np.flatnonzero(usable & (names == name))
-        gpu, backend, *formats = name.split("\t")
-        form = "/".join(FORMATS.get(dtype, dtype) for dtype in formats)
-        library = LIBRARIES.get(backend, backend.split(" ")[0])
+        gpu, library, form = name.split("\t")
         part = rows(table, index)
         try:
             accelerator = catalog.accelerator(gpu)
@@ -93,6 +91,12 @@ def _batches(
             continue
         op = reader(part, accelerator, library, form)
         yield Batch(kind, accelerator, library, form, op, seconds[index], index, _sources(part))
+
+
+def _label(gpu: str, backend: str, *formats: str) -> str:
+    """Device, library (whatever its release) and form of a row."""
+    library = LIBRARIES.get(backend, backend.split(" ")[0])
+    return "\t".join((gpu, library, "/".join(FORMATS.get(dtype, dtype) for dtype in formats)))
 
 
 def _usable(table: Table, seconds: Floats, skipped: Skipped) -> NDArray[np.bool_]:
@@ -163,7 +167,7 @@ def _decode(table: Table, accelerator: Accelerator, library: str, form: str) -> 
 
 def _elementwise(table: Table, accelerator: Accelerator, library: str, form: str) -> Elementwise:
     (num_bytes,) = numbers(table, "bytes_min")
-    return Elementwise(num_bytes)
+    return Elementwise(num_bytes, library=library, kernel=form)
 
 
 def _experts(table: Table, accelerator: Accelerator, library: str, form: str) -> ExpertLayer:

@@ -14,6 +14,7 @@ from planner.cost.libraries import (
     library_expert_seconds,
     library_gemm_seconds,
     library_prefill_seconds,
+    library_stream_seconds,
 )
 from planner.cost.roofline import Rates, Seconds, smooth_max
 from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Listed
@@ -67,6 +68,8 @@ def _expert_layer(op: ExpertLayer, cluster: Cluster) -> Seconds:
 
 @kernel_seconds.register
 def _elementwise(op: Elementwise, cluster: Cluster) -> Seconds:
+    if op.library:
+        return library_stream_seconds(op, cluster.accelerator)
     rate = cluster.accelerator.memory_bytes_per_second
     return elementwise_seconds(op, cluster.kernels.elementwise, rate)
 

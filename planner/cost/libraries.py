@@ -11,21 +11,39 @@ from typing import TypeVar
 import numpy as np
 
 from planner.cost.roofline import Rates, Seconds, smooth_max
-from planner.cost.surfaces import decode_features, expert_features, gemm_features, prefill_features, surface_factor
+from planner.cost.surfaces import (
+    decode_features,
+    expert_features,
+    gemm_features,
+    prefill_features,
+    stream_features,
+    surface_factor,
+)
 from planner.work.forms import Form, form_of
-from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm
 from profiles import catalog
 from profiles.accelerator import Accelerator
-from profiles.libraries import DecodeCurve, ExpertCurve, LibraryCurves, Measured, PrefillCurve, ProductCurve
+from profiles.libraries import (
+    DecodeCurve,
+    ExpertCurve,
+    LibraryCurves,
+    Measured,
+    PrefillCurve,
+    ProductCurve,
+    StreamCurve,
+)
+from profiles.units import DTYPE_BYTES
 
 _SPLIT_INNER = 4096.0
 _INNER_UNIT = 1024.0
 """Libraries split inner dimensions beyond `_SPLIT_INNER`; `inner_seconds` counts per `_INNER_UNIT`."""
-_USABLE_CACHE = 0.7
-_CACHE_SHARPNESS = 4.0
-"""Keys and values of a size s hit a cache of size c with share 1 / (1 + (s / (0.7 c))**4): other data use it too."""
+_USABLE_CACHE = 0.9
+_CACHE_SHARPNESS = 6.0
+"""Keys and values of a size s hit a cache of size c with share 1 / (1 + (s / (0.9 c))**6): other data use it too."""
+_QUERY_TILE = 64.0
+"""Queries that a tile of matrix units takes at least; one token a sequence fills as many as share a key head."""
 _STANDS_IN = ("trtllm", "sglang", "vllm", "torch")
-_Tables = TypeVar("_Tables", ProductCurve, PrefillCurve, DecodeCurve, ExpertCurve)
+_Tables = TypeVar("_Tables", ProductCurve, PrefillCurve, DecodeCurve, ExpertCurve, StreamCurve)
 
 
 def library_gemm_seconds(op: Gemm, accelerator: Accelerator) -> Seconds:
@@ -109,19 +127,21 @@ def library_decode_seconds(op: DecodeAttention, accelerator: Accelerator) -> Sec
 
 
 def decode_seconds(op: DecodeAttention, curve: DecodeCurve, accelerator: Accelerator) -> Seconds:
-    """t = ((launches * t0)**p + w**p)**(1/p), w = bytes / (e_m * bandwidth) + fixed seconds of every head.
+    """t = ((launches * t0)**p + w**p)**(1/p), w = ((bytes / (e_m B))**2 + (c / (e_c peak))**2)**(1/2) + heads' seconds.
 
-    The memory side of a roofline [Williams 2009]: keys and values that fit the cache come `cache_gain` times as
-    fast, and pages are read whole [Kwon 2023, arXiv:2309.06180, section 4.1].
+    A roofline [Williams 2009]: keys and values that fit the cache come `cache_gain` times as fast, and pages are read
+    whole [Kwon 2023, arXiv:2309.06180, section 4.1]; c = 2 * 64 FLOPs for every element of keys and values, whose
+    conversion bounds 8-bit caches on devices with fast memory.
     """
-    pages = op.kv_bytes * (1.0 + curve.num_extra_tokens / op.num_keys)
-    size = pages / (_USABLE_CACHE * _cache_bytes(accelerator))
-    hits = 1.0 / (1.0 + size**_CACHE_SHARPNESS)
-    rest = op.num_bytes - op.kv_bytes
-    moved = pages * (1.0 - hits * (1.0 - 1.0 / curve.cache_gain)) + rest
-    work = moved / (curve.memory_efficiency_fraction * accelerator.memory_bytes_per_second)
-    work = work + op.batch * (op.heads * curve.head_seconds + op.kv_heads * curve.kv_head_seconds)
-    return smooth_max(work, op.num_launches * curve.launch_seconds, curve.exponent)
+    whole = 1.0 + curve.num_extra_tokens / op.num_keys
+    pages = op.kv_bytes * whole
+    hits = 1.0 / (1.0 + (pages / (_USABLE_CACHE * _cache_bytes(accelerator))) ** _CACHE_SHARPNESS)
+    moved = pages * (1.0 - hits * (1.0 - 1.0 / curve.cache_gain)) + op.num_bytes - op.kv_bytes
+    memory = moved / (curve.memory_efficiency_fraction * accelerator.memory_bytes_per_second)
+    tiles = 2.0 * _QUERY_TILE * op.kv_bytes / DTYPE_BYTES[op.kv_dtype] * whole
+    compute = tiles / (curve.compute_efficiency_fraction * accelerator.flops_per_second("bf16"))
+    heads = op.batch * (op.heads * curve.head_seconds + op.kv_heads * curve.kv_head_seconds)
+    return smooth_max(np.hypot(memory, compute) + heads, op.num_launches * curve.launch_seconds, curve.exponent)
 
 
 def library_expert_seconds(op: ExpertLayer, accelerator: Accelerator) -> Seconds:
@@ -146,6 +166,25 @@ def expert_seconds(op: ExpertLayer, curve: ExpertCurve, rates: Rates) -> Seconds
     memory = op.product_bytes / (curve.memory_efficiency_fraction * rates.memory_bytes_per_second)
     traffic = op.traffic_bytes / (curve.traffic_efficiency_fraction * rates.memory_bytes_per_second)
     return smooth_max(compute, memory, curve.exponent) + traffic + op.num_launches * curve.launch_seconds
+
+
+def library_stream_seconds(op: Elementwise, accelerator: Accelerator) -> Seconds:
+    """Device seconds of the memory-bound kernel `op.kernel` of `op.library` on `accelerator`.
+
+    Raises ValueError when no such kernel was measured on the accelerator's family.
+    """
+    table = _measured(_family(accelerator).elementwise, op.library, op.kernel, accelerator)
+    price = stream_seconds(op, table.curve(_stand_in(accelerator)), accelerator)
+    return price * surface_factor(table.surface, stream_features(op))
+
+
+def stream_seconds(op: Elementwise, curve: StreamCurve, accelerator: Accelerator) -> Seconds:
+    """t = ((launches * t0)**p + (bytes / (e_m * bandwidth))**p)**(1/p): the memory side of a roofline [Williams 2009],
+    `cache_gain` times as fast where all of it fits the cache."""
+    hits = 1.0 / (1.0 + (op.num_bytes / (_USABLE_CACHE * _cache_bytes(accelerator))) ** _CACHE_SHARPNESS)
+    moved = op.num_bytes * (1.0 - hits * (1.0 - 1.0 / curve.cache_gain))
+    transfer = moved / (curve.memory_efficiency_fraction * accelerator.memory_bytes_per_second)
+    return smooth_max(transfer, op.num_launches * curve.launch_seconds, curve.exponent)
 
 
 def _cache_bytes(accelerator: Accelerator) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm
 from profiles.surface import Surface, Term
 
 Numbers = Any
@@ -103,3 +103,8 @@ def expert_features(op: ExpertLayer) -> Features:
         "rows_a_token": np.log2(op.rows / op.tokens),
         "skew": op.skew,
     }
+
+
+def stream_features(op: Elementwise) -> Features:
+    """log2 of the bytes moved."""
+    return {"bytes": np.log2(op.num_bytes)}

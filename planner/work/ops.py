@@ -271,6 +271,10 @@ class Elementwise:
     flops: float = 0.0
     in_place: bool = False
     """Updates a buffer where it lies (optimizer, gradient accumulation) in place of writing a new one."""
+    library: str = ""
+    """Whose kernel (`profiles.libraries`); "": a plain stream of the device."""
+    kernel: str = ""
+    """Name of a library's kernel, as "input_layernorm"."""
     rate_fraction: float = 1.0
     """Share of the rate of a streaming kernel that the stack's kernel reaches."""
 
