@@ -21,7 +21,7 @@ from profiles.cluster import Cluster
 from profiles.files import read_table, validated
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
-from profiles.workload import Precision, TrainingJob
+from profiles.workload import MAX_RANK, Precision, TrainingJob
 
 TOKENS_PER_STEP = 4_194_304
 """Default batch in tokens, that of Llama 2 [Touvron 2023, arXiv:2307.09288, section 2.2]."""
@@ -54,6 +54,9 @@ class JobTable(_Table):
     optimizer: Literal["adam", "sgd"] | None = None
     gradient_precision: Literal["fp32", "bf16"] | None = None
     moment_precision: Literal["fp32", "bf16", "int8"] | None = None
+    lora_rank: int = Field(default=0, ge=0, le=MAX_RANK)
+    expert_load_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False, strict=False)
+    expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=False)
 
 
 class SplitTable(_Table):
@@ -136,7 +139,7 @@ def question(table: JobTable) -> Question:
         TrainingJob,
         {
             "model": model,
-            **filled.model_dump(include={"global_batch", "sequence_length", "precision", "optimizer"}),
+            **filled.model_dump(include=set(TrainingJob.model_fields) - {"model"}),
         },
         "job",
     )

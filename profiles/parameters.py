@@ -33,6 +33,25 @@ def num_active_parameters(model: TransformerShape | LayerList) -> float:
     return total - groups["experts"] * (1.0 - model.moe.top_k / model.moe.num_experts)
 
 
+def trained_fraction(model: TransformerShape | LayerList, lora_rank: int) -> float:
+    """Share of the parameters that is trained: all, or adapters of a rank beside the projections into attention.
+
+    An adapter of [n, k] holds rank (n + k) weights; like the first ones, these adapt queries, keys and values
+    [Hu 2021, arXiv:2106.09685, sections 4.1 and 4.2].
+    """
+    if not lora_rank or isinstance(model, LayerList):
+        return 1.0
+    if model.mla:
+        mla = model.mla
+        query_dim = model.num_heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
+        expanded = model.num_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+        sides = (mla.q_lora_rank or model.hidden_size) + query_dim + mla.kv_lora_rank + expanded
+    else:
+        sides = model.hidden_size + model.head_dim * (model.num_heads + 2 * model.num_kv_heads)
+    layers = model.num_layers + model.num_encoder_layers
+    return min(1.0, lora_rank * sides * layers / num_parameters(model))
+
+
 def parameter_groups(model: TransformerShape | LayerList) -> dict[str, float]:
     """Parameters by kind: every name of `GROUPS` for a transformer, "layers" alone for a plain list.
 

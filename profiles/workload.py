@@ -2,12 +2,17 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from profiles.model import ModelShape
 from profiles.record import Count, Record
 
 Precision = Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"]
 """Formats of matrix products in training; all but fp32 keep fp32 master parameters. "fp8": one scale a tensor;
 "mxfp8": one for 32 elements; "nvfp4": one for 16, and one a tensor."""
+
+
+MAX_RANK = 65_536
 
 
 class TrainingJob(Record):
@@ -19,6 +24,17 @@ class TrainingJob(Record):
     sequence_length: Count
     precision: Precision = "bf16"
     optimizer: Literal["adam", "sgd"] = "adam"
+    lora_rank: int = Field(default=0, ge=0, le=MAX_RANK)
+    """Rank of the adapters that are trained beside frozen weights [Hu 2021, arXiv:2106.09685]; 0 trains all weights."""
+    expert_load_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    """Rows that reach the busiest expert-parallel rank, over the mean of all: 1 where routing is balanced."""
+    expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Rows an expert takes at most, over the mean; those beyond are dropped. 0: none are dropped."""
+
+    @property
+    def busiest_load_factor(self) -> float:
+        """`expert_load_factor` after what exceeds the capacity is dropped."""
+        return min(self.expert_load_factor, self.expert_capacity_factor or self.expert_load_factor)
 
     @property
     def compute_dtype(self) -> str:

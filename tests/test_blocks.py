@@ -8,6 +8,7 @@ from planner.cost.estimate import estimate
 from planner.plan import Plan
 from planner.work.layers import layer_parameters, layer_work, sequence
 from planner.work.ops import Elementwise, Message
+from profiles.parameters import trained_fraction
 from profiles.workload import TrainingJob
 from tests.scenes import cluster, job, stack
 
@@ -170,3 +171,39 @@ def test_block_scaled_formats_pay_for_their_second_layout() -> None:
 
     assert seconds("fp8") < seconds("mxfp8") < seconds("bf16")
     assert seconds("nvfp4") < seconds("bf16")
+
+
+def trained(lora_rank: int) -> TrainingJob:
+    return job("llama3-8b", sequence_length=4096).model_copy(update={"lora_rank": lora_rank})
+
+
+def test_frozen_weights_have_no_weight_gradients() -> None:
+    """Forward and data gradients are left of a step, and little more memory than the weights."""
+    devices, megatron = cluster(8, "dgx-h100"), stack("megatron-core")
+    everything, adapters = (estimate(Plan(dp=8, zero_stage=1), trained(rank), devices, megatron) for rank in (0, 16))
+    whole, frozen = everything.breakdown.parts(), adapters.breakdown.parts()
+    assert frozen["backward"] < 0.8 * whole["backward"]
+    assert frozen["dp"] < 0.01 * whole["dp"]
+    assert frozen["optimizer"] < 0.01 * whole["optimizer"]
+    assert adapters.memory.weights_bytes == everything.memory.weights_bytes
+    assert adapters.memory.optimizer_bytes + adapters.memory.gradients_bytes < 0.01 * everything.memory.gradients_bytes
+
+
+@given(st.integers(1, 512))
+def test_wider_adapters_cost_more(rank: int) -> None:
+    assert trained_fraction(trained(0).model, 0) == 1.0
+    assert 0.0 < trained_fraction(trained(rank).model, rank) < trained_fraction(trained(rank).model, rank + 1) < 1.0
+
+
+def test_the_busiest_rank_decides_and_capacity_bounds_it() -> None:
+    devices, megatron = cluster(64, "dgx-h100"), stack("megatron-core")
+
+    def seconds(**fields: float) -> float:
+        work = SPARSE.model_copy(update=fields)
+        return float(estimate(SPREAD, work, devices, megatron).step_seconds)
+
+    balanced, uneven = seconds(), seconds(expert_load_factor=1.5)
+    assert balanced < uneven < 1.5 * balanced
+    assert seconds(expert_load_factor=1.5, expert_capacity_factor=1.0) == balanced
+    assert balanced < seconds(expert_load_factor=1.5, expert_capacity_factor=1.25) < uneven
+    assert seconds(expert_load_factor=1.5, expert_capacity_factor=2.0) == uneven

@@ -27,6 +27,8 @@ from validate.whole_batch import with_whole_batch
 
 GPT2_VOCABULARY = 50257
 """Assumed where a source names no vocabulary (Radford 2019)."""
+USUAL_LORA_RANK = 32
+"""Rank of adapters that no source states; a step hardly depends on it."""
 USUAL_HEAD_DIMS = (128, 64)
 NARROW_HIDDEN = 2048
 """Models narrower than this have heads of 64 where nothing is stated, as every GPT-2 and BERT has, others of 128."""
@@ -76,7 +78,6 @@ def resolve(run: Run) -> Setting:
 
 _WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release", "may be padded")
 _OTHER_WORK = (
-    (r"\blora\b|peft", "only part of the parameters is trained (LoRA)"),
     (r"offload|checkpoint-in-cpu", "offloading to the host is not modelled"),
     (r"CUDA_LAUNCH_BLOCKING=1", "kernels were launched one by one (a debugging mode)"),
     (r"schedule (zb|v-|dualpipe)", "pipeline schedule is not modelled"),
@@ -104,7 +105,12 @@ def _job(run: Run) -> TrainingJob:
     return TrainingJob(
         model=known or _shape(run), global_batch=run.global_batch_seqs, sequence_length=run.seq_len,
         precision=cast("Precision", precision),
+        lora_rank=USUAL_LORA_RANK if _trains_adapters(run) else 0,
     )  # fmt: skip
+
+
+def _trains_adapters(run: Run) -> bool:
+    return bool(re.search(r"\blora\b|peft", f"{run.model} {run.other_flags}", re.IGNORECASE))
 
 
 def _shape(run: Run) -> TransformerShape:

@@ -313,7 +313,7 @@ def _show_next(console: Console, question: Question, plan: Plan, saved: Path | N
 
 def job_flags(question: Question) -> str:
     """The command-line options that ask the same question; defaults stay unsaid."""
-    stated = question.table.model_dump(exclude={"kind", *question.assumed})
+    stated = question.table.model_dump(exclude={"kind", *question.assumed}, exclude_defaults=True)
     return " ".join(f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in stated.items())
 
 

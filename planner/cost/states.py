@@ -11,6 +11,7 @@ import numpy as np
 from planner.cost.stage_loads import compute_bytes
 from planner.plan import Plan, PlanGrid
 from planner.work.sharding import gathers_in_backward, num_expert_shards, num_shards, reduces_in_backward
+from profiles.parameters import trained_fraction
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -55,7 +56,8 @@ def state_bytes(
     held = dense + expert
     gradients = np.where(reduces_in_backward(split), shared, held)
     weights = np.where(np.equal(split.zero_stage, 3), shared, held)
-    return state.weights * weights, state.gradients * gradients, state.optimizer * shared
+    trained = trained_fraction(job.model, job.lora_rank)
+    return state.weights * weights, state.gradients * trained * gradients, state.optimizer * trained * shared
 
 
 def gathered_bytes(held: Any, at_once: Any, split: Plan | PlanGrid, job: TrainingJob) -> Any:

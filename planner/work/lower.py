@@ -12,6 +12,7 @@ from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
 from planner.work.schedules import SCHEDULES, num_copies
 from planner.work.sharding import layer_order, num_expert_shards, num_shards, runs_messages_by_layer
+from profiles.parameters import trained_fraction
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -114,7 +115,7 @@ def data_parallel_work(
     A sharded optimizer reduces by reduce-scatter, updates its share and gathers the parameters; a replicated
     one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5]. Groups that each hold all shards all-reduce
     theirs in between [Zhao 2023, arXiv:2304.11277, section 3.2.2]. Where a pipeline holds two copies of the model,
-    the ranks that mirror each other sum theirs besides.
+    the ranks that mirror each other sum theirs besides. Frozen parameters have neither gradients nor updates.
     """
     sharded = np.greater_equal(plan.zero_stage, 1) * 1.0
     replicated = sharded * np.greater(plan.dp_replicate, 1)
@@ -123,15 +124,17 @@ def data_parallel_work(
     reductions: list[tuple[Message, Any]] = []
     gathers: list[tuple[Message, Any]] = []
     updated: Any = 0.0
+    trained = trained_fraction(job.model, job.lora_rank)
+    gathered = np.where(np.equal(plan.zero_stage, 3), 1.0, trained)
     for axis, held, shards in (("dp", dense, num_shards(plan)), ("edp", expert, num_expert_shards(plan))):
         present = np.greater(held, 0.0) * 1.0
-        gradients = stack.gradient_bytes * held
+        gradients = stack.gradient_bytes * trained * held
         reductions.append((Message(axis, "all_reduce", gradients), present * (1.0 - sharded)))
         reductions.append((Message(f"{axis}-shard", "reduce_scatter", gradients), present * sharded))
         reductions.append((Message("dp-replicate", "all_reduce", gradients / shards), present * replicated))
         reductions.append((Message("pp", "all_reduce", gradients), present * mirrored))
-        gathers.append((Message(f"{axis}-shard", "all_gather", width * held), present * sharded))
-        updated = updated + held / shards
+        gathers.append((Message(f"{axis}-shard", "all_gather", width * gathered * held), present * sharded))
+        updated = updated + trained * held / shards
     update = Elementwise(_update_traffic(job, stack) * updated, in_place=True)
     return {
         Kind.REDUCE_GRADIENTS: Work(tuple(reductions)),

@@ -25,7 +25,7 @@ def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[St
     return [
         *within(Module.LAYERNORM, [norm(shard, hidden)]),
         *enter(shard, hidden),
-        shard.linear(hidden, query + 2.0 * keys, again_fraction=keys / (query + 2.0 * keys)),
+        *shard.adapted(hidden, query + 2.0 * keys, again_fraction=keys / (query + 2.0 * keys)),
         shard.traffic(permutes, 1.0, 1.25, 2.0),
         *core(model, shard, heads, kv_heads, dim, dim, causal),
         shard.linear(query, hidden, again_fraction=1.0),
@@ -42,12 +42,12 @@ def latent_attention(model: TransformerShape, shard: Shard, *, causal: bool) -> 
     query_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
     expanded = heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     if mla.q_lora_rank:
-        up = within(Module.MLA_UP_PROJ, [shard.linear(mla.q_lora_rank, heads * query_dim)])
+        up = within(Module.MLA_UP_PROJ, shard.adapted(mla.q_lora_rank, heads * query_dim))
         query = [shard.linear(hidden, mla.q_lora_rank), *up]
     else:
-        query = [shard.linear(hidden, heads * query_dim)]
+        query = shard.adapted(hidden, heads * query_dim)
     turned = shard.tokens * (heads * query_dim + expanded + mla.q_lora_rank + mla.kv_lora_rank)
-    up = [shard.linear(mla.kv_lora_rank, expanded), shard.traffic(turned, 2.0, 2.5, 4.0)]
+    up = [*shard.adapted(mla.kv_lora_rank, expanded), shard.traffic(turned, 2.0, 2.5, 4.0)]
     return [
         *within(Module.LAYERNORM, [norm(shard, hidden)]),
         *enter(shard, hidden),

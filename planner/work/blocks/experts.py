@@ -17,7 +17,8 @@ from profiles.model import MixtureOfExperts, TransformerShape
 def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
     """Router, dispatch, grouped expert products, combine; experts are spread over ep, their width over etp.
 
-    Tokens are taken as balanced over experts [Fedus 2021, arXiv:2101.03961, section 2.2].
+    The ranks of an exchange wait for the busiest: `TrainingJob.expert_load_factor` times the mean, of which what
+    exceeds the capacity of an expert is dropped [Fedus 2021, arXiv:2101.03961, section 2.2].
     """
     moe, hidden = model.moe, model.hidden_size
     assert moe is not None
@@ -31,11 +32,11 @@ def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
         ]
     inner = [
         *_route(moe, shard, hidden),
-        *_exchange(moe, shard, sent * hidden),
+        *_exchange(moe, shard, sent * hidden * shard.load_factor),
         *_gather(shard, copies * hidden),
         *_expert_ffn(model, moe, shard, copies),
         *_scatter(shard, copies * hidden),
-        *reversed(_exchange(moe, shard, sent * hidden)),
+        *reversed(_exchange(moe, shard, sent * hidden * shard.load_factor)),
         *within(Module.SHARED_EXPERTS, shared),
     ]
     return [

@@ -75,6 +75,10 @@ class Shard:
     cp_gather: Numbers
     sequence_parallel: Numbers
     dtype: str
+    lora_rank: int
+    """Rank of trained adapters beside frozen weights; 0: all weights are trained."""
+    load_factor: float
+    """Rows on the busiest expert-parallel rank over the mean."""
     scaling: BlockScaling | None
     """How a narrow format with a scale for every few elements is made; None for other formats."""
     width: float
@@ -96,6 +100,8 @@ class Shard:
             cp_gather=split.cp_gather * 1.0,
             sequence_parallel=split.sequence_parallel * 1.0,
             dtype=gemm_dtype(job),
+            lora_rank=job.lora_rank,
+            load_factor=job.busiest_load_factor,
             scaling=BLOCK_SCALING.get(job.precision),
             width=4.0 if job.precision == "fp32" else 2.0,
             stack=stack,
@@ -119,8 +125,8 @@ class Shard:
 
     @property
     def expert_tokens(self) -> Numbers:
-        """Tokens whose copies this rank's expert shards compute, if tokens are balanced over experts."""
-        return self.outside_tokens * self.expert_gathered
+        """Tokens whose copies the expert shards of the busiest rank compute."""
+        return self.outside_tokens * self.expert_gathered * self.load_factor
 
     def linear(
         self,
@@ -146,7 +152,23 @@ class Shard:
         if self.scaling is not None:
             extra = self.scaling.extra_bytes_per_element * batch * rows * (inputs + outputs)
             weights = (Elementwise(extra, num_launches=2.0), *weights)
-        return Step(product, (data,), again_fraction=again_fraction, weight_gradient=weights)
+        return Step(product, (data,), again_fraction=again_fraction, weight_gradient=() if self.lora_rank else weights)
+
+    def adapted(
+        self, inputs: Numbers, outputs: Numbers, tokens: Numbers | None = None, again_fraction: Numbers = 0.5
+    ) -> list[Step]:
+        """A linear layer with its adapter, if adapters are trained: down to the rank, up, and added to the output."""
+        layer = self.linear(inputs, outputs, tokens, again_fraction=again_fraction)
+        if not self.lora_rank:
+            return [layer]
+        rows = self.tokens if tokens is None else tokens
+        steps = [layer]
+        dtype = self.dtype if DTYPE_BYTES[self.dtype] >= self.width else "bf16"
+        pair = (Gemm(rows, self.lora_rank, inputs, 1.0, dtype), Gemm(rows, outputs, self.lora_rank, 1.0, dtype))
+        for narrow in pair:
+            data, weight = narrow.backward()
+            steps.append(Step(narrow, (data,), weight_gradient=(weight,)))
+        return [*steps, self.traffic(rows * outputs, 3.0, 1.0)]
 
     def grouped_linear(self, inputs: Numbers, outputs: Numbers, rows: Numbers, experts: Numbers) -> list[Step]:
         """As `linear`, of `rows` that each meet one of the rank's `experts` weights.
@@ -162,7 +184,7 @@ class Shard:
         weights: tuple[Op, ...] = (weight, Elementwise(experts * added, in_place=True))
         if self.stack.fused_accumulation:
             weights = (replace(weight, extra_bytes=added),)
-        linear = Step(product, (data,), again_fraction=0.5, weight_gradient=weights)
+        linear = Step(product, (data,), again_fraction=0.5, weight_gradient=() if self.lora_rank else weights)
         narrow = DTYPE_BYTES[self.dtype]
         if narrow >= self.width:
             return [linear]
