@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,18 +23,14 @@ def test_version() -> None:
     assert meshwise("--version").out == f"meshwise {__version__}\n"
 
 
-def test_help_is_fast_and_loads_no_heavy_library() -> None:
+def test_help_loads_no_heavy_library() -> None:
+    """What makes a cold start quick; `python -m benchmarks.speed` times it."""
     code = (
         "import sys; from meshwise.__main__ import run; run(['--help']); "
         "print([name for name in ('numpy', 'scipy', 'pydantic', 'matplotlib', 'torch') if name in sys.modules])"
     )
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - started)
-        assert done.stdout.endswith("[]\n")
-    assert min(times) < 0.5
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize("command", ["", "plan", "estimate", "simulate", "validate", "calibrate", "score", "profiles"])
