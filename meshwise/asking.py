@@ -1,7 +1,7 @@
 """From a command line to an answer: a question about one plan, its estimate, and its play on the simulator."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +46,24 @@ def plan_question(file: Path | None, job_flags: Mapping[str, Any], split_flags: 
     """
     asked = jobfile.read(file, job_flags, split_flags)
     question = jobfile.question(jobfile.devices_of(asked))
-    plan = jobfile.plan(asked.split or jobfile.SplitTable(), question.cluster.num_devices)
+    split = asked.split or jobfile.SplitTable()
+    plan = _laid_out(jobfile.plan(split, question.cluster.num_devices), split.layout, question)
     faults = check_plan(plan, question.job, question.cluster)
     if faults:
         raise ValueError(f"split: {'; '.join(faults)}")
     return Asked(question, plan)
+
+
+def _laid_out(plan: Plan, layout: str, question: Question) -> Plan:
+    """`plan` with the best layout where that is asked for, or where equal stages are impossible."""
+    from planner.cost.layouts import best_layout
+    from planner.work.layers import divides_evenly, num_blocks
+
+    blocks, chunks = num_blocks(question.job.model), plan.pp * plan.vp
+    needed = layout == "auto" and question.stack.uneven_stages and not divides_evenly(blocks, chunks)
+    if (layout != "best" and not needed) or not 1 < chunks <= blocks:
+        return plan
+    return replace(plan, layout=best_layout(plan, question.job, question.cluster, question.stack))
 
 
 def estimate(asked: Asked) -> Estimate:

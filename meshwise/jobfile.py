@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from planner.layout import EVEN, parsed
 from planner.plan import Plan, ScheduleName, as_written
 from planner.recompute import Module, Recompute
 from profiles import catalog
@@ -59,6 +60,10 @@ class JobTable(_Table):
     expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=False)
 
 
+UNNAMED_LAYOUTS = ("auto", "best")
+"""Layouts that are found and not given: the best one always, or where the layers do not divide."""
+
+
 class SplitTable(_Table):
     """The `[split]` table; dp left out is what the devices leave."""
 
@@ -71,6 +76,7 @@ class SplitTable(_Table):
     cp_a2a: Degree = 1
     cp_gather: bool = False
     vp: Degree = 1
+    layout: Name = "auto"
     micro_batch: Batch = 1
     schedule: ScheduleName | None = None
     recompute: Literal["none", "selective", "full", "operators"] = "none"
@@ -166,10 +172,11 @@ def plan(split: SplitTable, num_devices: int) -> Plan:
             f"dp: dp*tp*pp*cp = {dp}*{split.tp}*{split.pp}*{split.cp} = {dp * others}, but there are "
             f"{num_devices} devices; the product must equal it (leave dp out to have it derived)"
         )
-    values = split.model_dump(exclude={"dp", "schedule", "recompute", "recompute_modules"})
+    values = split.model_dump(exclude={"dp", "schedule", "layout", "recompute", "recompute_modules"})
     schedule = split.schedule or ("interleaved" if split.vp > 1 else "1f1b")
     recompute, modules = Recompute.parse(split.recompute), Module.parse(split.recompute_modules)
-    return Plan(dp=dp, schedule=schedule, recompute=recompute, recompute_modules=modules, **values)
+    layout = EVEN if split.layout in UNNAMED_LAYOUTS else parsed(split.layout)
+    return Plan(dp=dp, schedule=schedule, layout=layout, recompute=recompute, recompute_modules=modules, **values)
 
 
 def devices_of(file: JobFile) -> JobTable:

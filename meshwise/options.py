@@ -13,6 +13,7 @@ def _job(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel="The job", show_default=False)
 
 
+_LAYOUTS = "Layers by chunk: even, best, 4,4,3 or Megatron-Core's Et*4|t*4|t*3L (default: best if not even)."
 _SCHEDULES = "gpipe, 1f1b, interleaved, breadth-first, zb-h1, zb-h2, zb-v, dualpipe or dualpipe-v (default: by --vp)."
 
 
@@ -56,6 +57,7 @@ class SplitFlags:
     vp: Annotated[
         int | None, _split("Virtual stages a rank (interleaved, breadth-first; 2 for zb-v and dualpipe-v).")
     ] = None
+    layout: Annotated[str | None, _split(_LAYOUTS)] = None
     micro_batch: Annotated[int | None, _split("Sequences a microbatch.")] = None
     schedule: Annotated[str | None, _split(_SCHEDULES)] = None
     recompute: Annotated[str | None, _split("none, selective (modules), full (layers) or operators.")] = None

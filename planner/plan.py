@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.layout import EVEN, Layout, layout_code, layout_of, written
 from planner.recompute import Module, Recompute
 
 Ints = NDArray[np.int64]
@@ -43,6 +44,8 @@ class Plan:
     """Keys and values are gathered before the attention core, in place of passing around a ring beside it."""
     vp: int = 1
     """Model chunks (virtual stages) per rank; how many is up to the schedule, 1 for most."""
+    layout: Layout = EVEN
+    """Layers of each chunk; empty: equal shares, of the layers or of the layers with embedding and head."""
     micro_batch: int = 1
     """Sequences per microbatch on one data-parallel rank."""
     schedule: ScheduleName = "1f1b"
@@ -81,6 +84,8 @@ class Plan:
         parts.append(f"mb{self.micro_batch}")
         if self.pp > 1:
             parts.append(self.schedule)
+        if self.layout:
+            parts.append(written(self.layout))
         parts += [f"{name}{getattr(self, name)}" for name in ("etp", "cp_a2a") if getattr(self, name) > 1]
         if self.cp_gather:
             parts.append("cp_gather")
@@ -107,12 +112,13 @@ PLAN_FIELDS = tuple(field.name for field in fields(Plan))
 def as_written(plan: Plan) -> dict[str, Any]:
     """The fields of a plan as files and JSON hold them: names in place of enumerations."""
     words = {"recompute": plan.recompute.name.lower(), "recompute_modules": plan.recompute_modules.words}
+    words["layout"] = written(plan.layout)
     return {name: getattr(plan, name) for name in PLAN_FIELDS} | words
 
 
 @dataclass(frozen=True, slots=True)
 class PlanGrid:
-    """Many plans as equally long integer columns; `schedule` holds indices into SCHEDULE_NAMES."""
+    """Many plans as equally long integer columns; `schedule` holds indices into SCHEDULE_NAMES, `layout` codes."""
 
     dp: Ints
     tp: Ints
@@ -123,6 +129,7 @@ class PlanGrid:
     cp_a2a: Ints
     cp_gather: Ints
     vp: Ints
+    layout: Ints
     micro_batch: Ints
     schedule: Ints
     recompute: Ints
@@ -165,6 +172,7 @@ class PlanGrid:
         """One row as a `Plan`."""
         values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
         values["schedule"] = SCHEDULE_NAMES[values["schedule"]]
+        values["layout"] = layout_of(values["layout"])
         values["recompute"] = Recompute(values["recompute"])
         values["recompute_modules"] = Module(values["recompute_modules"])
         for name in ("sequence_parallel", "cp_gather", "reshard_after_forward"):
@@ -190,6 +198,8 @@ class PlanGrid:
 
 
 def _code(name: str, value: Any) -> int:
+    if name == "layout":
+        return layout_code(value)
     return SCHEDULE_NAMES.index(value) if name == "schedule" else int(value)
 
 

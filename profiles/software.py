@@ -51,6 +51,9 @@ class SoftwareStack(Sourced):
     backward pass (Megatron-LM); else they are kept whole (DTensor)."""
     schedules: tuple[str, ...] = ("1f1b", "interleaved")
     """Pipeline schedules it can run; a search offers no others (unless asked for every choice)."""
+    uneven_stages: bool = False
+    """Stages may hold any numbers of layers (Megatron-Core's pipeline layout); else equal ones, or equal but for
+    embedding and head."""
     p2p_scatter_gather: bool = True
     """Each tensor-parallel rank sends its own 1/tp slice between stages."""
     fp32_parameters: bool = False

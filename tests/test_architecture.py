@@ -116,7 +116,7 @@ UNIT_OWNERS = re.compile(r"(Times|Bytes|Seconds)$")
 DIMENSIONLESS = frozenset({
     "PrefillCurve.half_dim", "Term.log_factors",
     "Attention.passes", "AttentionCurve.half_dim", "Collective.rounds", "Shard.width",
-    "SoftwareStack.reserved_over_allocated",
+    "SoftwareStack.reserved_over_allocated", "assign.costs", "assign.first", "assign.last", "rank_memory.counts",
     "SoftwareStack.reserved_p90_over_median", "Tier.oversubscription", "TierSpec.oversubscription",
     "collective.rounds", "exposed_seconds.communication", "exposed_seconds.compute", "ffn_parameters.ffn_size",
     "host_excess_seconds.loads", "front_rows.first", "front_mask.costs", "Figure.units", "Requirement.value",

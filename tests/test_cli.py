@@ -179,7 +179,7 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
         (("estimate", *LLAMA, "--dp", "3", "--tp", "4"), "the product must equal it"),
         (("estimate", *LLAMA, "--pp", "0"), "pp must be greater than or equal to 1, got 0"),
         (("estimate", *LLAMA, "--tp", "-2"), "tp must be greater than or equal to 1, got -2"),
-        (("estimate", *LLAMA, "--pp", "4", "--vp", "5"), "does not divide the 32 layers"),
+        (("estimate", *LLAMA, "--pp", "4", "--vp", "5", "--layout", "even"), "does not divide the 32 layers"),
         (("estimate", *LLAMA, "--tp", "2", "--ep", "2"), "ep=2 must divide"),
         (("estimate", *LLAMA, "--micro-batch", "7"), "is not a multiple of dp*micro_batch"),
         (("simulate", *LLAMA, "--gantt", "step.bmp"), "must end in .png or .svg or .pdf"),

@@ -120,7 +120,7 @@ BASES = {
     ("deepspeed", "cp_gather"): Plan(dp=8, cp=2, cp_a2a=2, zero_stage=3),
 }  # fmt: skip
 """Plans in which a field means something, by target and field or by field."""
-NUMBERS = [name for name in PLAN_FIELDS if name not in ("dp", "schedule", "recompute")]
+NUMBERS = [name for name in PLAN_FIELDS if name not in ("dp", "schedule", "recompute", "layout")]
 """Fields that can be changed by a number; dp is what Megatron-LM takes the processes' number to leave."""
 
 
@@ -133,6 +133,14 @@ def test_no_field_of_a_plan_is_dropped_in_silence(name: str, field: str) -> None
     value = getattr(base, field)
     other = replace(base, **{field: (not value) if isinstance(value, bool) else type(value)(1 if value == 2 else 2)})
     assert _settings(attempt(name, base, on)) != _settings(attempt(name, other, on))
+
+
+def test_uneven_stages_are_written_or_refused() -> None:
+    on, plan = asked("llama3-8b"), Plan(dp=4, pp=4, zero_stage=1, layout=(9, 8, 8, 7))
+    written = attempt("megatron", plan, on)
+    assert isinstance(written, Exported)
+    assert "--pipeline-model-parallel-layout 'Et*9|(t*8|)*2t*7L'" in written.text
+    assert all(isinstance(attempt(name, plan, on), str) for name in ("torchtitan", "deepspeed"))
 
 
 def _settings(found: Exported | str) -> str:

@@ -15,7 +15,7 @@ from tests.scenes import cluster, job, stack
 
 @pytest.fixture(scope="module")
 def answer() -> Answer:
-    return search(job("llama3-8b", sequence_length=8192), cluster(32), stack())
+    return search(job("llama3-8b", sequence_length=8192), cluster(32), stack(uneven_stages=False))
 
 
 def test_the_winner_is_the_fastest_that_fits(answer: Answer) -> None:

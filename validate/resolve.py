@@ -5,11 +5,13 @@ as far as the catalog knows it (`validate.known`).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast, get_args
 
+from planner.cost.layouts import fastest_layout
 from planner.plan import Plan
+from planner.work.layers import divides_evenly, num_blocks
 from profiles import catalog
 from profiles.cluster import Cluster
 from profiles.model import MixtureOfExperts, TransformerShape
@@ -73,7 +75,15 @@ def resolve(run: Run) -> Setting:
         cluster.accelerator.flops_per_second(job.compute_dtype)
     except ValueError:
         raise Unmodelled(f"accelerator has no peak for {job.precision}") from None
-    return Setting(run, job, cluster, plan, stack_of(run, rule))
+    stack = stack_of(run, rule)
+    return Setting(run, job, cluster, _laid_out(plan, job, cluster, stack), stack)
+
+
+def _laid_out(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Plan:
+    """A plan whose layers do not divide into its stages, with the layout a user of the stack would have balanced."""
+    if not stack.uneven_stages or divides_evenly(num_blocks(job.model), plan.pp * plan.vp):
+        return plan
+    return replace(plan, layout=fastest_layout(plan, job, cluster, stack))
 
 
 _WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release", "may be padded")

@@ -41,6 +41,7 @@ class RunSpec:
                 | {
                     "recompute": Recompute(values["plan"]["recompute"]),
                     "recompute_modules": Module(values["plan"]["recompute_modules"]),
+                    "layout": tuple(values["plan"]["layout"]),
                 }
             )
         )

@@ -198,7 +198,7 @@ def _stages(job: TrainingJob, plan: Plan, axis: TensorAxis, mesh: DeviceMesh, se
     """The model chunks of this rank, split over tp and with recomputation as the plan says."""
     shape = job.model
     assert isinstance(shape, TransformerShape)
-    counts = [chunk.get(DENSE, 0) for chunk in stage_counts(shape, plan.pp * plan.vp)]
+    counts = [chunk.get(DENSE, 0) for chunk in stage_counts(shape, plan.pp * plan.vp, plan.layout)]
     starts = [sum(counts[:chunk]) for chunk in range(len(counts))]
     stages = []
     for chunk in range(mesh.get_local_rank("pp"), len(counts), plan.pp):

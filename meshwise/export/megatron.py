@@ -8,6 +8,7 @@ from itertools import groupby
 
 from meshwise.export.registry import Exported, refuse, target
 from meshwise.jobfile import Question
+from planner.layout import written
 from planner.plan import Plan, Recompute
 from planner.work.layers import num_blocks
 from profiles.model import LatentAttention, LayerList, MixtureOfExperts, TransformerShape
@@ -16,8 +17,8 @@ from profiles.workload import TrainingJob
 RELEASE = "core_v0.19.0 (5be9626)"
 NAME = "megatron"
 _FIELDS = (
-    "dp", "tp", "pp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "vp", "micro_batch", "schedule", "recompute",
-    "recompute_modules", "recompute_layers", "sequence_parallel", "zero_stage", "dp_replicate",
+    "dp", "tp", "pp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "vp", "layout", "micro_batch", "schedule",
+    "recompute", "recompute_modules", "recompute_layers", "sequence_parallel", "zero_stage", "dp_replicate",
 )  # fmt: skip
 _PRECISION = {
     "fp32": (), "bf16": ("--bf16",), "fp16": ("--fp16",), "fp8": ("--bf16", "--fp8-format hybrid"),
@@ -163,6 +164,8 @@ def _pipeline(plan: Plan, model: TransformerShape) -> Arguments:
     """Virtual stages, and embedding and head counted as layers where that makes the stages even."""
     if plan.schedule not in ("1f1b", "interleaved"):
         refuse(NAME, f"runs the schedules 1f1b and interleaved, not {plan.schedule}")
+    if plan.layout:
+        return [f"--pipeline-model-parallel-layout '{written(plan.layout)}'"]
     chunks, blocks = plan.pp * plan.vp, num_blocks(model)
     ends = blocks % chunks != 0
     if ends and (blocks + 2) % chunks:

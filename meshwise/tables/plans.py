@@ -20,6 +20,7 @@ from planner.cost.estimate import Estimate
 from planner.cost.fit import Fit, fit_of
 from planner.cost.intervals import Interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
+from planner.layout import written
 from planner.plan import Plan
 from planner.recompute import Module
 from profiles.model import LayerList
@@ -271,6 +272,7 @@ def _behind(candidate: Candidate, best: Candidate) -> str:
 def _options(plan: Plan) -> str:
     """Everything but the degrees; the schedule only where vp does not give it away."""
     words: list[str] = [plan.schedule] if plan.pp > 1 and plan.vp == 1 else []
+    words += [written(plan.layout)] if plan.layout else []
     words += ["cp_gather"] if plan.cp_gather else []
     words += ["sp"] if plan.sequence_parallel else []
     words += [f"zero{plan.zero_stage}"] if plan.zero_stage else []

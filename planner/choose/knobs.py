@@ -16,6 +16,8 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
 
+MOST_UNEVEN_CHUNKS = 8
+"""Most chunks a rank that are offered where they cannot be equal."""
 USUAL_SCHEDULES = ("1f1b", "interleaved")
 Choice = tuple[int, ...]
 """One value (as a grid code) for each field of a knob."""
@@ -43,6 +45,8 @@ class Setting:
     max_micro_batch: int = 16
     schedules: tuple[str, ...] = USUAL_SCHEDULES
     """Schedules that the software can run."""
+    layout_of: Callable[[int], int] | None = None
+    """The code of the best layout for a number of chunks; None where the software knows only even stages."""
     chosen: Mapping[str, int] = field(default_factory=dict)
     """Values of the outer knobs, for the choices of the inner ones."""
 
@@ -134,11 +138,14 @@ def _context(at: Setting) -> Iterable[Choice]:
         yield from ((degree, 1) for degree in dealt if degree < split.cp)
 
 
-@knob("schedule", "vp", is_outer=True)
+@knob("schedule", "vp", "layout", is_outer=True)
 def _schedule(at: Setting) -> Iterable[Choice]:
-    """1F1B, then every other schedule with each number of virtual stages that it takes and the layers allow."""
+    """1F1B, then every other schedule with each number of virtual stages that it takes and the layers allow.
+
+    Evenly where the layers divide, and by the best layout where that is uneven.
+    """
     plain = SCHEDULE_NAMES.index("1f1b")
-    yield plain, 1
+    yield plain, 1, 0
     if at.split.pp == 1:
         return
     blocks, pp = num_blocks(at.job.model), at.split.pp
@@ -148,8 +155,12 @@ def _schedule(at: Setting) -> Iterable[Choice]:
             continue  # GPipe has the bubble of 1F1B with more memory
         for vp in range(1, max(1, blocks // pp) + 1):
             takes = all(rule.holds(pp, plenty, vp) for rule in SCHEDULES[name].requirements)
-            if takes and (vp == 1 or divides_evenly(blocks, pp * vp)):
-                yield code, vp
+            even = bool(divides_evenly(blocks, pp * vp))
+            if takes and (vp == 1 or even):
+                yield code, vp, 0
+            uneven = vp == 1 or (not even and vp <= MOST_UNEVEN_CHUNKS)
+            if takes and uneven and at.layout_of is not None:
+                yield code, vp, at.layout_of(pp * vp)
 
 
 @knob("recompute", "recompute_modules", "recompute_layers")

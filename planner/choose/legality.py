@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from planner.choose.recompute_rules import RECOMPUTE_RULES
 from planner.choose.rule import Rule
+from planner.layout import layout_of, written
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
 from planner.work.layers import divides_evenly, num_blocks
 from planner.work.schedules import SCHEDULES
@@ -106,6 +107,31 @@ def _schedule_sentence(plan: Plan, job: TrainingJob, cluster: Cluster) -> str:
     )
 
 
+def _layers_dealt_out(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    """Equal shares, or a layout that names a number of layers for every chunk and all layers of the model."""
+    blocks, chunks = num_blocks(job.model), plans.pp * plans.vp
+    codes, code_of = np.unique(plans.layout, return_inverse=True)
+    layouts = [layout_of(int(code)) for code in codes]
+    lengths = np.array([len(layout) for layout in layouts])[code_of]
+    sums = np.array([sum(layout) for layout in layouts])[code_of]
+    fits = np.where(plans.layout > 0, (lengths == chunks) & (sums == blocks), divides_evenly(blocks, chunks))
+    return fits & (chunks <= blocks)
+
+
+def _layers_sentence(plan: Plan, job: TrainingJob, cluster: Cluster) -> str:
+    blocks, chunks = num_blocks(job.model), plan.pp * plan.vp
+    name = f"pp*vp = {plan.pp}*{plan.vp} = {chunks}"
+    if plan.layout:
+        return (
+            f"layout={written(plan.layout)} deals {sum(plan.layout)} layers out to {len(plan.layout)} chunks, but "
+            f"{job.model.name} has {blocks} and {name}"
+        )
+    return (
+        f"{name} does not divide the {blocks} layers of {job.model.name}, nor {blocks + 2} with embedding and head; "
+        "choose a divisor, or a layout (best finds one)"
+    )
+
+
 ONE_F_ONE_B = SCHEDULE_NAMES.index("1f1b")
 
 RULES: tuple[Rule, ...] = (
@@ -144,13 +170,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "layers divide into stages",
-        lambda p, job, cluster: (
-            divides_evenly(num_blocks(job.model), p.pp * p.vp) & (p.pp * p.vp <= num_blocks(job.model))
-        ),
-        lambda p, job, cluster: (
-            f"pp*vp = {p.pp}*{p.vp} = {p.pp * p.vp} does not divide the {num_blocks(job.model)} "
-            f"layers of {job.model.name}, nor {num_blocks(job.model) + 2} with embedding and head; choose a divisor"
-        ),
+        _layers_dealt_out,
+        _layers_sentence,
     ),
     Rule("the schedule's requirements hold", _schedule_holds, _schedule_sentence),
     Rule(

@@ -7,6 +7,7 @@ nothing but the best so far is kept, so that memory does not grow with the space
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ from planner.choose.pareto import Front
 from planner.choose.requirements import Objective, Question, Requirement, meeting
 from planner.choose.space import MAX_MICRO_BATCH, Space
 from planner.cost.estimate import Estimate, estimate, step_breakdown
+from planner.cost.layouts import fastest_layout
 from planner.cost.memory import memory, usable_bytes
+from planner.layout import layout_code, parsed
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
 from planner.recompute import Module, Recompute
 from profiles.cluster import Cluster
@@ -114,14 +117,14 @@ def search(
     """
     started = time.perf_counter()
     codes, on = _codes(fixed or {}), Question(job, cluster, stack)
-    space = Space(
-        job, cluster, codes, max_micro_batch=max_micro_batch, exhaustive=exhaustive, schedules=stack.schedules
-    )
+    layouts = _layouts(job, cluster, stack) if stack.uneven_stages else None
+    look = partial(Space, job, cluster, codes, max_micro_batch=max_micro_batch, layout_of=layouts,
+                   schedules=stack.schedules)  # fmt: skip
+    space = look(exhaustive=exhaustive)
     limit = np.inf
     if exhaustive:  # the usual plans are among these too, and soon found: a bound to begin with
         usual = _Funnel(on, top, objective, tuple(requirements), wants_front)
-        narrow = Space(job, cluster, codes, max_micro_batch=max_micro_batch, schedules=stack.schedules)
-        for plans in narrow.chunks(CHUNK):
+        for plans in look().chunks(CHUNK):
             usual.pour(plans)
         limit = usual.limit
     funnel = _Funnel(on, top, objective, tuple(requirements), wants_front, limit)
@@ -146,6 +149,16 @@ def search(
     )
 
 
+def _layouts(job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Callable[[int], int]:
+    """The code of the fastest layout for a number of chunks, found once for each."""
+
+    @cache
+    def layout(num_chunks: int) -> int:
+        return layout_code(fastest_layout(Plan(pp=num_chunks), job, cluster, stack))
+
+    return layout
+
+
 def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
     codes: dict[str, int] = {}
     for name, value in fixed.items():
@@ -157,6 +170,8 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
             if value not in SCHEDULE_NAMES:
                 raise ValueError(f"fix: schedule={value!r} is not one of {', '.join(SCHEDULE_NAMES)}")
             codes[name] = SCHEDULE_NAMES.index(value)
+        elif name == "layout":
+            codes[name] = layout_code(parsed(str(value)))
         elif name == "recompute" and isinstance(value, str):
             codes[name] = int(Recompute.parse(value))
         elif name == "recompute_modules" and isinstance(value, str):

@@ -5,7 +5,7 @@ The space is never held in memory: it is cut into chunks of plans, each made whe
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,6 +67,7 @@ class Space:
     """The plans of a job on a cluster before any rule; `fixed` holds plan fields (as grid codes) to a value.
 
     `schedules` are those the software can run; others are offered where `fixed` or `exhaustive` asks for them.
+    `layout_of` gives the code of the best layout for a number of chunks, where stages need not be even.
 
     Its plans have an order, the simpler of two plans first, in which `chunks` yields them. A fixed value that no
     split offers leaves the space empty; `planner.choose.search` says so.
@@ -81,12 +82,13 @@ class Space:
         max_micro_batch: int = MAX_MICRO_BATCH,
         exhaustive: bool = False,
         schedules: tuple[str, ...] = USUAL_SCHEDULES,
+        layout_of: Callable[[int], int] | None = None,
     ) -> None:
         held = dict(fixed or {})
         default = PlanGrid.of([Plan()])
         self._defaults = {name: held.get(name, int(getattr(default, name)[0])) for name in PLAN_FIELDS}
         settings = [
-            Setting(job, cluster, split, exhaustive, max_micro_batch, schedules)
+            Setting(job, cluster, split, exhaustive, max_micro_batch, schedules, layout_of)
             for split in splits(job, cluster, exhaustive=exhaustive)
             if all(held.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in DEGREES)
         ]

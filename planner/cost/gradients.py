@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from planner.cost.grid import combinations, gather
 from planner.cost.phase import load, priced_message
+from planner.layout import layout_of
 from planner.plan import SCHEDULE_NAMES, PlanGrid
 from planner.work.layers import layer_parameters, rank_chunks, sequence
 from planner.work.lower import data_parallel_work, num_buckets
@@ -23,7 +24,8 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 
 COLUMNS = (
-    "tp", "cp", "ep", "etp", "dp", "pp", "vp", "schedule", "zero_stage", "reshard_after_forward", "dp_replicate",
+    "tp", "cp", "ep", "etp", "dp", "pp", "vp", "schedule", "layout", "zero_stage",
+    "reshard_after_forward", "dp_replicate",
 )  # fmt: skip
 """What data-parallel work depends on."""
 
@@ -45,8 +47,11 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
     rows, inverse = combinations(grid, COLUMNS)
     distinct = grid.take(rows)
-    shapes = zip(distinct.schedule, distinct.pp, distinct.vp, strict=True)
-    counts = [rank_chunks(job.model, SCHEDULE_NAMES[code], int(pp), int(vp))[0] for code, pp, vp in shapes]
+    shapes = zip(distinct.schedule, distinct.pp, distinct.vp, distinct.layout, strict=True)
+    counts = [
+        rank_chunks(job.model, SCHEDULE_NAMES[code], int(pp), int(vp), layout_of(layout))[0]
+        for code, pp, vp, layout in shapes
+    ]
     dense, expert = np.zeros(len(rows)), np.zeros(len(rows))
     for kind in dict.fromkeys(sequence(job.model)):
         held = np.array([sum(chunk.get(kind, 0) for chunk in chunks) for chunks in counts], dtype=float)

@@ -88,12 +88,18 @@ def memory(plans: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Me
 
 def stage_memory(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> tuple[MemoryBreakdown, ...]:
     """Bytes on a rank of each pipeline stage of one plan, first stage first; `memory` is the fullest of them."""
-    grid = PlanGrid.of([plan] * plan.pp)
     counts = np.stack(rank_counts(job.model, plan), axis=1)
-    loads = LayerBytes.of(grid, job, stack).stage(list(counts))
-    held = _held(grid, np.arange(plan.pp, dtype=float), loads, job, stack)
-    found = _with_overheads(held, grid, stack)
+    found = rank_memory(plan, np.arange(plan.pp, dtype=float), list(counts), job, stack)
     return tuple(found.row(rank) for rank in range(plan.pp))
+
+
+def rank_memory(
+    plan: Plan, ranks: Floats, counts: list[Floats], job: TrainingJob, stack: SoftwareStack
+) -> MemoryBreakdown:
+    """Bytes on pipeline ranks, (ranks,), if they held `counts` layers of each kind (in the order of `sequence`)."""
+    grid = PlanGrid.of([plan]).take(np.zeros(len(ranks), dtype=np.int64))
+    loads = LayerBytes.of(grid, job, stack).stage(counts)
+    return _with_overheads(_held(grid, ranks, loads, job, stack), grid, stack)
 
 
 def usable_bytes(cluster: Cluster, stack: SoftwareStack) -> float:

@@ -20,8 +20,8 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 
 LOAD_COLUMNS = (
-    "tp", "cp", "ep", "etp", "cp_a2a", "pp", "vp", "schedule", "micro_batch", "recompute", "recompute_modules",
-    "num_recomputed_layers", "sequence_parallel",
+    "tp", "cp", "ep", "etp", "cp_a2a", "pp", "vp", "schedule", "layout", "micro_batch", "recompute",
+    "recompute_modules", "num_recomputed_layers", "sequence_parallel",
 )  # fmt: skip
 """Plan fields the loads of a stage depend on."""
 
@@ -126,7 +126,7 @@ def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) 
     Plans with fewer such ranks repeat their last one. Shapes (plans,) and (9, plans).
     """
     layers = LayerBytes.of(split, job, stack)
-    rows, shape_of = combinations(split, ("pp", "vp", "schedule"))
+    rows, shape_of = combinations(split, ("pp", "vp", "schedule", "layout"))
     found = [_uncovered(rank_counts(job.model, split.plan(row))) for row in rows]
     for index in range(max((len(ranks) for ranks, _ in found), default=0)):
         picked = [(ranks[at := min(index, len(ranks) - 1)], counts[at]) for ranks, counts in found]
@@ -140,7 +140,7 @@ def rank_counts(model: ModelShape, plan: Plan) -> list[Floats]:
     kinds = tuple(dict.fromkeys(sequence(model)))
     return [
         np.array([sum(chunk.get(kind, 0) for chunk in chunks) for kind in kinds], dtype=float)
-        for chunks in rank_chunks(model, plan.schedule, plan.pp, plan.vp)
+        for chunks in rank_chunks(model, plan.schedule, plan.pp, plan.vp, plan.layout)
     ]
 
 

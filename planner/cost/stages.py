@@ -11,6 +11,7 @@ from planner.cost.grid import distinct_rows
 from planner.cost.layered import LayerTimes, backward_exposed_seconds, forward_exposed_seconds
 from planner.cost.overlap import stack_contention_fraction
 from planner.cost.phase import layer_times, load, settled
+from planner.layout import layout_of
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid, Recompute
 from planner.work.layers import layer_parameters, layer_work, sequence, stage_counts
 from planner.work.lower import data_parallel_work
@@ -115,11 +116,11 @@ def _times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareSt
     rows, work_of = distinct_rows([getattr(grid, name) for name in names])
     layers = _layers(_with_typical(grid.take(rows)), job, cluster, stack, by_layer=by_layer)
     placement_of = _PLACEMENT_OF[grid.schedule]
-    shape_rows, shape_of = distinct_rows([placement_of, grid.pp, grid.vp])
+    shape_rows, shape_of = distinct_rows([placement_of, grid.pp, grid.vp, grid.layout])
     tables, shapes = [], []
     for row in shape_rows:
         placement, pp, vp = _PLACEMENTS[placement_of[row]], int(grid.pp[row]), int(grid.vp[row])
-        pieces = stage_counts(job.model, placement.num_pieces(pp, vp))
+        pieces = stage_counts(job.model, placement.num_pieces(pp, vp), layout_of(grid.layout[row]))
         counts = list({tuple(piece.items()): piece for piece in pieces}.values())
         kinds = tuple(counts.index(pieces[piece]) for piece in placement.pieces(pp, vp))
         chunks = _chunk_parts(counts, layers, stack)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.layout import EVEN, Layout
 from planner.plan import Plan, PlanGrid
 from planner.recompute import Module, Recompute
 from planner.work import blocks
@@ -54,18 +55,20 @@ def divides_evenly(num_layers: Any, num_chunks: Any) -> Any:
 
 
 @lru_cache(maxsize=512)
-def stage_counts(model: ModelShape, num_chunks: int) -> tuple[dict[str, int], ...]:
-    """Layers of each kind in each of `num_chunks` model chunks, as equal as `divides_evenly` allows.
+def stage_counts(model: ModelShape, num_chunks: int, layout: Layout = EVEN) -> tuple[dict[str, int], ...]:
+    """Layers of each kind in each of `num_chunks` model chunks, as `layout` or as equal as `divides_evenly` allows.
 
-    The embedding goes with the first chunk and the head with the last. Blocks that divide in neither way are
-    dealt out in equal shares with the remainder on the first chunks.
+    The embedding goes with the first chunk and the head with the last. Without a layout, blocks that divide in
+    neither way are dealt out in equal shares with the remainder on the first chunks.
     """
     kinds = sequence(model)
     counts: list[dict[str, int]] = [{} for _ in range(num_chunks)]
     body = [kind for kind in kinds if kind not in (EMBEDDING, HEAD)]
     ends = EMBEDDING in kinds and len(body) % num_chunks != 0 and (len(body) + 2) % num_chunks == 0
-    places = [EMBEDDING, *body, HEAD] if ends else body
-    for chunk, share in enumerate(np.array_split(np.arange(len(places)), num_chunks)):
+    places = [EMBEDDING, *body, HEAD] if ends and not layout else body
+    shares = np.array_split(np.arange(len(places)), np.cumsum(layout)[:-1] if layout else num_chunks)
+    assert len(shares) == num_chunks, layout
+    for chunk, share in enumerate(shares):
         for index in share:
             counts[chunk][places[index]] = counts[chunk].get(places[index], 0) + 1
     for kind, chunk in ((EMBEDDING, 0), (HEAD, -1)):
@@ -75,10 +78,12 @@ def stage_counts(model: ModelShape, num_chunks: int) -> tuple[dict[str, int], ..
 
 
 @lru_cache(maxsize=512)
-def rank_chunks(model: ModelShape, schedule: str, num_stages: int, vp: int) -> tuple[tuple[dict[str, int], ...], ...]:
+def rank_chunks(
+    model: ModelShape, schedule: str, num_stages: int, vp: int, layout: Layout = EVEN
+) -> tuple[tuple[dict[str, int], ...], ...]:
     """For each pipeline rank the layers of each of its chunks, as `schedule` places them."""
     placement = SCHEDULES[schedule].placement
-    cut = stage_counts(model, placement.num_pieces(num_stages, vp))
+    cut = stage_counts(model, placement.num_pieces(num_stages, vp), layout)
     held: list[list[dict[str, int]]] = [[] for _ in range(num_stages)]
     for rank, piece in zip(placement.ranks(num_stages, vp), placement.pieces(num_stages, vp), strict=True):
         held[rank].append(cut[piece])

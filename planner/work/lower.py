@@ -30,7 +30,7 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
             "at least one microbatch per rank is needed"
         )
     placement = SCHEDULES[plan.schedule].placement
-    cut = stage_counts(job.model, placement.num_pieces(plan.pp, plan.vp))
+    cut = stage_counts(job.model, placement.num_pieces(plan.pp, plan.vp), plan.layout)
     chunks = [cut[piece] for piece in placement.pieces(plan.pp, plan.vp)]
     distinct = {tuple(counts.items()): counts for counts in chunks}
     alike = {key: _chunk_work(counts, plan, job, stack) for key, counts in distinct.items()}

@@ -1,0 +1,62 @@
+"""The best assignment of a sequence of layers to chunks, found exactly."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+TIE = 1e-9
+"""Relative difference under which two assignments have the same slowest chunk."""
+
+
+def assign(
+    costs: Floats, num_chunks: int, first: float = 0.0, last: float = 0.0, allowed: NDArray[np.bool_] | None = None
+) -> tuple[int, ...]:
+    """How many of the layers with `costs`, (layers,), each of `num_chunks` takes so that the slowest is fastest.
+
+    `first` and `last` are what the first and the last chunk have to do besides (embedding, head): only those may
+    take no layer. `allowed`, (chunks, layers + 1, layers + 1), says which chunk may hold the layers from i up to j.
+    Of assignments with the same slowest chunk, the one with the least sum of squares is taken. A dynamic program
+    over (chunk, layers so far), exact [Bellman 1957; for pipelines: Narayanan 2019, PipeDream, arXiv:1806.03377,
+    section 3.1]. Raises ValueError when no assignment is allowed.
+    """
+    whole = _chunk_costs(costs, num_chunks, first, last)
+    if allowed is not None:
+        whole = np.where(allowed, whole, np.inf)
+    slowest = _least(whole, np.maximum)[0]
+    if not np.isfinite(slowest):
+        raise ValueError(f"layout: {len(costs)} layers cannot be dealt out to {num_chunks} chunks")
+    even = np.where(whole <= slowest * (1.0 + TIE), whole**2, np.inf)
+    ends = _least(even, np.add)[1]
+    return tuple(int(count) for count in np.diff([0, *ends]))
+
+
+def _chunk_costs(costs: Floats, num_chunks: int, first: float, last: float) -> Floats:
+    """Cost of every chunk with the layers from i up to j, (chunks, layers + 1, layers + 1); infinite if it may not."""
+    sums = np.concatenate([[0.0], np.cumsum(costs)])
+    cost = sums[None, :] - sums[:, None]
+    index = np.arange(len(sums))
+    filled = index[None, :] > index[:, None]
+    whole = np.repeat(np.where(filled, cost, np.inf)[None], num_chunks, axis=0)
+    for chunk in (0, -1):
+        whole[chunk, index, index] = 0.0
+    whole[0] += first
+    whole[-1] += last
+    return whole
+
+
+def _least(whole: Floats, join: Any) -> tuple[float, list[int]]:
+    """The least of all ways to `join` the costs of chunks that follow each other, and where each chunk ends."""
+    reached = np.full(whole.shape[1], np.inf)
+    reached[0] = 0.0
+    came: list[NDArray[np.intp]] = []
+    for cost in whole:
+        joined = join(reached[:, None], cost)
+        came.append(joined.argmin(axis=0))
+        reached = joined.min(axis=0)
+    ends = [whole.shape[1] - 1]
+    for choice in reversed(came[1:]):
+        ends.append(int(choice[ends[-1]]))
+    return float(reached[-1]), ends[::-1]
