@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from profiles.accelerator import Accelerator
 from profiles.calibration import KernelCurves, LinkCurves
+from profiles.clocks import under_power_limit
 from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
 from profiles.files import BadFile, explain, read_table, read_text, validated
 from profiles.record import Sourced
@@ -112,6 +113,13 @@ def kernel_curves(accelerator: str) -> KernelCurves:
     return _curves(KernelCurves, DATA / "calibration" / "kernels", accelerator, "accelerators", "pool")
 
 
+def _kernels_of(device: Accelerator) -> KernelCurves:
+    """The curves of the chip of `device`, under its own power limit."""
+    curves = kernel_curves(device.name)
+    measured = curves.name if curves.name in curves.accelerators else device.name
+    return curves if measured == device.name else under_power_limit(curves, device, accelerator(measured))
+
+
 @cache
 def library_curves(accelerator: str) -> "LibraryCurves":
     """The kernels of libraries measured on relatives of `accelerator` (its name in the catalog).
@@ -196,7 +204,7 @@ def _cluster(spec: ClusterSpec, num_devices: int | None, where: Path | str) -> C
             accelerator=device,
             num_devices=wanted,
             tiers=tuple(_tier(tier, size) for tier, size in zip(tiers, sizes, strict=True) if size),
-            kernels=spec.kernels or kernel_curves(device.name),
+            kernels=spec.kernels or _kernels_of(device),
             host_memory_bytes=spec.host_memory_bytes or (host.host_memory_bytes if host else None),
         )
     except UnknownName as error:
