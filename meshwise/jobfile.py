@@ -19,6 +19,7 @@ from planner.recompute import Module, Recompute
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
+from profiles.exchange import Exchange
 from profiles.files import read_table, validated
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
@@ -58,6 +59,7 @@ class JobTable(_Table):
     lora_rank: int = Field(default=0, ge=0, le=MAX_RANK)
     expert_load_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False, strict=False)
     expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=False)
+    gather_precision: Literal["model", "fp8"] = "model"
 
 
 UNNAMED_LAYOUTS = ("auto", "best")
@@ -145,7 +147,8 @@ def question(table: JobTable) -> Question:
         TrainingJob,
         {
             "model": model,
-            **filled.model_dump(include=set(TrainingJob.model_fields) - {"model"}),
+            **filled.model_dump(include=set(TrainingJob.model_fields) - {"model", "exchange"}),
+            "exchange": table.model_dump(include=set(Exchange.model_fields)),
         },
         "job",
     )
@@ -189,7 +192,7 @@ def devices_of(file: JobFile) -> JobTable:
 
 def render(table: JobTable, plan: Plan, folder: Path) -> str:
     """A plan file's text; relative paths are written relative to `folder`, where the file will be."""
-    job = table.model_dump(exclude_none=True)
+    job = {"kind": table.kind, **table.model_dump(exclude_none=True, exclude_defaults=True)}
     for name in ("model", "cluster", "software"):
         if _is_path(job.get(name)) and not os.path.isabs(job[name]):
             job[name] = os.path.relpath(job[name], folder)

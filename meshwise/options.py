@@ -40,6 +40,7 @@ class JobFlags:
     lora_rank: Annotated[int | None, _job("Train adapters of this rank on q, k, v; freeze the rest.")] = None
     expert_load_factor: Annotated[float | None, _job("Rows on the busiest expert rank over the mean.")] = None
     expert_capacity_factor: Annotated[float | None, _job("Drop rows beyond this many times the mean.")] = None
+    gather_precision: Annotated[str | None, _job("Gather sharded parameters in fp8, or as the model's.")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ class SoftwareStack(Sourced):
     dp_contention_fraction: Fraction = 0.0
     """Share of its rate that compute loses while data-parallel messages run beside it, for the multiprocessors and
     the memory bandwidth they take; 1 is no effective overlap."""
+    gather_copy_bytes_per_parameter: NonNegative = 0.0
+    """Memory traffic of copying gathered parameters from the buffer of their message into place (FSDP2: read and
+    written once in 16 bits)."""
     pp_overlap: bool = True
     """Sends and receives between stages run beside compute."""
     regathers_inputs: bool = True

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from profiles.exchange import Exchange
 from profiles.model import ModelShape
 from profiles.record import Count, Record
 
@@ -30,6 +31,8 @@ class TrainingJob(Record):
     """Rows that reach the busiest expert-parallel rank, over the mean of all: 1 where routing is balanced."""
     expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     """Rows an expert takes at most, over the mean; those beyond are dropped. 0: none are dropped."""
+    exchange: Exchange = Exchange()
+    """What data-parallel ranks send one another, and when."""
 
     @property
     def busiest_load_factor(self) -> float:

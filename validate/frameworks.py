@@ -63,14 +63,18 @@ RULES = (
     Framework(rf"^[^|]*megatron.*\| {_SINCE_HOPPER}", "megatron-core-no-overlap", True, 1),
     Framework(r"^[^|]*megatron", "megatron-lm-2022"),
     Framework(r"^[^|]*gpt-neox", "megatron-deepspeed-2022"),
-    Framework(r"^torchtitan.*torch\.compile", "torchtitan", True, runs_fsdp=True, whole_batch=True, memory="reserved"),
+    Framework(
+        r"^torchtitan.*(torch\.compile|float8)", "torchtitan", True, runs_fsdp=True, whole_batch=True, memory="reserved"
+    ),
     Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True, whole_batch=True, memory="reserved"),
     Framework(r"^[^|]*(maxtext|levanter)", "jax-flash", whole_batch=True),
     Framework(r"^[^|]*(jax|pax\b|t5x|easylm|alpa|parax)", "jax-2022", whole_batch=True),
     Framework(r"^llm-foundry.*MP mode DEFAULT", "llm-foundry", runs_fsdp=True),
     Framework(r"^llm-foundry", "llm-foundry-2023", runs_fsdp=True),
-    Framework(r"^(pytorch|fms).*fsdp.*torch\.compile", "torchtitan", runs_fsdp=True),
-    Framework(r"^(pytorch|fms-fsdp|internevo|sailor|nanotron|colossal)", "pytorch-eager"),
+    Framework(r"^[^|]*fms-fsdp", "fms-fsdp", runs_fsdp=True),
+    Framework(r"^pytorch.*fsdp.*torch\.compile", "torchtitan", runs_fsdp=True),
+    Framework(r"^internevo", "internevo", zero_stage=1),
+    Framework(r"^(pytorch|sailor|nanotron|colossal)", "pytorch-eager"),
 )
 """The first rule that matches counts."""
 

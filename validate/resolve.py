@@ -23,7 +23,7 @@ from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
 from validate.recomputation import recomputation_of
-from validate.sharding import STRATEGIES, sharding_fields
+from validate.sharding import STRATEGIES, exchange_of, sharding_fields
 from validate.table import Run
 from validate.whole_batch import with_whole_batch
 
@@ -114,7 +114,7 @@ def _job(run: Run) -> TrainingJob:
         raise Unmodelled(f"precision {precision} is not modelled")
     return TrainingJob(
         model=known or _shape(run), global_batch=run.global_batch_seqs, sequence_length=run.seq_len,
-        precision=cast("Precision", precision),
+        precision=cast("Precision", precision), exchange=exchange_of(run),
         lora_rank=USUAL_LORA_RANK if _trains_adapters(run) else 0,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from profiles.exchange import Exchange
 from validate.frameworks import Framework
 from validate.table import Run
 
@@ -47,3 +48,9 @@ def _group_size(run: Run, said: str, devices_per_node: int) -> int | None:
     if stated:
         return int(stated.group(1))
     return max(1, devices_per_node // (run.tp or 1)) if said == "hsdp" else None
+
+
+def exchange_of(run: Run) -> Exchange:
+    """The exchange of a run: torchtitan's float8 recipes gather in fp8 too."""
+    gathers_fp8 = re.search(r"^torchtitan.*\|.*float8", f"{run.framework} | {run.other_flags}", re.IGNORECASE)
+    return Exchange(gather_precision="fp8" if gathers_fp8 else "model")

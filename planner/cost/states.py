@@ -67,4 +67,5 @@ def gathered_bytes(held: Any, at_once: Any, split: Plan | PlanGrid, job: Trainin
     [Zhao 2023, PyTorch FSDP, arXiv:2304.11277, section 3.2.1]
     """
     gathered = np.where(gathers_in_backward(split), at_once, held)
-    return compute_bytes(job) * np.where(np.equal(split.zero_stage, 3), gathered, 0.0)
+    width = DTYPE_BYTES["fp8"] if job.exchange.gathers_fp8 else compute_bytes(job)
+    return width * np.where(np.equal(split.zero_stage, 3), gathered, 0.0)

@@ -16,9 +16,10 @@ from planner.plan import Plan, PlanGrid
 from planner.recompute import Module, Recompute
 from planner.work import blocks
 from planner.work.blocks import Shard, Step
-from planner.work.ops import Gemm, GroupedGemm, Listed
+from planner.work.ops import Elementwise, Gemm, GroupedGemm, Listed, Op
 from planner.work.program import Work
 from planner.work.schedules import SCHEDULES
+from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.parameters import model_flops_per_token
 from profiles.software import SoftwareStack
@@ -117,11 +118,15 @@ class LayerWork:
 def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> LayerWork:
     """What a rank runs for one layer; recomputation precedes the backward pass as `split.recompute` says."""
     steps = _steps(job, kind, split, stack)
-    forward = tuple((step.op, step.count) for step in steps)
+    copy = _gather_copy(job, kind, split, stack)
+    forward = (*((step.op, step.count) for step in steps), *copy(gathers_in_forward(split)))
     again = _again_fractions(job, kind, split, stack)
     needed = _needed_again(steps, stack)
     recomputed = tuple((step.op, step.count * again(step, used)) for step, used in zip(steps, needed, strict=True))
-    inputs = tuple((op, step.count) for step in reversed(steps) for op in step.backward)
+    inputs = (
+        *((op, step.count) for step in reversed(steps) for op in step.backward),
+        *copy(gathers_in_backward(split) & (kind not in KEPT_GATHERED)),
+    )
     weights = tuple((op, step.count) for step in reversed(steps) for op in step.weight_gradient)
     return LayerWork(Work(forward), Work((*inputs, *weights), recomputed), Work(weights))
 
@@ -154,6 +159,15 @@ def _again_fractions(
         return full * needed + chosen * 1.0 + operators * (0.0 if kept else step.again_fraction)
 
     return again
+
+
+def _gather_copy(
+    job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack
+) -> Callable[[Any], tuple[tuple[Op, Any], ...]]:
+    """What copying a layer's parameters out of the buffer of their gather runs, for passes that gather them."""
+    moved = stack.gather_copy_bytes_per_parameter * sum(layer_parameters(job.model, kind, split))
+    kernel = Elementwise(moved, in_place=True)
+    return lambda gathers: ((kernel, gathers * 1.0),) if np.any(gathers) and np.any(moved) else ()
 
 
 def _needed_again(steps: list[Step], stack: SoftwareStack) -> list[bool]:

@@ -120,7 +120,7 @@ def data_parallel_work(
     sharded = np.greater_equal(plan.zero_stage, 1) * 1.0
     replicated = sharded * np.greater(plan.dp_replicate, 1)
     mirrored = np.greater(num_copies(plan.schedule), 1) * 1.0
-    width = DTYPE_BYTES["fp32" if job.precision == "fp32" else "bf16"]
+    width = DTYPE_BYTES["fp8" if job.exchange.gathers_fp8 else "fp32" if job.precision == "fp32" else "bf16"]
     reductions: list[tuple[Message, Any]] = []
     gathers: list[tuple[Message, Any]] = []
     updated: Any = 0.0

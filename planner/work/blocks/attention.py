@@ -9,6 +9,10 @@ from planner.work.ops import Attention, Gemm, Numbers
 from profiles.model import TransformerShape
 from profiles.units import DTYPE_BYTES
 
+EAGER_ROTARY = 10.0
+"""Reads and writes per 16-bit element of rotary positions without fusion: to fp32, a complex product, and back (2 + 4 +
+4 + 4 + 4 + 2 bytes); halves that are swapped and added in 16 bits come to 11."""
+
 
 def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[Step]:
     """Norm, QKV projection, attention core, output projection, residual; heads are split over tp.
@@ -19,7 +23,7 @@ def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[St
     heads = model.num_heads / shard.tp
     kv_heads = np.maximum(model.num_kv_heads / shard.tp, 1.0)
     query, keys = heads * dim, kv_heads * dim
-    rotary = 0.0 if model.num_learned_positions else 2.0
+    rotary = 0.0 if model.num_learned_positions else 2.0 if shard.stack.fused_elementwise else EAGER_ROTARY
     layout = 2.0 if shard.stack.attention_kernel == "unfused" else 0.0
     permutes = shard.tokens * (query * (rotary + 2.0 * layout) + keys * (rotary + 2.0 * layout))
     return [

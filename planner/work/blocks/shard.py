@@ -73,6 +73,8 @@ class Shard:
     etp: Numbers
     cp_a2a: Numbers
     cp_gather: Numbers
+    norm: str
+    """Kind of the model's norms."""
     sequence_parallel: Numbers
     dtype: str
     lora_rank: int
@@ -98,6 +100,7 @@ class Shard:
             etp=split.etp * 1.0,
             cp_a2a=split.cp_a2a * 1.0,
             cp_gather=split.cp_gather * 1.0,
+            norm=getattr(job.model, "norm", "layer_norm"),
             sequence_parallel=split.sequence_parallel * 1.0,
             dtype=gemm_dtype(job),
             lora_rank=job.lora_rank,
@@ -239,10 +242,19 @@ def _tp(collective: str, num_bytes: Numbers, shard: Shard) -> Message:
     return Message("tp", collective, num_bytes, shard.stack.tp_exposed_fraction)
 
 
+EAGER_NORM = {"layer_norm": (4.0, 6.0), "rms_norm": (18.0, 38.0)}
+"""Reads and writes per 16-bit element, forward and backward, of norms that are not fused with their neighbours.
+
+PyTorch has a kernel for layer norm; its RMS norm is put together from conversions to fp32 and back, a square, a mean
+and two products, 36 bytes an element forward, and 76 through all of them backward (pytorch/pytorch
+torch/_refs/__init__.py, rms_norm, before it got a kernel)."""
+
+
 def norm(shard: Shard, hidden: Numbers) -> Step:
-    """Read and write forward; read input and gradient, write gradient backward."""
+    """Read and write forward; read input and gradient, write gradient backward; more without fusion."""
     elements = shard.outside_tokens * hidden
-    return shard.traffic(elements, 2.0, 3.0) if shard.stack.fused_elementwise else shard.traffic(elements, 4.0, 6.0)
+    accesses = (2.0, 3.0) if shard.stack.fused_elementwise else EAGER_NORM[shard.norm]
+    return shard.traffic(elements, *accesses)
 
 
 def residual(shard: Shard, hidden: Numbers) -> Step:
