@@ -29,6 +29,7 @@ SIBLINGS: Mapping[str, tuple[str, ...]] = {
     "a100-sxm-80gb": ("a100-sxm-40gb", "a100-pcie-80gb", "a100-pcie-40gb", "a800-sxm-80gb"),
     "h100-sxm": ("h200-sxm", "h800-sxm", "gh200-96gb", "gh200-144gb", "h100-96gb-hbm2e"),
     "gb300": ("b300-sxm",),
+    "v100-sxm-32gb": ("v100-sxm-16gb", "v100-pcie-32gb"),
 }
 """Devices with the same chip as a measured one; a curve of fractions carries over to their own peaks."""
 NOT_POOLED = ("arc-pro-b60",)
