@@ -13,7 +13,7 @@ from planner.plan import Recompute
 from validate.agreement import Errors, Ranking, confusion, rank_correlation, regret
 from validate.frameworks import RULES, framework_of, stack_of
 from validate.pricing import priced
-from validate.published import TABLES, published_runs
+from validate.published import published_runs
 from validate.resolve import Unmodelled, resolve
 from validate.score import families, measured_seconds, score_runs, score_training, settings_of
 from validate.table import COLUMNS, BadTable, Run, read_runs
@@ -228,12 +228,6 @@ def test_a_wrong_value_names_line_and_column(tmp_path: Path, column: str, text: 
 def test_a_missing_table_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadTable, match="cannot be read"):
         read_runs(tmp_path / "nowhere.csv")
-
-
-def test_published_tables_are_listed() -> None:
-    assert all("arXiv" in citation for citation in TABLES.values())
-    with pytest.raises(ValueError, match="sequence_parallelism_table5"):
-        published_runs("nothing")
 
 
 @given(st.lists(st.floats(0.1, 10.0), min_size=1, max_size=20))

@@ -25,15 +25,21 @@ def score(
     ],
     *,
     rows: Annotated[bool, typer.Option("--rows", help="Show every row.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw predicted against measured steps (.png, .svg, .pdf); runs only.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --plot replace a file.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Predict every run (kernel, collective) of a table and compare, beside a baseline: one constant utilisation, or
     datasheet rates.
 
     Rows that cannot be modelled are counted by reason.
-    Example: meshwise score training sequence_parallelism_table5
+    Example: meshwise score training published --plot scatter.png
     """
     if what is not What.TRAINING:
+        if plot:
+            raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
         return _score_prices(what, table, rows=rows, json=json)
     from meshwise import screen
     from meshwise.tables.score import show_score
@@ -41,9 +47,16 @@ def score(
     from validate.score import score_runs
     from validate.table import read_runs
 
+    if plot:
+        from meshwise.scatter import PLOT_ENDINGS, save_scatter
+        from profiles.files import check_writable
+
+        check_writable(plot, force, PLOT_ENDINGS)
     runs = published_runs(str(table)) if str(table) in TABLES else read_runs(table)
     with screen.progress() as on_progress:
         board = score_runs(runs, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+    if plot:
+        save_scatter(board.scored, plot)
     if json:
         screen.print_json(board.as_dict())
     else:
