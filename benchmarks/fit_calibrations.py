@@ -1,7 +1,7 @@
 """Fit the shipped calibration records: `python -m benchmarks.fit_calibrations TABLE_DIR --output DIR`.
 
-TABLE_DIR holds gemm, attention_prefill, moe, mem_bound and collectives (.csv.gz); docs/calibration.md says where they come
-from and which of their rows count. Prints the error of every curve on shapes that its fit had not seen.
+TABLE_DIR holds gemm, attention_prefill, moe, mem_bound and collectives (.csv.gz); docs/calibration.md says where they
+come from and which of their rows count. Prints the error of every curve on shapes that its fit had not seen.
 """
 
 import argparse

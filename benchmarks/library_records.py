@@ -1,7 +1,7 @@
 """Library calibration records, one for each family of chips: `python -m benchmarks.library_records TABLE_DIR DIR`.
 
-TABLE_DIR holds gemm, attention_prefill, attention_decode, moe and mem_bound (.csv.gz; see docs/calibration.md). Prints of
-every table the median error of shapes left out, and of devices left out.
+TABLE_DIR holds gemm, attention_prefill, attention_decode, moe and mem_bound (.csv.gz; see docs/calibration.md). Prints
+of every table the median error of shapes left out, and of devices left out.
 """
 
 import argparse
