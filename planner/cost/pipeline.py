@@ -68,7 +68,7 @@ def pipeline_times(
             shape.kinds, shape.typical.astype(np.float32).tobytes(), overlaps,
         )  # fmt: skip
         used = np.flatnonzero(paths.num_actions.any(axis=0))
-        prices = shape.prices.reshape(-1, shape.prices.shape[-1])[used]
+        prices = shape.prices[np.divmod(used, len(PRICED))]
         seconds = paths.num_actions[:, used] @ prices[:, stages.work_of[rows[own]]]
         silent[own] = seconds.max(axis=0)
         seconds += paths.num_transfers[:, None] * transfer_seconds[transfer_of[rows[own]]]
@@ -117,7 +117,7 @@ def _found(
 
 def _trials(by_kind: Floats) -> tuple[Floats, Floats]:
     """Prices (kinds, F B I W, trials) and transfers (trials,): every kind heavier in turn, with and without them."""
-    weight = by_kind.sum(axis=(1, 2))
+    weight = by_kind[:, :2].sum(axis=(1, 2))
     factors = np.ones((min(len(weight), MOST_KINDS) + 1, len(weight)))
     factors[np.arange(len(factors) - 1), np.argsort(-weight)[: len(factors) - 1]] = HEAVIER
     mixed = np.random.default_rng(0).uniform(1.0 / HEAVIER, HEAVIER, (NUM_MIXED, len(weight)))

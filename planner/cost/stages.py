@@ -15,7 +15,7 @@ from planner.layout import layout_of
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid, Recompute
 from planner.work.layers import layer_parameters, layer_work, sequence, stage_counts
 from planner.work.lower import data_parallel_work
-from planner.work.schedules import SCHEDULES, Placement
+from planner.work.schedules import SCHEDULES, Placement, splits_backward
 from planner.work.sharding import layer_slots, runs_messages_by_layer
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -31,6 +31,8 @@ WORK_COLUMNS = (
 """What the work of a layer depends on."""
 SHARDING_COLUMNS = ("dp", "pp", "zero_stage", "reshard_after_forward", "dp_replicate")
 """What its data-parallel messages depend on besides."""
+NUM_PASSES = 4
+"""Forward, whole backward, and its two parts."""
 TYPICAL = (Plan(), Plan(recompute=Recompute.FULL))
 """Splits whose prices tell the regimes of a pipeline apart: the ratios of its chunks and directions."""
 
@@ -42,7 +44,7 @@ class ShapeTimes:
     kinds: tuple[int, ...]
     """The kind of every chunk, by chunk."""
     prices: Floats
-    """Seconds of one action, (kinds, F B I W, combinations of columns)."""
+    """Seconds of one action, (kinds, F B I W, combinations of columns); I and W only where a schedule has them."""
     typical: Floats
     """The same under TYPICAL, (kinds, F B I W, splits)."""
 
@@ -106,7 +108,7 @@ class _Layers:
 
     kinds: tuple[str, ...]
     loads: Floats
-    """(kinds, F B I W, load fields, combinations)."""
+    """(kinds, F B I W, load fields, combinations); I and W only where a schedule splits backward passes."""
     times: Mapping[str, LayerTimes]
     """With the messages of a layer, where they come layer by layer."""
 
@@ -114,7 +116,8 @@ class _Layers:
 def _times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, *, by_layer: bool) -> _Times:
     names = (*WORK_COLUMNS, *SHARDING_COLUMNS) if by_layer else WORK_COLUMNS
     rows, work_of = distinct_rows([getattr(grid, name) for name in names])
-    layers = _layers(_with_typical(grid.take(rows)), job, cluster, stack, by_layer=by_layer)
+    splits = bool(np.any(splits_backward(grid.schedule)))
+    layers = _layers(_with_typical(grid.take(rows)), job, cluster, stack, by_layer=by_layer, splits=splits)
     placement_of = _PLACEMENT_OF[grid.schedule]
     shape_rows, shape_of = distinct_rows([placement_of, grid.pp, grid.vp, grid.layout])
     tables, shapes = [], []
@@ -125,12 +128,22 @@ def _times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareSt
         kinds = tuple(counts.index(pieces[piece]) for piece in placement.pieces(pp, vp))
         chunks = _chunk_parts(counts, layers, stack)
         seconds = chunks.sum(axis=2)
-        shapes.append(ShapeTimes(kinds, seconds[..., : len(rows)], seconds[..., len(rows) :]))
-        held = np.zeros((pp, len(counts)))
-        np.add.at(held, (list(placement.ranks(pp, vp)), list(kinds)), 1.0 / placement.num_copies)
-        tables.append(_table(np.tensordot(held, chunks[..., : len(rows)], axes=1)))
+        typical = np.zeros((len(counts), NUM_PASSES, len(TYPICAL)))
+        typical[:, : seconds.shape[1]] = seconds[..., len(rows) :]
+        shapes.append(ShapeTimes(kinds, seconds[..., : len(rows)], typical))
+        held, num_alike = _stages(placement, pp, vp, kinds)
+        tables.append(_table(np.tensordot(held, chunks[..., : len(rows)], axes=1), num_alike))
     flat = np.stack(tables, axis=1).reshape(len(_NAMES), -1)
     return _Times(np.take(flat, shape_of * len(rows) + work_of, axis=1), shapes, shape_of, work_of)
+
+
+def _stages(placement: Placement, pp: int, vp: int, kinds: Sequence[int]) -> tuple[Floats, Floats]:
+    """Chunks of each kind on every stage that differs from those before it, and how many stages are like it."""
+    held = np.zeros((pp, max(kinds) + 1))
+    np.add.at(held, (list(placement.ranks(pp, vp)), list(kinds)), 1.0 / placement.num_copies)
+    _, first, num_alike = np.unique(held, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return held[first[order]], num_alike[order].astype(float)
 
 
 _PLACEMENTS: tuple[Placement, ...] = tuple({SCHEDULES[name].placement: None for name in SCHEDULE_NAMES})
@@ -151,17 +164,24 @@ def _with_typical(distinct: PlanGrid) -> PlanGrid:
     })  # fmt: skip
 
 
-def _layers(distinct: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, *, by_layer: bool) -> _Layers:
-    """Price every kind. Loads add up, so that of gradients of inputs is the backward's without the weights'."""
+def _layers(
+    distinct: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, *, by_layer: bool, splits: bool
+) -> _Layers:
+    """Price every kind, with the two parts of its backward pass if a schedule `splits` it.
+
+    Loads add up, so that of gradients of inputs is the backward's without the weights'.
+    """
     kinds = tuple(dict.fromkeys(sequence(job.model)))
     loads = []
     times: dict[str, LayerTimes] = {}
     for kind in kinds:
         work = layer_work(job, kind, distinct, stack)
-        forward, backward, weights = (
-            load(part, distinct, cluster, stack) for part in (work.forward, work.backward, work.weight_gradient)
-        )
-        loads.append(np.stack([forward, backward, np.maximum(backward - weights, 0.0), weights]))
+        forward, backward = (load(part, distinct, cluster, stack) for part in (work.forward, work.backward))
+        passes = [forward, backward]
+        if splits:
+            weights = load(work.weight_gradient, distinct, cluster, stack)
+            passes += [np.maximum(backward - weights, 0.0), weights]
+        loads.append(np.stack(passes))
         if by_layer:
             messages = data_parallel_work(*layer_parameters(job.model, kind, distinct), distinct, job, stack)
             times[kind] = layer_times(kind, forward, backward, messages, distinct, cluster, stack)
@@ -186,13 +206,16 @@ def _chunk_parts(counts: Sequence[Mapping[str, int]], layers: _Layers, stack: So
     return parts
 
 
-def _table(stages: Floats) -> Floats:
-    """The rows named by _NAMES for one pipeline shape, (names, combinations), of stages (stages, F B I W, 7, ...)."""
+def _table(stages: Floats, num_alike: Floats) -> Floats:
+    """The rows named by _NAMES for one pipeline shape, (names, combinations).
+
+    `stages` are those that differ, (stages, F B I W, 7, combinations), and `num_alike` how many are like each.
+    """
     forward, backward = stages[:, 0], stages[:, 1]
     both = forward + backward
     total = both.sum(axis=1)
     slowest = total.argmax(axis=0)[None, :]
-    first = [stages[0, passes].sum(axis=0) for passes in (0, 1, 3)]
+    first = [stages[0, passes].sum(axis=0) if passes < stages.shape[1] else 0.0 * total[0] for passes in (0, 1, 3)]
     of_slowest: list[Any] = [forward[:, 0], backward[:, 0], both[:, 1], *(both[:, part] for part in range(2, 7))]
     parts = [np.take_along_axis(part, slowest, axis=0)[0] for part in of_slowest]
-    return np.stack([total.sum(axis=0), total.max(axis=0), *first, *parts])
+    return np.stack([num_alike @ total, total.max(axis=0), *first, *parts])
