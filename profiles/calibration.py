@@ -86,6 +86,8 @@ class Sustained(Record):
     """What a training step keeps of the compute rate measured in short benchmarks: power limits the clock."""
 
     fraction: Positive
+    attention_fraction: Positive | None = None
+    """The same of fused attention, which draws less power than matrix products; None: as those."""
     fit: Fit
 
 
@@ -104,12 +106,13 @@ class KernelCurves(Sourced):
     sustained: dict[str, Sustained] = Field(default_factory=dict)
     """By dtype; none where nobody compared the curves with whole steps."""
 
-    def sustained_fraction(self, dtype: str) -> float:
-        """Factor on the compute rates of `gemm` and `attention` inside a training step in `dtype`."""
+    def sustained_fraction(self, dtype: str, *, attention: bool = False) -> float:
+        """Factor on the compute rates of `gemm` (or of `attention`) inside a training step in `dtype`."""
         if not self.sustained:
             return 1.0
         order = ("fp8", "bf16", "fp16") if dtype in ("fp8", "fp4") else ("bf16", "fp16", "fp8")
-        return self.sustained[_nearest(dtype, self.sustained, order)].fraction
+        kept = self.sustained[_nearest(dtype, self.sustained, order)]
+        return (kept.attention_fraction or kept.fraction) if attention else kept.fraction
 
     def fits(self) -> dict[str, Fit]:
         """Name of every curve -> its fit."""

@@ -116,5 +116,6 @@ def _clock_seconds(op: Kernel, cluster: Cluster) -> float:
     """
     if isinstance(op, Elementwise):
         return 0.0
-    sustained = min(cluster.kernels.sustained_fraction(op.dtype), 1.0)
+    kept = cluster.kernels.sustained_fraction(op.dtype, attention=isinstance(op, Attention))
+    sustained = min(kept, 1.0)
     return float(op.flops) / cluster.accelerator.flops_per_second(op.dtype) * (1.0 / sustained - 1.0)

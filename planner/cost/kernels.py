@@ -53,7 +53,9 @@ def _grouped_gemm(op: GroupedGemm, cluster: Cluster) -> Seconds:
 def _attention(op: Attention, cluster: Cluster) -> Seconds:
     if op.library:
         return library_prefill_seconds(op, cluster.accelerator)
-    return attention_seconds(op, cluster.kernels.attention_curve(op.kernel), Rates.of(cluster, op.dtype))
+    return attention_seconds(
+        op, cluster.kernels.attention_curve(op.kernel), Rates.of(cluster, op.dtype, attention=True)
+    )
 
 
 @kernel_seconds.register
@@ -114,14 +116,15 @@ def grouped_gemm_seconds(op: GroupedGemm, curve: GroupedGemmCurve, rates: Rates)
 def attention_seconds(op: Attention, curve: AttentionCurve, rates: Rates) -> Seconds:
     """t = F / (e * peak) * (1 + s_half / s) * (1 + d_half / d) + bytes / (e_m * bandwidth) + launches * t0.
 
-    s is the key length and d the mean of the head and value dimensions. The terms add because softmax and
+    s is the key length and d the smaller of the head and value dimensions (192 by 128 runs no faster than 128 by 128:
+    B200, MooreThreads/SimuMax@4dcaae513b configs/system/b200_bf16_ceperm.json). The terms add because softmax and
     loads overlap little with the matrix products [Dao 2023, arXiv:2307.08691, section 3]; a smooth maximum
     fits worse. Backward passes (`passes` above 1) run at `backward_ratio` of the forward FLOP/s.
     """
     peak = curve.compute_efficiency_fraction * rates.flops_per_second
     bandwidth = curve.memory_efficiency_fraction * rates.memory_bytes_per_second
-    mean_dim = 0.5 * (op.head_dim + op.value_dim)
-    ramp = (1.0 + curve.half_length / op.key_length) * (1.0 + curve.half_dim / mean_dim)
+    dim = np.minimum(op.head_dim, op.value_dim)
+    ramp = (1.0 + curve.half_length / op.key_length) * (1.0 + curve.half_dim / dim)
     rate = peak * np.where(np.greater(op.passes, 1.0), curve.backward_ratio, 1.0)
     return op.flops / rate * ramp + op.num_bytes / bandwidth + op.num_launches * curve.launch_seconds
 

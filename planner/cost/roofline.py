@@ -19,10 +19,10 @@ class Rates:
     memory_bytes_per_second: float
 
     @classmethod
-    def of(cls, cluster: Cluster, dtype: str) -> "Rates":
+    def of(cls, cluster: Cluster, dtype: str, *, attention: bool = False) -> "Rates":
         """The rates of the cluster's accelerator at `dtype`, as far as a training step sustains them."""
         accelerator = cluster.accelerator
-        peak = accelerator.flops_per_second(dtype) * cluster.kernels.sustained_fraction(dtype)
+        peak = accelerator.flops_per_second(dtype) * cluster.kernels.sustained_fraction(dtype, attention=attention)
         return cls(peak, accelerator.memory_bytes_per_second)
 
 

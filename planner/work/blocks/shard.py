@@ -174,7 +174,7 @@ class Shard:
         return [*steps, self.traffic(rows * outputs, 3.0, 1.0)]
 
     def grouped_linear(self, inputs: Numbers, outputs: Numbers, rows: Numbers, experts: Numbers) -> list[Step]:
-        """As `linear`, of `rows` that each meet one of the rank's `experts` weights.
+        """As `linear`, of `rows` that each meet one of the rank's `experts` weights; a single one is a plain product.
 
         In a narrow format rows are read as bf16 and written twice, by rows and by columns, since the weight
         gradient needs the other layout, forward as inputs and backward as gradients; products leave in bf16
@@ -187,14 +187,18 @@ class Shard:
         weights: tuple[Op, ...] = (weight, Elementwise(experts * added, in_place=True))
         if self.stack.fused_accumulation:
             weights = (replace(weight, extra_bytes=added),)
-        linear = Step(product, (data,), again_fraction=0.5, weight_gradient=() if self.lora_rank else weights)
+        several = np.greater(experts, 1.0) * 1.0
+        frozen = bool(self.lora_rank)
+        linear = Step(product, (data,), several, again_fraction=0.5, weight_gradient=() if frozen else weights)
+        alone = replace(self.linear(inputs, outputs, rows), count=1.0 - several)
         narrow = DTYPE_BYTES[self.dtype]
         if narrow >= self.width:
-            return [linear]
+            return [linear, alone]
         quantised, widened = self.width + 2.0 * narrow, self.width - narrow
         forward = rows * (quantised * inputs + widened * outputs)
         backward = rows * (quantised * outputs + widened * inputs)
-        return [Step.of(Elementwise(forward, backward)), linear]
+        quantise = Elementwise(forward, backward)
+        return [Step(quantise, quantise.backward(), several), linear, alone]
 
     def move_rows(self, elements: Numbers, num_passes: float, launches: float = 1.0) -> Step:
         """Rows read and written at computed places, `num_passes` times in all; backward the other way."""
