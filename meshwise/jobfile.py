@@ -19,7 +19,7 @@ from planner.recompute import Module, Recompute
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
-from profiles.exchange import Exchange
+from profiles.exchange import Compression, Exchange, Synchronization
 from profiles.files import read_table, validated
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
@@ -60,6 +60,11 @@ class JobTable(_Table):
     expert_load_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False, strict=False)
     expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=False)
     gather_precision: Literal["model", "fp8"] = "model"
+    gradient_compression: Compression = "none"
+    top_k_fraction: float = Field(default=0.01, gt=0.0, le=1.0, allow_inf_nan=False, strict=False)
+    synchronization: Synchronization = "all-reduce"
+    sync_interval: Degree = 1
+    num_servers: int = Field(default=0, ge=0, le=1_000_000)
 
 
 UNNAMED_LAYOUTS = ("auto", "best")

@@ -1,18 +1,65 @@
 """How data-parallel ranks exchange parameters and gradients, where a job asks for more than its stack does."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from profiles.record import Record
+from pydantic import Field, model_validator
+
+from profiles.record import Count, Record
+
+Compression = Literal["none", "fp16", "bf16", "int8", "top-k"]
+Synchronization = Literal["all-reduce", "local", "parameter-server", "asynchronous"]
 
 
 class Exchange(Record):
-    """The exchange of one optimizer step."""
+    """The exchange of one optimizer step. All but the defaults change what the optimizer sees."""
 
     gather_precision: Literal["model", "fp8"] = "model"
     """Format that sharded parameters are gathered in: the one they are computed in, or fp8 (torchtitan's
     enable_fsdp_float8_all_gather), which also halves what is held gathered."""
+    gradient_compression: Compression = "none"
+    """"fp16", "bf16", "int8": each element rounded (int8 with a scale for 256 and error feedback); "top-k": only the
+    largest, the rest added to the next step's [Lin 2018, Deep Gradient Compression, arXiv:1712.01887]."""
+    top_k_fraction: float = Field(default=0.01, gt=0.0, le=1.0, allow_inf_nan=False)
+    """Share of the gradient that "top-k" sends, as values and indices."""
+    synchronization: Synchronization = "all-reduce"
+    """"local": replica groups (dp_replicate of a plan) train alone and average what they changed every
+    `sync_interval` steps [Stich 2019, arXiv:1805.09767; Douillard 2023, DiLoCo, arXiv:2311.08105];
+    "parameter-server": gradients go to servers and parameters come back [Li 2014, OSDI]; "asynchronous": so, but
+    no worker waits for another [Dean 2012, DistBelief]: of n workers, each applies gradients that are n - 1
+    updates old on average."""
+    sync_interval: Count = 1
+    """Steps between two averages of "local"."""
+    num_servers: int = Field(default=0, ge=0)
+    """Ranks that also serve parameters; 0: all of them."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.sync_interval > 1 and self.synchronization != "local":
+            raise ValueError(
+                f"sync_interval: {self.sync_interval} needs synchronization=local, got {self.synchronization}"
+            )
+        if self.num_servers and not self.has_servers:
+            raise ValueError(
+                f"num_servers: {self.num_servers} needs synchronization=parameter-server or asynchronous, "
+                f"got {self.synchronization}"
+            )
+        return self
 
     @property
     def gathers_fp8(self) -> bool:
         """Whether gathers move one byte a parameter."""
         return self.gather_precision == "fp8"
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether gradients go to parameter servers."""
+        return self.synchronization in ("parameter-server", "asynchronous")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether replica groups train alone between averages."""
+        return self.synchronization == "local"
+
+    def mean_staleness(self, num_workers: int) -> int:
+        """Updates of others between a worker's reading of the parameters and its own update, on average."""
+        return num_workers - 1 if self.synchronization == "asynchronous" else 0

@@ -76,14 +76,15 @@ def simulate(
     the layer before it, and its reduction starts when it ends and the reduction before has ended.
 
     `dp_contention_fraction`: what compute loses of its rate while a dp message runs beside it. The loss is played,
-    and counted, as a wait for the message. All of it without `dp_overlap`.
+    and counted, as a wait for the message. All of it without `dp_overlap`. Where the program is asynchronous, what a
+    step exchanges travels beside the next one, that is beside this one as steps repeat.
 
     `jitter_fraction`: every action's seconds are multiplied by a log-normal draw of mean 1 and this standard
     deviation of the logarithm, from `generator`.
 
     Raises ValueError for a missing or impossible price, jitter without a generator and a program that deadlocks.
     """
-    clock = _Clock(pp_overlap, dp_contention_fraction if dp_overlap else 1.0)
+    clock = _Clock(pp_overlap, dp_contention_fraction if dp_overlap or program.is_asynchronous else 1.0)
     rank_of = {action.chunk: rank for rank, actions in enumerate(program.ranks) for action in actions}
     seconds = _action_seconds(program, prices, jitter_fraction, generator)
     ranks = [_Rank(rank, program, prices, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
@@ -201,14 +202,15 @@ class _Rank:
         self.prices = prices
         self.rank, self.actions, self.seconds = rank, program.ranks[rank], seconds
         self.num_buckets = program.num_gradient_buckets
-        self.clock, self.dp_overlap = clock, dp_overlap
+        self.clock, self.is_asynchronous = clock, program.is_asynchronous
+        self.dp_overlap = dp_overlap or program.is_asynchronous
         self.peers: dict[int, _Rank] = {}
         """The rank of every chunk."""
         self.recorders = {stream: _Recorder() for stream in Stream}
         self.send_free = self.receive_free = 0.0
         self.reduction: dict[int, int] = {}
         """Of a backward that is its chunk's last, the index of the reduction behind it."""
-        if dp_overlap:
+        if dp_overlap and not program.is_asynchronous:
             self.reduction = _last_backwards(self.actions)
         self.arrivals: dict[int, list[float]] = {}
         """Of a chunk whose first forward is to come, when each bucket of its parameters is there."""
@@ -227,7 +229,9 @@ class _Rank:
 
     def run(self) -> Iterator[simpy.Event]:
         """The process: the rank's actions in program order."""
-        if self.dp_overlap:
+        if self.is_asynchronous:
+            self._exchange_apart()
+        elif self.dp_overlap:
             self._gather_early()
         for index, action in enumerate(self.actions):
             match action.kind:
@@ -357,6 +361,12 @@ class _Rank:
             yield from self._communicate(index)
         self.unreduced.clear()
         yield from self._wait_until(self.recorders[Stream.DP].free)
+
+    def _exchange_apart(self) -> None:
+        """What the step before sends and fetches is on its way while this one runs; nothing but its end waits."""
+        for index, action in enumerate(self.actions):
+            if action.kind in (Kind.REDUCE_GRADIENTS, Kind.GATHER_PARAMETERS):
+                self._post(index, self.seconds[index])
 
     def _gather_early(self) -> None:
         """Gather at the start, bucket by bucket; the shares of a chunk's first forward wait for theirs."""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from planner.choose.legality import check_plan
+from planner.choose.search import search
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from planner.work.lower import lower
@@ -10,6 +12,7 @@ from planner.work.program import program_bytes
 from profiles.exchange import Exchange
 from profiles.workload import TrainingJob
 from tests.scenes import cluster, job, stack
+from tests.test_three_agree import play
 
 
 def with_exchange(**fields: object) -> TrainingJob:
@@ -33,6 +36,104 @@ def test_gathers_in_fp8_move_half_and_hold_half(stage: int) -> None:
     before, after = (estimate(plan, one, cluster(8), stack()) for one in (usual, narrow))
     assert after.step_seconds <= before.step_seconds
     assert after.memory.gathered_bytes == pytest.approx(0.5 * before.memory.gathered_bytes)
+
+
+DDP, TWO_GROUPS = Plan(dp=16), Plan(dp=16, dp_replicate=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "plan"),
+    [
+        ({"gradient_compression": "bf16"}, DDP),
+        ({"gradient_compression": "int8"}, DDP),
+        ({"gradient_compression": "int8"}, Plan(dp=16, zero_stage=2)),
+        ({"gradient_compression": "top-k"}, DDP),
+        ({"synchronization": "local", "sync_interval": 50}, TWO_GROUPS),
+        ({"synchronization": "local", "sync_interval": 5, "gradient_compression": "top-k"}, TWO_GROUPS),
+        ({"synchronization": "local", "sync_interval": 5}, Plan(dp=16, zero_stage=1, dp_replicate=4)),
+        ({"synchronization": "parameter-server", "num_servers": 2}, DDP),
+        ({"synchronization": "asynchronous"}, DDP),
+        ({"synchronization": "asynchronous", "num_servers": 1}, Plan(dp=8, pp=2)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("contention", [0.0, 0.3])
+def test_closed_form_and_simulation_agree(fields: dict[str, object], plan: Plan, contention: float) -> None:
+    work, devices = with_exchange(**fields), cluster(16)
+    software = stack(dp_contention_fraction=contention)
+    assert check_plan(plan, work, devices) == []
+    estimated = estimate(plan, work, devices, software).step_seconds
+    played = play(plan, work, devices, software).step_seconds
+    assert estimated == pytest.approx(played, rel=1e-9 if plan.pp == 1 else 0.03)
+
+
+def test_compression_sends_less_and_keeps_what_it_rounds() -> None:
+    plan, devices = Plan(dp=16), cluster(16)
+    sent = {
+        name: moved(with_exchange(gradient_compression=name), plan, "all_reduce") for name in ("none", "bf16", "int8")
+    }
+    assert sent["bf16"] == pytest.approx(sent["none"] / 2)
+    assert sent["int8"] == pytest.approx(sent["none"] / 4, rel=0.02)
+    usual, rounded = (
+        estimate(plan, with_exchange(gradient_compression=name), devices, stack()).memory.optimizer_bytes
+        for name in ("none", "int8")
+    )
+    assert rounded > usual
+
+
+@pytest.mark.parametrize("intervals", [(1, 10, 100)])
+def test_rarer_averages_are_faster_on_a_slow_network(intervals: tuple[int, ...]) -> None:
+    devices = cluster(16)
+    outer = devices.tiers[-1].model_copy(update={"bytes_per_second": 1e8})
+    slow = devices.model_copy(update={"tiers": (*devices.tiers[:-1], outer)})
+    plan = Plan(dp=16, dp_replicate=2)
+    steps = [
+        estimate(plan, with_exchange(synchronization="local", sync_interval=each), slow, stack()).step_seconds
+        for each in intervals
+    ]
+    assert steps == sorted(steps, reverse=True)
+    synchronous = estimate(Plan(dp=16), job(), slow, stack()).step_seconds
+    assert steps[-1] < 0.5 * synchronous
+
+
+def test_fewer_servers_are_never_faster_and_nobody_waits_asynchronously() -> None:
+    devices = cluster(16)
+    servers = [
+        estimate(Plan(dp=16), with_exchange(synchronization="parameter-server", num_servers=each), devices, stack())
+        for each in (16, 4, 1)
+    ]
+    steps = [one.step_seconds for one in servers]
+    assert steps == sorted(steps)
+    asynchronous = with_exchange(synchronization="asynchronous", num_servers=1)
+    assert estimate(Plan(dp=16), asynchronous, devices, stack()).step_seconds <= steps[-1]
+    assert asynchronous.exchange.mean_staleness(16) == 15
+    assert job().exchange.mean_staleness(16) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "plan", "word"),
+    [
+        ({"gradient_compression": "top-k"}, Plan(dp=16, zero_stage=1), "top-k"),
+        ({"synchronization": "parameter-server"}, Plan(dp=16, zero_stage=1), "parameter-server"),
+        ({"synchronization": "local"}, Plan(dp=16), "dp_replicate=1"),
+        ({"synchronization": "local"}, Plan(dp=16, zero_stage=3, dp_replicate=2), "zero_stage=3"),
+        ({"synchronization": "asynchronous", "num_servers": 17}, Plan(dp=16), "num_servers=17"),
+    ],
+)
+def test_rules_name_what_contradicts(fields: dict[str, object], plan: Plan, word: str) -> None:
+    assert any(word in sentence for sentence in check_plan(plan, with_exchange(**fields), cluster(16)))
+
+
+@pytest.mark.parametrize("fields", [{"sync_interval": 4}, {"num_servers": 2}])
+def test_knobs_without_their_way_are_refused(fields: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Exchange(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("synchronization", ["local", "parameter-server", "asynchronous"])
+def test_a_search_finds_plans_for_every_way(synchronization: str) -> None:
+    answer = search(with_exchange(synchronization=synchronization), cluster(16), stack(), top=1, max_micro_batch=1)
+    assert answer.candidates
 
 
 def test_every_axis_of_bytes_is_counted() -> None:

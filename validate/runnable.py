@@ -5,6 +5,7 @@ from typing import Any
 
 from planner.plan import Plan
 from planner.recompute import Module, Recompute
+from profiles.exchange import Exchange
 from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
@@ -90,6 +91,12 @@ def _check_model(job: TrainingJob) -> None:
         )
     if job.precision not in RUNNABLE_PRECISIONS:
         raise ValueError(f"precision: validate runs {' or '.join(RUNNABLE_PRECISIONS)}, not {job.precision}")
+    exchange = job.exchange
+    if exchange != Exchange():
+        raise ValueError(
+            "gradient_compression, synchronization, gather_precision: validate runs none, all-reduce and model, "
+            f"got {exchange.gradient_compression}, {exchange.synchronization} and {exchange.gather_precision}"
+        )
 
 
 def _check_split(job: TrainingJob, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import meshwise.export
 from meshwise.jobfile import Question
 from planner.plan import PLAN_FIELDS, Plan
+from profiles.exchange import Exchange
 
 
 class CannotExpress(ValueError):
@@ -56,6 +57,11 @@ class Target:
         for name in ("gradient_precision", "moment_precision"):
             asked = getattr(question.table, name)
             if asked is not None:
+                refuse(self.name, f"is not written for {name}={asked}; leave it out and set it by hand")
+        usual = Exchange()
+        for name in Exchange.model_fields:
+            asked = getattr(question.job.exchange, name)
+            if asked != getattr(usual, name):
                 refuse(self.name, f"is not written for {name}={asked}; leave it out and set it by hand")
         return self.write(plan, question)
 

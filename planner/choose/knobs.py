@@ -196,8 +196,11 @@ def _sharding(at: Setting) -> Iterable[Choice]:
 
     Under a pipeline, parameters that stay gathered take the time and nearly the memory of a sharded optimizer.
     """
+    if at.job.exchange.is_local:
+        yield from ((stage, 1, groups) for stage in (0, 1) for groups in divisors(at.split.dp) if groups > 1)
+        return
     yield 0, 1, 1
-    if at.replicas == 1:
+    if at.replicas == 1 or at.job.exchange.has_servers:
         return
     yield 1, 1, 1
     dp, is_one_stage = at.split.dp, at.split.pp == 1

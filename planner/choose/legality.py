@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.choose.exchange_rules import EXCHANGE_RULES
 from planner.choose.recompute_rules import RECOMPUTE_RULES
 from planner.choose.rule import Rule
 from planner.layout import layout_of, written
@@ -254,17 +255,18 @@ RULES: tuple[Rule, ...] = (
         lambda p, job, cluster: (
             (p.dp_replicate == 1)
             | (
-                (p.zero_stage >= 1)
+                ((p.zero_stage >= 1) | job.exchange.is_local)
                 & _divides(p.dp, p.dp_replicate)
                 & _divides(p.tp * p.cp * p.dp, p.etp * p.ep * p.dp_replicate)
             )
         ),
         lambda p, job, cluster: (
-            f"dp_replicate={p.dp_replicate} needs zero_stage of at least 1 (got {p.zero_stage}), must divide "
-            f"dp={p.dp}, and etp*ep={p.etp * p.ep} what it leaves of tp*cp*dp={p.tp * p.cp * p.dp}"
+            f"dp_replicate={p.dp_replicate} needs zero_stage of at least 1 (got {p.zero_stage}) or local training, "
+            f"must divide dp={p.dp}, and etp*ep={p.etp * p.ep} what it leaves of tp*cp*dp={p.tp * p.cp * p.dp}"
         ),
     ),
     *RECOMPUTE_RULES,
+    *EXCHANGE_RULES,
 )
 
 

@@ -9,7 +9,7 @@ from planner.breakdown import Breakdown
 from planner.cost.gradients import gradient_times
 from planner.cost.grid import combinations
 from planner.cost.memory import MemoryBreakdown, memory
-from planner.cost.overlap import exposed_seconds, stack_contention_fraction
+from planner.cost.overlap import added_seconds, exposed_seconds, stack_contention_fraction
 from planner.cost.phase import priced_message
 from planner.cost.pipeline import pipeline_times
 from planner.cost.stages import StageTimes, stage_times
@@ -81,6 +81,9 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         **overlap,
     )
     collect = exposed_seconds(gradients.gather, stages.first_forward, buckets, **overlap)
+    if job.exchange.synchronization == "asynchronous":
+        apart = gradients.reduce + gradients.gather
+        reduce, collect = added_seconds(pipeline.whole, apart, stack.dp_contention_fraction), 0.0
     busy = num_microbatches * stages.total_max
     return Breakdown(
         forward_seconds=num_microbatches * stages.parts["forward"],

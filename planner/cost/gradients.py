@@ -45,7 +45,8 @@ class GradientTimes:
 
 def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> GradientTimes:
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
-    rows, inverse = combinations(grid, COLUMNS)
+    compresses = job.exchange.gradient_compression != "none"
+    rows, inverse = combinations(grid, (*COLUMNS, "micro_batch") if compresses else COLUMNS)
     distinct = grid.take(rows)
     shapes = zip(distinct.schedule, distinct.pp, distinct.vp, distinct.layout, strict=True)
     counts = [

@@ -43,13 +43,19 @@ class StateBytes:
         return cls(DTYPE_BYTES["bf16"], gradients, DTYPE_BYTES["fp32"] + moments + stack.optimizer_gradient_bytes)
 
 
+OUTER_STATE_BYTES = 8.0
+"""Per parameter of local training: what it was at the last average, and the outer momentum, in fp32
+[Douillard 2023, DiLoCo, arXiv:2311.08105, algorithm 1]."""
+
+
 def state_bytes(
     dense: Any, expert: Any, split: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack
 ) -> tuple[Any, Any, Any]:
     """(weights, gradients, optimizer states) in bytes that a rank holds of its parameters, for the whole step.
 
     `dense` parameters are replicated over dp * cp ranks, `expert` ones over what etp * ep leave of all; what the
-    plan shards is divided by its shard group of them (`planner.work.sharding`).
+    plan shards is divided by its shard group of them (`planner.work.sharding`). Compression that rounds keeps what
+    was lost beside the gradient.
     """
     state = StateBytes.of(job, stack)
     shared = dense / num_shards(split) + expert / num_expert_shards(split)
@@ -57,7 +63,10 @@ def state_bytes(
     gradients = np.where(reduces_in_backward(split), shared, held)
     weights = np.where(np.equal(split.zero_stage, 3), shared, held)
     trained = trained_fraction(job.model, job.lora_rank)
-    return state.weights * weights, state.gradients * trained * gradients, state.optimizer * trained * shared
+    outer = OUTER_STATE_BYTES * job.exchange.is_local
+    lost = DTYPE_BYTES["fp32"] * (job.exchange.gradient_compression in ("int8", "top-k"))
+    optimizer = (state.optimizer + outer) * trained * shared + lost * trained * held
+    return state.weights * weights, state.gradients * trained * gradients, optimizer
 
 
 def gathered_bytes(held: Any, at_once: Any, split: Plan | PlanGrid, job: TrainingJob) -> Any:

@@ -7,11 +7,12 @@ import numpy as np
 
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import saved_bytes
+from planner.work.exchange import extra_update_bytes, gathers, parts_of, reductions, updated_parameters
 from planner.work.layers import MOE, boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
 from planner.work.schedules import SCHEDULES, num_copies
-from planner.work.sharding import layer_order, num_expert_shards, num_shards, runs_messages_by_layer
+from planner.work.sharding import layer_order, runs_messages_by_layer
 from profiles.parameters import trained_fraction
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
@@ -47,7 +48,10 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
     return StepProgram(
         plan=plan,
         num_microbatches=num_microbatches,
-        ranks=build_actions(plan, num_microbatches, has_experts=MOE in sequence(job.model)),
+        ranks=build_actions(
+            plan, num_microbatches, has_experts=MOE in sequence(job.model), has_servers=job.exchange.has_servers
+        ),
+        is_asynchronous=job.exchange.synchronization == "asynchronous",
         work=work,
         activation_bytes=tuple(sum(kept[kind] * count for kind, count in counts.items()) for counts in chunks),
         num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),
@@ -113,33 +117,27 @@ def data_parallel_work(
     """Gradient reduction, optimizer step and parameter gather of `dense` and `expert` parameters on one rank.
 
     A sharded optimizer reduces by reduce-scatter, updates its share and gathers the parameters; a replicated
-    one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5]. Groups that each hold all shards all-reduce
-    theirs in between [Zhao 2023, arXiv:2304.11277, section 3.2.2]. Where a pipeline holds two copies of the model,
-    the ranks that mirror each other sum theirs besides. Frozen parameters have neither gradients nor updates.
+    one all-reduces [Rajbhandari 2020, arXiv:1910.02054, section 5], unless the job's exchange asks for something
+    else (`planner.work.exchange`). Where a pipeline holds two copies of the model, the ranks that mirror each other
+    sum theirs besides. Frozen parameters have neither gradients nor updates.
     """
-    sharded = np.greater_equal(plan.zero_stage, 1) * 1.0
-    replicated = sharded * np.greater(plan.dp_replicate, 1)
     mirrored = np.greater(num_copies(plan.schedule), 1) * 1.0
-    width = DTYPE_BYTES["fp8" if job.exchange.gathers_fp8 else "fp32" if job.precision == "fp32" else "bf16"]
-    reductions: list[tuple[Message, Any]] = []
-    gathers: list[tuple[Message, Any]] = []
+    reduced: list[tuple[Message, Any]] = []
+    gathered: list[tuple[Message, Any]] = []
     updated: Any = 0.0
-    trained = trained_fraction(job.model, job.lora_rank)
-    gathered = np.where(np.equal(plan.zero_stage, 3), 1.0, trained)
-    for axis, held, shards in (("dp", dense, num_shards(plan)), ("edp", expert, num_expert_shards(plan))):
-        present = np.greater(held, 0.0) * 1.0
-        gradients = stack.gradient_bytes * trained * held
-        reductions.append((Message(axis, "all_reduce", gradients), present * (1.0 - sharded)))
-        reductions.append((Message(f"{axis}-shard", "reduce_scatter", gradients), present * sharded))
-        reductions.append((Message("dp-replicate", "all_reduce", gradients / shards), present * replicated))
-        reductions.append((Message("pp", "all_reduce", gradients), present * mirrored))
-        gathers.append((Message(f"{axis}-shard", "all_gather", width * gathered * held), present * sharded))
-        updated = updated + trained * held / shards
-    update = Elementwise(_update_traffic(job, stack) * updated, in_place=True)
+    extra_bytes: Any = 0.0
+    for part in parts_of(dense, expert, trained_fraction(job.model, job.lora_rank), plan):
+        present = np.greater(part.trained, 0.0) * 1.0
+        reduced += reductions(part, plan, job, stack)
+        reduced.append((Message("pp", "all_reduce", stack.gradient_bytes * part.trained), present * mirrored))
+        gathered += gathers(part, plan, job, stack)
+        updated = updated + updated_parameters(part, job)
+        extra_bytes = extra_bytes + extra_update_bytes(part, plan, job, stack)
+    update = Elementwise(_update_traffic(job, stack) * updated + extra_bytes, in_place=True)
     return {
-        Kind.REDUCE_GRADIENTS: Work(tuple(reductions)),
+        Kind.REDUCE_GRADIENTS: Work(tuple(reduced)),
         Kind.OPTIMIZER: Work(((update, 1.0),)),
-        Kind.GATHER_PARAMETERS: Work(tuple(gathers)),
+        Kind.GATHER_PARAMETERS: Work(tuple(gathered)),
     }
 
 

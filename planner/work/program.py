@@ -55,6 +55,8 @@ class StepProgram:
     """Bytes one microbatch keeps between its forward and its backward, by chunk."""
     num_gradient_buckets: tuple[int, ...] = field(default=())
     """Buckets a chunk's gradient reduction is cut into, by chunk."""
+    is_asynchronous: bool = False
+    """Nothing waits for gradients to be reduced or parameters to be gathered but the next step's exchange."""
     layers: tuple[tuple[str, ...], ...] = ()
     """Kinds of the layers of every chunk in forward order, where forwards or backwards carry messages by layer."""
     layer_work: Mapping[tuple[Kind, str], Work] = field(default_factory=dict)
@@ -64,10 +66,11 @@ class StepProgram:
         return grid(self.ranks)
 
 
-def build_actions(plan: Plan, num_microbatches: int, *, has_experts: bool = False) -> Ranks:
+def build_actions(plan: Plan, num_microbatches: int, *, has_experts: bool = False, has_servers: bool = False) -> Ranks:
     """Everything the pipeline ranks of `plan` do in one step, in program order.
 
-    Gradients are reduced where dp and cp replicate parameters, or where etp and ep leave replicas of experts.
+    Gradients are reduced where dp and cp replicate parameters, or where etp and ep leave replicas of experts;
+    parameters are gathered from their shards, or from servers.
     Raises ValueError when the schedule's requirements do not hold.
     """
     ranks = SCHEDULES[plan.schedule].actions(plan.pp, num_microbatches, plan.vp)
@@ -75,7 +78,7 @@ def build_actions(plan: Plan, num_microbatches: int, *, has_experts: bool = Fals
     replicated = plan.dp * plan.cp > 1 or experts_replicated
     mirrored = SCHEDULES[plan.schedule].placement.num_copies > 1
     reduces_once = not reduces_in_backward(plan)
-    gathers_once = plan.zero_stage >= 1 and not gathers_in_forward(plan)
+    gathers_once = has_servers or (plan.zero_stage >= 1 and not gathers_in_forward(plan))
     return with_messages(ranks, reduces=(replicated or mirrored) and reduces_once, gathers=replicated and gathers_once)
 
 

@@ -1,0 +1,62 @@
+"""Rules of how data-parallel ranks may exchange gradients under a plan."""
+
+from typing import Any
+
+import numpy as np
+
+from planner.choose.rule import Rule
+from planner.plan import Plan, PlanGrid
+from profiles.cluster import Cluster
+from profiles.workload import TrainingJob
+
+
+def _whole_gradients(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    exchange = job.exchange
+    sends_whole = exchange.has_servers or (exchange.gradient_compression == "top-k" and not exchange.is_local)
+    return np.equal(plans.zero_stage, 0) | (not sends_whole)
+
+
+def _whole_sentence(plan: Plan, job: TrainingJob, cluster: Cluster) -> str:
+    exchange = job.exchange
+    what = exchange.synchronization if exchange.has_servers else "gradient_compression=top-k"
+    return f"{what} exchanges whole gradients, which zero_stage={plan.zero_stage} shards; use zero_stage=0"
+
+
+def _has_islands(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    return np.greater(plans.dp_replicate, 1) | (not job.exchange.is_local)
+
+
+def _sums_in_backward(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    return (plans.zero_stage <= 1) | (not job.exchange.is_local)
+
+
+def _servers_exist(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    return job.exchange.num_servers <= plans.dp * plans.cp
+
+
+EXCHANGE_RULES = (
+    Rule("servers and sparse gradients take whole gradients", _whole_gradients, _whole_sentence),
+    Rule(
+        "local training has groups that train alone",
+        _has_islands,
+        lambda p, job, cluster: (
+            f"synchronization=local averages over groups, and dp_replicate={p.dp_replicate} makes one; set it to the "
+            "number of groups, at least 2"
+        ),
+    ),
+    Rule(
+        "local training keeps gradients whole or shards the optimizer",
+        _sums_in_backward,
+        lambda p, job, cluster: (
+            f"synchronization=local averages parameters once in {job.exchange.sync_interval} steps, but zero_stage="
+            f"{p.zero_stage} sums gradients in every backward pass; use 0 or 1"
+        ),
+    ),
+    Rule(
+        "servers are ranks",
+        _servers_exist,
+        lambda p, job, cluster: (
+            f"num_servers={job.exchange.num_servers} exceeds the dp*cp={p.dp * p.cp} ranks that could serve"
+        ),
+    ),
+)
