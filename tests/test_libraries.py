@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from planner.cost.kernels import kernel_seconds
-from planner.cost.libraries import library_gemm_seconds
+from planner.cost.libraries import library_error_fraction, library_gemm_seconds
 from planner.cost.surfaces import gemm_features, surface_factor
 from planner.work.forms import FORMS, form_of
 from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel
@@ -132,6 +132,14 @@ def test_memory_alone_does_not_bound_an_8_bit_cache() -> None:
         for kv_dtype in ("bf16", "fp8")
     }
     assert 1.0 < gains["fp8"] < gains["bf16"] < 4800 / 3350
+
+
+def test_what_nobody_measured_is_less_sure() -> None:
+    b200, b300 = (catalog.accelerator(name) for name in ("b200-sxm", "b300-sxm"))
+    for op in OPS.values():
+        assert 0.0 < library_error_fraction(op, H100.accelerator) < 1.0  # type: ignore[arg-type]
+    product = Gemm(512.0, 8192.0, 8192.0, library="trtllm", form="nvfp4")
+    assert library_error_fraction(product, b300) > 1.2 * library_error_fraction(product, b200)
 
 
 def test_a_sibling_runs_at_its_own_rates() -> None:

@@ -61,6 +61,9 @@ def test_rows_are_priced_by_the_prices_of_plans(tmp_path: Path) -> None:
     expected = float(kernel_seconds(first, catalog.cluster("h100-sxm", 1)))
     assert board.rows[0]["predicted"] == pytest.approx(expected, rel=1e-4)
     assert [row["id"] for row in board.rows] == [1, 2, 3]
+    assert all(row["low"] < row["predicted"] < row["high"] for row in board.rows)
+    inside = [row["low"] <= row["measured"] <= row["high"] for row in board.rows]
+    assert board.overall.coverage == pytest.approx(np.mean(inside))
     assert board.overall.n == 3
     assert {name: errors.n for name, errors in board.by_form.items()} == {"bf16": 1, "fp8": 1, "nvfp4": 1}
     assert {name: errors.n for name, errors in board.by_source.items()} == {"else@2": 1, "somebody@1": 2}

@@ -39,7 +39,19 @@ def _priced(batch: MessageBatch) -> Priced:
         "op": batch.collective, "accelerator": batch.accelerator.name, "library": batch.library or "nccl",
         "form": " + ".join(tier.link for tier in batch.cluster.tiers),
     }  # fmt: skip
-    return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, _datasheet_seconds(batch))
+    baseline = _datasheet_seconds(batch)
+    return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, baseline, _p90_error(batch))
+
+
+def _p90_error(batch: MessageBatch) -> float:
+    """The largest of the curves of the tiers crossed; of one without an error its NCCL all-reduce's."""
+    joined = group_sizes(batch.sizes, batch.strides, batch.cluster)
+    errors = [0.0]
+    for tier, groups in zip(batch.cluster.tiers, joined, strict=True):
+        if (groups > 1.0).any():
+            own = tier.curves.curve(batch.collective, batch.library).fit.held_out_p90_error_fraction
+            errors.append(own or tier.curves.curve("all_reduce").fit.held_out_p90_error_fraction or 0.0)
+    return max(errors)
 
 
 def _datasheet_seconds(batch: MessageBatch) -> Floats:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.kernels import kernel_seconds
+from planner.cost.libraries import library_error_fraction
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
@@ -33,6 +34,23 @@ class Priced:
     measured: Floats
     predicted: Floats
     baseline: Floats
+    p90_error_fraction: float
+    """Error that nine of ten shapes left out of the fit stayed below."""
+
+    @property
+    def low(self) -> Floats:
+        """Lower end of the interval that 90 % of measurements should lie in."""
+        return self.predicted / (1.0 + self.p90_error_fraction)
+
+    @property
+    def high(self) -> Floats:
+        """Its upper end; ten times the prediction at most."""
+        return np.asarray(self.predicted / np.maximum(1.0 - self.p90_error_fraction, 0.1))
+
+    def select(self, chosen: NDArray[np.bool_]) -> "Priced":
+        """Some of the rows."""
+        columns = ("index", "sources", "measured", "predicted", "baseline")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +110,10 @@ def board(priced: Sequence[Priced], skipped: dict[str, int], *, rows: bool) -> P
     """The score board of priced rows."""
     by_label = {name: _by_label(priced, name) for name in ("op", "accelerator", "library", "form")}
     return PriceScore(
-        overall=_errors([(part.predicted, part.measured) for part in priced]),
+        overall=_errors(priced),
         by_op=by_label["op"], by_accelerator=by_label["accelerator"], by_library=by_label["library"],
         by_form=by_label["form"], by_source=_by_source(priced),
-        baseline=_errors([(part.baseline, part.measured) for part in priced]),
+        baseline=_baseline(priced),
         skipped=skipped,
         rows=tuple(_rows(priced)) if rows else None,
     )  # fmt: skip
@@ -110,7 +128,8 @@ def _priced(batch: Batch) -> Priced:
     accelerator = batch.accelerator
     labels = {"op": batch.kind, "accelerator": accelerator.name, "library": batch.library, "form": batch.form}
     predicted = np.asarray(kernel_seconds(batch.op, one_device(accelerator)), dtype=float)
-    return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, _roofline(batch))
+    p90 = library_error_fraction(batch.op, accelerator)  # type: ignore[arg-type]
+    return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, _roofline(batch), p90)
 
 
 def _roofline(batch: Batch) -> Floats:
@@ -123,33 +142,46 @@ def _roofline(batch: Batch) -> Floats:
 
 
 def _by_label(priced: Sequence[Priced], label: str) -> dict[str, Errors]:
-    groups: defaultdict[str, list[tuple[Floats, Floats]]] = defaultdict(list)
+    groups: defaultdict[str, list[Priced]] = defaultdict(list)
     for part in priced:
-        groups[part.labels.get(label, "")].append((part.predicted, part.measured))
+        groups[part.labels.get(label, "")].append(part)
     return {name: _errors(group) for name, group in sorted(groups.items())}
 
 
 def _by_source(priced: Sequence[Priced]) -> dict[str, Errors]:
-    groups: defaultdict[str, list[tuple[Floats, Floats]]] = defaultdict(list)
+    groups: defaultdict[str, list[Priced]] = defaultdict(list)
     for part in priced:
         for source in np.unique(part.sources):
-            chosen = part.sources == source
-            groups[str(source)].append((part.predicted[chosen], part.measured[chosen]))
+            groups[str(source)].append(part.select(part.sources == source))
     return {name: _errors(group) for name, group in sorted(groups.items())}
 
 
-def _errors(pairs: Sequence[tuple[Floats, Floats]]) -> Errors:
-    if not pairs:
+def _errors(priced: Sequence[Priced]) -> Errors:
+    if not priced:
         return Errors.of([], [])
-    predicted, measured = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
-    return Errors.of(predicted, measured)  # type: ignore[arg-type]
+    inside = [(part.low <= part.measured) & (part.measured <= part.high) for part in priced]
+    predicted, measured = (
+        np.concatenate([getattr(part, name) for part in priced]) for name in ("predicted", "measured")
+    )
+    return Errors.of(predicted, measured, np.concatenate(inside))  # type: ignore[arg-type]
+
+
+def _baseline(priced: Sequence[Priced]) -> Errors:
+    if not priced:
+        return Errors.of([], [])
+    return Errors.of(_columns(priced, "baseline"), _columns(priced, "measured"))  # type: ignore[arg-type]
+
+
+def _columns(priced: Sequence[Priced], name: str) -> Floats:
+    return np.concatenate([getattr(part, name) for part in priced])
 
 
 def _rows(priced: Sequence[Priced]) -> list[dict[str, Any]]:
     """One mapping a row, in the table's order; `id` counts rows from 1."""
-    found = [
-        {"id": int(index) + 1, **part.labels, "measured": float(measured), "predicted": float(predicted)}
-        for part in priced
-        for index, measured, predicted in zip(part.index, part.measured, part.predicted, strict=True)
-    ]
+    found = []
+    for part in priced:
+        columns = {name: getattr(part, name).tolist() for name in ("measured", "predicted", "low", "high")}
+        for place, index in enumerate(part.index.tolist()):
+            figures = {name: values[place] for name, values in columns.items()}
+            found.append({"id": index + 1, **part.labels, **figures})
     return sorted(found, key=lambda row: row["id"])

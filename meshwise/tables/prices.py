@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwise.tables.parts import share, table
-from planner.choose.explain import duration
+from profiles.units import MICRO
 from validate.agreement import Errors
 from validate.score_kernels import PriceScore
 
-_COLUMNS = (">rows", ">mean", ">median", ">p90", ">max", ">bias")
+_COLUMNS = (">rows", ">mean", ">median", ">p90", ">max", ">bias", ">coverage")
 
 
 def show_prices(console: Console, board: PriceScore) -> None:
@@ -38,7 +38,7 @@ def show_prices(console: Console, board: PriceScore) -> None:
 def _errors(title: str, groups: Mapping[str, Errors]) -> Table:
     made = table("group", *_COLUMNS, title=title)
     for name, errors in groups.items():
-        figures = (errors.mape, errors.median, errors.p90, errors.max, errors.bias)
+        figures = (errors.mape, errors.median, errors.p90, errors.max, errors.bias, errors.coverage)
         made.add_row(name, str(errors.n), *map(share, figures))
     return made
 
@@ -48,5 +48,10 @@ def _rows(board: PriceScore) -> Table:
     for row in board.rows or ():
         error = f"{row['predicted'] / row['measured'] - 1.0:+.1%}"
         labels = (row["accelerator"], row.get("library", ""), row.get("form", ""))
-        made.add_row(str(row["id"]), *labels, duration(row["measured"]), duration(row["predicted"]), error)
+        figures = (_microseconds(row["measured"]), _microseconds(row["predicted"]))
+        made.add_row(str(row["id"]), *labels, *figures, error)
     return made
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds / MICRO:,.1f} us"

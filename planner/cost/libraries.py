@@ -187,6 +187,38 @@ def stream_seconds(op: Elementwise, curve: StreamCurve, accelerator: Accelerator
     return smooth_max(transfer, op.num_launches * curve.launch_seconds, curve.exponent)
 
 
+def library_error_fraction(
+    op: Gemm | Attention | DecodeAttention | ExpertLayer | Elementwise, accelerator: Accelerator
+) -> float:
+    """Error that nine of ten prices of `op` by its library's kernel stay below, on shapes that the fit had not seen.
+
+    On an accelerator that nobody measured it grows as the median error did when its relatives were left out, where
+    that is known. Raises ValueError when no such kernel was measured on the accelerator's family.
+    """
+    table = _table_of(op, accelerator)
+    fit = table.fit
+    assert fit.held_out_p90_error_fraction is not None
+    if accelerator.name in table.curves or not fit.left_out_device_median_error_fraction:
+        return fit.held_out_p90_error_fraction
+    growth = fit.left_out_device_median_error_fraction / (fit.held_out_median_error_fraction or 1.0)
+    return fit.held_out_p90_error_fraction * max(growth, 1.0)
+
+
+def _table_of(op: Gemm | Attention | DecodeAttention | ExpertLayer | Elementwise, accelerator: Accelerator) -> Measured:
+    family = _family(accelerator)
+    match op:
+        case Gemm():
+            return _measured(family.gemm, op.library, op.form or op.dtype, accelerator)
+        case Attention():
+            return _measured(family.prefill, op.library, f"{op.dtype}/{op.kv_dtype or op.dtype}", accelerator)
+        case DecodeAttention():
+            return _measured(family.decode, op.library, f"{op.dtype}/{op.kv_dtype}", accelerator)
+        case ExpertLayer():
+            return _measured(family.experts, op.library, op.form, accelerator)
+        case Elementwise():
+            return _measured(family.elementwise, op.library, op.kernel, accelerator)
+
+
 def _cache_bytes(accelerator: Accelerator) -> float:
     """The last-level cache; one byte where the record states none, which nothing fits."""
     return accelerator.cache_bytes or 1.0
