@@ -78,7 +78,7 @@ def test_nothing_depends_on_names() -> None:
         ({"other_flags": "full CPU offload"}, "offloading"),
         ({"heads": 95}, "heads"),
         ({"num_experts": 8}, "experts"),
-        ({"framework": "NeMo 24.07", "vp": None}, "virtual stages"),
+        ({"framework": "NeMo 24.07", "vp": None, "global_batch_seqs": 60}, "virtual stages"),
     ],
 )
 def test_rows_that_cannot_be_modelled_say_why(changes: dict[str, object], reason: str) -> None:
@@ -273,3 +273,11 @@ def test_a_framework_without_accumulation_runs_its_batch_at_once() -> None:
     for unclear in ({"global_batch_seqs": 33}, {"zero_stage_or_fsdp": ""}, {"framework": "NeMo"}, {"pp": 2}):
         with pytest.raises(Unmodelled, match="split"):
             resolve(changed(run, **unclear))
+
+
+def test_recipes_that_interleave_do_so_layer_by_layer_unless_told() -> None:
+    unsaid = changed(PAPER[3], framework="NeMo 24.07", vp=None)
+    assert resolve(unsaid).plan.vp == 96 // 8
+    assert resolve(changed(unsaid, vp=3)).plan.vp == 3
+    assert resolve(changed(unsaid, other_flags="1F1B schedule")).plan.vp == 1
+    assert resolve(changed(unsaid, framework="Megatron-LM")).plan.vp == 1

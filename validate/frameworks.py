@@ -24,7 +24,7 @@ class Framework:
     zero_stage: int = 0
     """Assumed where the source does not say."""
     interleaves: bool = False
-    """Its recipes interleave stages, so a pipeline whose virtual stages are not stated is unknown."""
+    """Its recipes interleave stages, also where the source does not say how often."""
     runs_fsdp: bool = False
     """It shards with PyTorch's FSDP, whose stage 2 (SHARD_GRAD_OP) keeps parameters between the passes."""
     whole_experts: bool = False
@@ -54,7 +54,7 @@ RULES = (
     Framework(r"^megatron-bridge.*\| B[23]00[^|]*\| sparse", "megatron-bridge-eager", True, 1, whole_experts=True),
     Framework(r"^megatron-bridge.*\| sparse", "megatron-bridge", True, 1, whole_experts=True),
     Framework(r"^megatron-bridge", "nemo", True, 1, True),
-    Framework(r"^[^|]*nemo", "nemo", True, 1, True),
+    Framework(r"^[^|]*(nemo|mlperf[^|]*nvidia|nvidia[^|]*mlperf)", "nemo", True, 1, True),
     Framework(r"^primus", "megatron-core", True, 1, True),
     Framework(r"^megatron-lm[^|]*(te |transformer engine|core)", "megatron-core-no-overlap", True, 1),
     Framework(r"^megatron-lm[^|]*\| [^|]*flash", "megatron-core-no-overlap", True, 1),

@@ -69,7 +69,7 @@ def resolve(run: Run) -> Setting:
     job = _job(run)
     assert isinstance(job.model, TransformerShape)
     cluster = _cluster(run)
-    plan = _plan(run, rule, cluster, sparse=job.model.moe is not None)
+    plan = _plan(run, rule, cluster, job.model)
     _check_split(run, plan, job)
     try:
         cluster.accelerator.flops_per_second(job.compute_dtype)
@@ -198,20 +198,18 @@ def _transformer(
     )  # fmt: skip
 
 
-def _plan(run: Run, rule: Framework, cluster: Cluster, *, sparse: bool) -> Plan:
+def _plan(run: Run, rule: Framework, cluster: Cluster, model: TransformerShape) -> Plan:
     if not (run.tp and run.pp and run.dp and run.micro_batch_seqs):
         raise Unmodelled("split or micro-batch is not stated")
-    says_plain = "1f1b schedule" in run.other_flags.lower()
-    if run.pp > 1 and not run.vp and rule.interleaves and not says_plain:
-        raise Unmodelled("virtual stages of the pipeline are not stated")
     try:
         recomputation = recomputation_of(run, catalog.software(rule.stack), _peak(run, cluster))
     except ValueError:
         raise Unmodelled(f"recomputation {run.recompute} is not modelled") from None
-    vp = (run.vp or 1) if run.pp > 1 else 1
+    vp = _virtual_stages(run, rule, model.num_layers) if run.pp > 1 else 1
+    etp = _expert_tp(run, rule) if model.moe else 1
     cp = run.cp or 1
     return Plan(
-        dp=run.dp, tp=run.tp, pp=run.pp, cp=cp, ep=run.ep or 1, etp=_expert_tp(run, rule) if sparse else 1, vp=vp,
+        dp=run.dp, tp=run.tp, pp=run.pp, cp=cp, ep=run.ep or 1, etp=etp, vp=vp,
         cp_a2a=cp if re.search(r"\bCP comm type a2a\b(?!\+)", run.notes) else 1,
         micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
@@ -223,6 +221,21 @@ def _peak(run: Run, cluster: Cluster) -> float:
     """The rate that utilisations are stated in: of bf16, or of what the run multiplies in."""
     peaks = {str(name): rate for name, rate in cluster.accelerator.peak_flops_per_second.items()}
     return next((peaks[name] for name in (run.precision, "bf16", "fp16") if name in peaks), 0.0)
+
+
+def _virtual_stages(run: Run, rule: Framework, num_layers: int) -> int:
+    """Virtual stages as stated; where recipes interleave and the source does not say how often: one layer a chunk.
+
+    Steps of such recipes hardly differ between four chunks a rank and as many as there are layers, which is where
+    they lie; raises Unmodelled when layers or microbatches do not divide.
+    """
+    assert run.pp
+    if run.vp or not rule.interleaves or "1f1b schedule" in run.other_flags.lower():
+        return run.vp or 1
+    microbatches = (run.global_batch_seqs or 0) // ((run.dp or 1) * (run.micro_batch_seqs or 1))
+    if num_layers % run.pp or microbatches % run.pp:
+        raise Unmodelled("virtual stages of the pipeline are not stated")
+    return num_layers // run.pp
 
 
 def _expert_tp(run: Run, rule: Framework) -> int:
