@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.cost.collectives import message_seconds
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from planner.work.layers import layer_parameters, layer_work, sequence
@@ -135,16 +136,18 @@ def test_an_exchange_longer_than_the_compute_beside_it_shows() -> None:
     assert found["ep"] > found["forward"] + found["backward"]
 
 
-def test_a_fused_dispatch_sends_a_token_once_to_a_rank() -> None:
+def test_a_fused_dispatch_sends_a_token_once_to_a_port() -> None:
     """Two of eight experts on two ranks: 1.5 ranks a token in the mean, in place of 2 copies."""
-    plan = Plan(dp=8, ep=2)
-    layers = [layer_work(SPARSE, "moe", plan, stack("megatron-core", expert_dispatch=kind))
-              for kind in ("all_to_all", "fused")]  # fmt: skip
+    nodes = cluster(64, "dgx-h100")
     plain, fused = (
-        sum(float(count * op.num_bytes) for op, count in layer.forward.ops if isinstance(op, Message)
-            and op.axis == "ep") for layer in layers
+        message_seconds("all_to_all", 1e9, 2, 1, nodes, num_choices=choices) for choices in (0.0, 2.0)
     )  # fmt: skip
-    assert fused == pytest.approx(0.75 * plain)
+    assert fused == pytest.approx(0.75 * plain, rel=0.02)
+    across, once_a_node = (
+        message_seconds("all_to_all", 1e9, 64, 1, nodes, num_choices=choices) for choices in (0.0, 8.0)
+    )  # fmt: skip
+    assert once_a_node == pytest.approx(across * (1.0 - (7 / 8) ** 8), rel=0.02)
+    assert step_parts(SPREAD, expert_dispatch="fused")["ep"] < step_parts(SPREAD)["ep"]
 
 
 def test_a_loop_over_experts_is_paid_by_the_host() -> None:

@@ -103,12 +103,18 @@ def group_sizes(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
 
 
 def message_seconds(
-    collective: str, num_bytes: Numbers, size: Numbers, stride: Numbers, cluster: Cluster, library: str = ""
+    collective: str,
+    num_bytes: Numbers,
+    size: Numbers,
+    stride: Numbers,
+    cluster: Cluster,
+    library: str = "",
+    num_choices: float = 0.0,
 ) -> Floats:
     """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
 
     `library` names an implementation other than NCCL's (`profiles.calibration.LinkCurves.libraries`); where a link has
-    no curve of it, NCCL's serves.
+    no curve of it, NCCL's serves. `num_choices`: see `planner.work.ops.Message`.
 
     Each tier t that the group spans has a latency L_t and a wire time W_t; alone it takes T_t = (L**p +
     W**p)**(1/p). Tiers work as one pipeline: t = max_t(T_t - L_t) + sum_t L_t, so the slowest tier's transfer
@@ -126,6 +132,8 @@ def message_seconds(
         spans = joined > 1.0
         if spans.any():
             wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
+            if num_choices:
+                wire_bytes = wire_bytes * _sent_once_fraction(np.where(spans, size / inner, 2.0), num_choices)
             tier_latency, tier_transfer = _tier_seconds(pattern, wire_bytes, joined, tier, library)
             tier_latency = np.where(spans, tier_latency, 0.0)
             add = np.add if pattern.visits_every_tier else np.maximum
@@ -133,6 +141,14 @@ def message_seconds(
             transfer = np.maximum(transfer, np.where(spans, tier_transfer, 0.0))
         inner = within
     return transfer + latency
+
+
+def _sent_once_fraction(num_ports: Floats, num_choices: float) -> Floats:
+    """Share left of k copies that go to independent ports out of N, if each port gets one: N (1 - (1 - 1/N)**k) / k.
+
+    [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP: tokens cross to a node once and are forwarded inside it]
+    """
+    return -num_ports * np.expm1(num_choices * np.log1p(-1.0 / num_ports)) / num_choices
 
 
 def _members(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:

@@ -106,7 +106,9 @@ def exposed_message_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cl
 def priced_message(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
     """Seconds of a message alone on the links of its axis; a pp message goes to the neighbouring stage."""
     size, stride = group_of(message.axis, plan)
-    return message_seconds(message.collective, message.num_bytes, size, stride, cluster)
+    return message_seconds(
+        message.collective, message.num_bytes, size, stride, cluster, num_choices=message.num_choices
+    )
 
 
 def layer_times(

@@ -315,6 +315,9 @@ class Message:
     """Share of it that a stack leaves uncovered by compute."""
     beside: Kernel | None = None
     """The kernel that runs while it travels; only what outlasts it is waited for."""
+    num_choices: float = 0.0
+    """Of an all_to_all: copies of each row in `num_bytes`, of which a port (of a rank, or of a node) gets one and
+    forwards it to all who want it behind; 0: every copy travels by itself."""
 
 
 Op = Kernel | Message

@@ -64,22 +64,19 @@ def _exchange(moe: MixtureOfExperts, shard: Shard, elements: Numbers) -> list[St
     """Copies of tokens on their way to the experts; the way back is the same in reverse.
 
     `elements` of all copies a rank sends. By plain all-to-all they are laid out by destination, sent, and laid out
-    by expert; a fused dispatch sends each token once to each rank that needs it (of n ranks k independent choices
-    meet n (1 - (1 - 1/n)**k)) and lays copies out once [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP].
+    by expert; a fused dispatch sends each token once to each node and rank that needs it, and lays copies out once
+    [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP].
     """
     spread = 1.0 * (shard.ep > 1.0)
-    num_bytes = shard.width * elements
+    num_choices, before = 0.0, []
     if shard.stack.expert_dispatch == "fused":
-        ranks = np.maximum(shard.ep, 1.0)
-        met = ranks * -np.expm1(moe.top_k * np.log1p(-1.0 / np.maximum(ranks, 2.0)))
-        num_bytes = num_bytes * met / moe.top_k
+        num_choices = float(moe.top_k)
         moves = [shard.move_rows(elements, 2.0)]
-        before: list[Step] = []
     else:
         before = [shard.move_rows(elements, 1.0 + 1.0 / moe.top_k)]
         sort = shard.move_rows(elements, 2.0)
         moves = [Step(sort.op, sort.backward, spread * np.greater(moe.num_experts, shard.ep))]
-    message = Message("ep", "all_to_all", num_bytes)
+    message = Message("ep", "all_to_all", shard.width * elements, num_choices=num_choices)
     return [*before, Step(message, (message,), spread), *moves]
 
 
