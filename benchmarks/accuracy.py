@@ -12,6 +12,7 @@ from datetime import date
 from benchmarks.board import lines, print_coverage, print_failures, print_lines
 from benchmarks.fit_intervals import regimes
 from benchmarks.leave_one_out import leave_one_out, print_constants
+from profiles.residuals import shipped_residuals
 from validate.published import TABLES, published_runs
 from validate.score import score_runs
 from validate.table import read_runs
@@ -58,6 +59,13 @@ def print_table(path: str) -> None:
     print(FITTED)
     print_constants(found)
     print("\n## Error bars\n")
+    print(BARS_IN_WORDS)
+    alike, other = shipped_residuals().same_split, shipped_residuals().other_split
+    print(
+        f"Two plans are tied when their predicted times differ by less than {percent(alike.miss_ratio - 1.0)} % (same "
+        f"tp, pp, cp and ep; {alike.num_pairs:,} pairs) or {percent(other.miss_ratio - 1.0)} % ({other.num_pairs:,} "
+        f"pairs of {other.num_families} families).\n"
+    )
     print_coverage(score, regimes(found))
     print("## Rows left out\n")
     for reason, count in score.skipped.items():
@@ -81,6 +89,19 @@ when every constant that whole steps may set is fitted without the source, and i
 `constant`: the mean error of one constant hardware utilisation fitted on the very runs of its line, which is what a
 prediction has to beat. `bar`: what the mean should be. For choices of plans the figure is the regret: the measured time
 of the plan predicted best over that of the best, minus 1.
+"""
+
+BARS_IN_WORDS = """\
+A bar holds the middle 80 % of measured over predicted of runs as near as there are (`planner.cost.intervals`):
+
+- `seen`: runs of the same kind of stack (attention kernel; host-paced or not) on the same accelerator, with the plan's
+  axes and format among them and clusters at least a quarter of its size. Other runs weigh a little.
+- `new`: no such run. Every run counts as predicted without its source.
+- `unmeasured`: no kernel of the accelerator was timed. Every run counts as predicted with the pool's kernels and
+  without any run on its accelerator.
+
+Sources weigh as the root of their runs, so that a table composed of few measurements does not rule; the tails of the
+last two are set so that the runs of a source left out are covered to the level in the mean over sources.
 """
 
 FITTED = """\

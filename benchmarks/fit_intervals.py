@@ -27,8 +27,8 @@ TAILS = np.linspace(0.14, 0.04, 21)
 """Share left outside at either end, largest first; a handful of sources does not tell of farther tails."""
 OTHERS_SHARE = 0.2
 """What runs of other stacks and accelerators weigh beside those of one kind of stack on one accelerator."""
-MIN_RUNS, MIN_SOURCES = 20, 2
-"""Fewer runs of one kind tell of themselves only."""
+MIN_RUNS = 20
+"""Fewer runs of one kind do not tell of a tenth of them at either end."""
 NEAR = 1.5
 """Pairs of plans count whose predicted times are within this factor: farther ones are never in doubt."""
 Floats = NDArray[np.float64]
@@ -39,13 +39,14 @@ Ratios = Mapping[str, Sequence[float]]
 def quantiles(ratios: Ratios, tail: float, others: Ratios | None = None) -> tuple[float, float]:
     """The quantiles that leave `tail` outside at either end; sources weigh as the root of their runs.
 
-    `others` together weigh a share OTHERS_SHARE of `ratios`.
+    `others` together weigh a share OTHERS_SHARE of `ratios`, or as much as they do if those are of one source.
     """
     values = np.concatenate([np.asarray(some) for some in (*ratios.values(), *(others or {}).values())])
     weights = _weights(ratios)
     if others:
         more = _weights(others)
-        weights = np.concatenate([weights, more * (OTHERS_SHARE * weights.sum() / more.sum())])
+        share = OTHERS_SHARE if len(ratios) > 1 else 1.0
+        weights = np.concatenate([weights, more * (share * weights.sum() / more.sum())])
     order = np.argsort(values)
     rank = (np.cumsum(weights[order]) - 0.5 * weights[order]) / weights.sum()
     low, high = np.interp([tail, 1.0 - tail], rank, values[order])
@@ -196,12 +197,11 @@ def known_tables(found: LeftOut, seen: Mapping[str, Ratios]) -> str:
         own: defaultdict[str, list[float]] = defaultdict(list)
         for row in rows:
             own[str(table.sources[row])].append(float(table.measured_seconds[row] / np.exp(table.base[row])))
-        everything = seen["sparse" if sparse else "dense"]
-        is_thin = len(rows) < MIN_RUNS or len(own) < MIN_SOURCES
-        tail = (1.0 - LEVEL) / 2.0
-        low, high = quantiles(everything, tail) if is_thin else quantiles(own, tail, everything)
+        ratios = ""
+        if len(rows) >= MIN_RUNS:
+            low, high = quantiles(own, (1.0 - LEVEL) / 2.0, seen["sparse" if sparse else "dense"])
+            ratios = f"low_ratio = {low:.3f}\nhigh_ratio = {high:.3f}\n"
         some = [table.settings[row] for row in rows]
-        told = everything if is_thin else own
         text += (
             f"\n[[known]]\nstacks = {_list({one.stack.name for one in some})}\n"
             f'attention_kernel = "{attention}"\nis_eager = {str(eager).lower()}\n'
@@ -209,8 +209,7 @@ def known_tables(found: LeftOut, seen: Mapping[str, Ratios]) -> str:
             f"precisions = {_list({one.job.precision for one in some})}\n"
             f"axes = {_list({axis for one in some for axis in axes_of(one.plan)})}\n"
             f"max_devices = {max(one.plan.num_ranks for one in some)}\n"
-            f"low_ratio = {low:.3f}\nhigh_ratio = {high:.3f}\n"
-            f"num_runs = {sum(map(len, told.values()))}\nnum_sources = {len(told)}\n"
+            f"num_runs = {len(rows)}\nnum_sources = {len(own)}\n{ratios}"
         )
     return text
 

@@ -48,7 +48,7 @@ def leave_one_out(runs: Sequence[Run]) -> LeftOut:
         fitted[source] = fit(table, ~own)
         changed = [fitted[source].applied(table.settings[index]) for index in np.flatnonzero(own)]
         seconds[own] = np.exp(log_seconds(changed))
-    return LeftOut(table, seconds, fitted, fit(table, np.ones(len(timed), dtype=bool)))
+    return LeftOut(table, seconds, fitted, fit(table, np.ones(len(timed), dtype=bool), with_spreads=True))
 
 
 def _errors(found: LeftOut, own: NDArray[np.bool_]) -> tuple[Errors, Errors]:

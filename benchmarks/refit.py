@@ -49,6 +49,8 @@ def tabulate(settings: Sequence[Setting], measured_seconds: Sequence[float], sou
     for row, constant in enumerate(CONSTANTS):
         having = np.flatnonzero([constant.slot(setting) is not None for setting in settings])
         for column, factor in enumerate(FACTORS):
+            if factor == 1.0:
+                continue
             changed = [constant.scaled(settings[index], float(factor)) for index in having]
             effects[row, column, having] = log_seconds(changed) - base[having]
     told = np.array([getattr(setting.job.model, "moe", None) is None for setting in settings])
@@ -82,12 +84,15 @@ class Fitted:
         return setting
 
 
-def fit(table: Table, rows: NDArray[np.bool_]) -> Fitted:
-    """The most probable constants given the chosen runs: robust errors, sources weighing as the root of their runs."""
+def fit(table: Table, rows: NDArray[np.bool_], *, with_spreads: bool = False) -> Fitted:
+    """The most probable constants given the chosen runs: robust errors, sources weighing as the root of their runs.
+
+    Spreads, which take longer than the fit, are nan unless asked for.
+    """
     chosen = np.flatnonzero(rows & table.is_told)
     problem = _Problem.of(table, chosen)
     found = minimize(problem.loss, problem.priors, method="L-BFGS-B", options={"maxfun": 40_000})
-    spreads = problem.spreads(found.x)
+    spreads = problem.spreads(found.x) if with_spreads else np.full(len(found.x), np.nan)
     return Fitted(
         values={slot: exp(value) for slot, value in zip(problem.slots, found.x, strict=True)},
         spreads=dict(zip(problem.slots, spreads, strict=True)),

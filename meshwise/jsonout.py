@@ -13,6 +13,7 @@ from planner.breakdown import Breakdown
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
 from planner.cost.fit import fit_of, upper_bytes
+from planner.cost.intervals import memory_intervals
 from planner.cost.memory import MemoryBreakdown, stage_memory, usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.plan import Plan, as_written
@@ -65,6 +66,20 @@ def interval_fields(plan: Plan, step_seconds: float, question: Question) -> dict
     }
 
 
+def memory_interval_fields(memory: MemoryBreakdown) -> dict[str, Any]:
+    """The error bars of the peak as it would be allocated, reserved and read from the device."""
+    return {
+        reading: {
+            "low": found.low_bytes,
+            "high": found.high_bytes,
+            "level": found.level_fraction,
+            "num_runs": found.num_runs,
+            "num_sources": found.num_sources,
+        }
+        for reading, found in memory_intervals(memory).items()
+    }
+
+
 def priced(question: Question, answer: Estimate) -> dict[str, Any]:
     """One plan and what it costs."""
     assert isinstance(answer.plan, Plan)
@@ -78,6 +93,7 @@ def priced(question: Question, answer: Estimate) -> dict[str, Any]:
         "interval": interval_fields(answer.plan, float(answer.step_seconds), question),
         "breakdown_seconds": answer.breakdown.parts(),
         "memory_bytes": memory_bytes(question, answer.memory) | capacity,
+        "memory_interval_bytes": memory_interval_fields(answer.memory),
         "fits": bool(answer.memory.peak_bytes <= capacity["usable"]),
         "fit": str(fit_of(answer.memory, question.cluster, question.stack)),
     }

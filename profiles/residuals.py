@@ -52,11 +52,12 @@ class Known(Record):
     axes: tuple[str, ...]
     """Parallel axes in use, and "sharded" for ZeRO-2 and beyond."""
     max_devices: Count
-    low_ratio: Positive
-    high_ratio: Positive
-    """Quantiles of measured over predicted of these runs, and a little of all others; of all where these are thin."""
     num_runs: Count
     num_sources: Count
+    low_ratio: Positive | None = None
+    high_ratio: Positive | None = None
+    """Quantiles of measured over predicted of these runs, and a little of all others; None where these are too few
+    to tell of a tenth of them, and all runs stand in."""
 
 
 class PairSpread(Record):

@@ -21,7 +21,7 @@ def test_a_constant_that_runs_tell_of_is_found() -> None:
     slower = [COMPUTE.scaled(setting, 0.85 / COMPUTE.value(setting)) for setting in SETTINGS]
     measured = np.exp(log_seconds(slower))
     table = tabulate(SETTINGS, measured.tolist(), [setting.run.id for setting in SETTINGS])
-    found = fit(table, np.ones(len(SETTINGS), dtype=bool))
+    found = fit(table, np.ones(len(SETTINGS), dtype=bool), with_spreads=True)
     assert found.values[SLOT] == pytest.approx(0.85, rel=0.02)
     assert found.is_identified(SLOT)
     again = np.exp(log_seconds([found.applied(setting) for setting in SETTINGS]))
@@ -30,7 +30,7 @@ def test_a_constant_that_runs_tell_of_is_found() -> None:
 
 def test_a_constant_that_no_run_tells_of_keeps_its_prior() -> None:
     table = tabulate(SETTINGS[-2:], np.exp(log_seconds(SETTINGS[-2:])).tolist(), ["one", "two"])
-    found = fit(table, np.ones(2, dtype=bool))
+    found = fit(table, np.ones(2, dtype=bool), with_spreads=True)
     slot = (HOST.name, HOST.slot(SETTINGS[-1]))
     assert found.values[slot] == pytest.approx(HOST.prior(SETTINGS[-1]), rel=0.05)
     assert not found.is_identified(slot)

@@ -9,6 +9,7 @@ from meshwise.jobfile import Question
 from meshwise.tables.parts import bar, table
 from planner.cost.estimate import Estimate
 from planner.cost.fit import fit_of, upper_bytes
+from planner.cost.intervals import memory_intervals
 from planner.cost.memory import stage_memory
 from planner.plan import Plan
 from profiles.units import GIB, MIB
@@ -34,6 +35,14 @@ def show_memory(console: Console, question: Question, answer: Estimate) -> None:
     peak = float(answer.memory.peak_bytes)
     made.add_row("peak", f"{peak / GIB:.2f}", f"{peak / capacity:.1%}", bar(peak / capacity), style="bold")
     console.print(made)
+    device = memory_intervals(answer.memory).get("device")
+    if device is not None:
+        console.print(
+            f"{device.level_fraction:.0%} range of what the device reads: {device.low_bytes / GIB:.1f} .. "
+            f"{device.high_bytes / GIB:.1f} GiB ({device.num_runs} published runs)",
+            style="dim",
+            markup=False,
+        )
 
 
 def show_stages(console: Console, question: Question, plan: Plan) -> None:

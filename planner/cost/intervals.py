@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from planner.cost.memory import MemoryBreakdown
 from planner.plan import Plan
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
@@ -42,15 +43,18 @@ def interval(
     record = residuals or shipped_residuals()
     sparse = _is_sparse(job)
     regime, why = regime_of(plan, job, cluster, stack, record)
+    spread = (record.sparse if sparse else record.dense)[regime]
+    low, high, num_runs, num_sources = spread.low_ratio, spread.high_ratio, spread.num_runs, spread.num_sources
     known = record.known_runs(stack, cluster.accelerator.name, sparse=sparse)
-    spread = known if regime == "seen" and known else (record.sparse if sparse else record.dense)[regime]
+    if regime == "seen" and known and known.low_ratio and known.high_ratio:
+        low, high, num_runs, num_sources = known.low_ratio, known.high_ratio, known.num_runs, known.num_sources
     kind = "mixture-of-experts" if sparse else "dense"
-    sources = f"{spread.num_sources} source{'s' if spread.num_sources > 1 else ''}"
+    sources = f"{num_sources} source{'s' if num_sources > 1 else ''}"
     return Interval(
-        low_seconds=step_seconds * spread.low_ratio,
-        high_seconds=step_seconds * spread.high_ratio,
+        low_seconds=step_seconds * low,
+        high_seconds=step_seconds * high,
         level_fraction=record.level_fraction,
-        basis=f"{spread.num_runs:,} published runs of {kind} models from {sources}{why}",
+        basis=f"{num_runs:,} published runs of {kind} models from {sources}{why}",
     )
 
 
@@ -59,12 +63,13 @@ def regime_of(
 ) -> tuple[Regime, str]:
     """How near the record's runs are to a plan, and in words what they lack."""
     device = cluster.accelerator.name
-    if device not in cluster.kernels.accelerators:
+    known = residuals.known_runs(stack, device, sparse=_is_sparse(job))
+    is_enough = known is not None and known.low_ratio is not None
+    if device not in cluster.kernels.accelerators and not is_enough:
         return "unmeasured", f", as if their accelerators were as unmeasured as {device}: no kernel of it was timed"
     apart = ", each predicted without its source:"
     if not isinstance(job.model, TransformerShape):
         return "new", f"{apart} none is of such a model"
-    known = residuals.known_runs(stack, device, sparse=_is_sparse(job))
     if known is None:
         return "new", f"{apart} none is of a stack like {stack.name} on {device}"
     those = f"{' and '.join(known.stacks)} on {device}"
@@ -75,7 +80,7 @@ def regime_of(
         return "new", f"{apart} none of {those} has {', '.join(lacking)}"
     if plan.num_ranks > FARTHEST_SCALE * known.max_devices:
         return "new", f"{apart} those of {those} end at {known.max_devices:,} devices"
-    return "seen", f" with {those}"
+    return "seen", f" with {those}" if is_enough else f", {known.num_runs:,} of them with {those}"
 
 
 def axes_of(plan: Plan) -> tuple[str, ...]:
@@ -99,6 +104,38 @@ def pair_spread(one: Plan, other: Plan, residuals: Residuals) -> PairSpread:
     """The spread for two plans, by whether they split the model alike."""
     alike = all(getattr(one, axis) == getattr(other, axis) for axis in ("tp", "pp", "cp", "ep"))
     return residuals.same_split if alike else residuals.other_split
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInterval:
+    """Bytes between which the measured peak of a reading is expected to lie."""
+
+    low_bytes: float
+    high_bytes: float
+    level_fraction: float
+    num_runs: int
+    num_sources: int
+
+
+def memory_intervals(memory: MemoryBreakdown, residuals: Residuals | None = None) -> dict[str, MemoryInterval]:
+    """By reading ("allocated", "reserved", "device"): quantiles of measured over predicted, times the prediction.
+
+    As `interval` [Vovk 2005]. Readings without runs are left out.
+    """
+    record = residuals or shipped_residuals()
+    predicted = {
+        "allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.device_bytes,
+    }  # fmt: skip
+    return {
+        reading: MemoryInterval(
+            low_bytes=float(predicted[reading]) * spread.low_ratio,
+            high_bytes=float(predicted[reading]) * spread.high_ratio,
+            level_fraction=record.level_fraction,
+            num_runs=spread.num_runs,
+            num_sources=spread.num_sources,
+        )
+        for reading, spread in record.memory.items()
+    }
 
 
 def _is_sparse(job: TrainingJob) -> bool:
