@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from planner.layout import EVEN, parsed
+from planner.offload import Offload
 from planner.plan import Plan, ScheduleName, as_written
 from planner.recompute import Module, Recompute
 from profiles import catalog
@@ -89,6 +90,7 @@ class SplitTable(_Table):
     recompute: Literal["none", "selective", "full", "operators"] = "none"
     recompute_modules: Name = "core_attn"
     recompute_layers: int = Field(default=0, ge=0, le=MAX_LAYERS)
+    offload: Name = "nothing"
     sequence_parallel: bool = False
     zero_stage: int = Field(default=0, ge=0, le=3)
     reshard_after_forward: bool = True
@@ -180,11 +182,12 @@ def plan(split: SplitTable, num_devices: int) -> Plan:
             f"dp: dp*tp*pp*cp = {dp}*{split.tp}*{split.pp}*{split.cp} = {dp * others}, but there are "
             f"{num_devices} devices; the product must equal it (leave dp out to have it derived)"
         )
-    values = split.model_dump(exclude={"dp", "schedule", "layout", "recompute", "recompute_modules"})
+    values = split.model_dump(exclude={"dp", "schedule", "layout", "recompute", "recompute_modules", "offload"})
     schedule = split.schedule or ("interleaved" if split.vp > 1 else "1f1b")
     recompute, modules = Recompute.parse(split.recompute), Module.parse(split.recompute_modules)
     layout = EVEN if split.layout in UNNAMED_LAYOUTS else parsed(split.layout)
-    return Plan(dp=dp, schedule=schedule, layout=layout, recompute=recompute, recompute_modules=modules, **values)
+    return Plan(dp=dp, schedule=schedule, layout=layout, recompute=recompute, recompute_modules=modules,
+                offload=Offload.parse(split.offload), **values)  # fmt: skip
 
 
 def devices_of(file: JobFile) -> JobTable:

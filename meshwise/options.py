@@ -69,6 +69,7 @@ class SplitFlags:
     recompute: Annotated[str | None, _split("none, selective (modules), full (layers) or operators.")] = None
     recompute_modules: Annotated[str | None, _split("Of selective: e.g. core_attn,mlp (default: core_attn).")] = None
     recompute_layers: Annotated[int | None, _split("Of full: layers of each chunk (default: all).")] = None
+    offload: Annotated[str | None, _split("To the host: optimizer, activations, parameters.")] = None
     sequence_parallel: Annotated[bool | None, _split("Shard norms and dropout over tp.")] = None
     zero_stage: Annotated[int | None, _split("Shard 1: optimizer, 2: gradients too, 3: parameters too.")] = None
     reshard_after_forward: Annotated[bool | None, _split("Of ZeRO 3: gather again for backward (default).")] = None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.layout import EVEN, Layout, layout_code, layout_of, written
+from planner.offload import Offload
 from planner.recompute import Module, Recompute
 
 Ints = NDArray[np.int64]
@@ -54,6 +55,8 @@ class Plan:
     """Of selective recomputation: the modules that run again."""
     recompute_layers: int = 0
     """Of full recomputation: layers of each chunk that run again (Megatron's block method); 0: all of them."""
+    offload: Offload = Offload.NOTHING
+    """What lives in the memory of the host."""
     sequence_parallel: bool = False
     """Megatron sequence parallelism on the tp axis."""
     zero_stage: int = 0
@@ -103,6 +106,8 @@ class Plan:
             parts.append(f"of={self.recompute_modules.words}")
         if self.recompute_layers:
             parts.append(f"of={self.recompute_layers}layers")
+        if self.offload:
+            parts.append(f"offload={self.offload.words}")
         return " ".join(parts)
 
 
@@ -112,6 +117,7 @@ PLAN_FIELDS = tuple(field.name for field in fields(Plan))
 def as_written(plan: Plan) -> dict[str, Any]:
     """The fields of a plan as files and JSON hold them: names in place of enumerations."""
     words = {"recompute": plan.recompute.name.lower(), "recompute_modules": plan.recompute_modules.words}
+    words["offload"] = plan.offload.words
     words["layout"] = written(plan.layout)
     return {name: getattr(plan, name) for name in PLAN_FIELDS} | words
 
@@ -135,6 +141,7 @@ class PlanGrid:
     recompute: Ints
     recompute_modules: Ints
     recompute_layers: Ints
+    offload: Ints
     sequence_parallel: Ints
     zero_stage: Ints
     reshard_after_forward: Ints
@@ -175,6 +182,7 @@ class PlanGrid:
         values["layout"] = layout_of(values["layout"])
         values["recompute"] = Recompute(values["recompute"])
         values["recompute_modules"] = Module(values["recompute_modules"])
+        values["offload"] = Offload(values["offload"])
         for name in ("sequence_parallel", "cp_gather", "reshard_after_forward"):
             values[name] = bool(values[name])
         return Plan(**values)

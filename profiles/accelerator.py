@@ -21,6 +21,8 @@ class Accelerator(Sourced):
     peak_flops_per_second: dict[Dtype, Positive] = Field(min_length=1)
     memory_bytes: Positive
     memory_bytes_per_second: Positive
+    host_bytes_per_second: Positive | None = None
+    """To or from the host, one way; None: not known, so that nothing can be offloaded there."""
     cache_bytes: Positive | None = None
     num_cores: Count | None = None
     """Streaming multiprocessors, compute units, tensor cores of a TPU, or cores of a CPU."""

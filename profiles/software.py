@@ -102,6 +102,12 @@ class SoftwareStack(Sourced):
     recompute_stops_early: bool = False
     """Full recomputation of a layer ends once the last tensor that the backward pass reads is back, before the
     layer's last product (PyTorch's checkpoint without reentrance, since 2.1)."""
+    host_copy_efficiency_fraction: Fraction = 0.87
+    """Share of the device-to-host link's rate that a copy from pinned memory reaches: 55 of 63 GB/s
+    (stas00/ml-engineering@744d01e1 network/README.md)."""
+    host_update_seconds_per_parameter: NonNegative = 0.26e-9
+    """Of an optimizer update by all cores of a host: 2.57 s for 10 billion parameters on two 24-core sockets
+    [Ren 2021, ZeRO-Offload, arXiv:2101.06840, table 4]; newer hosts with more memory channels are faster."""
     selective_recompute: Literal["modules", "operators"] = "modules"
     """What the framework's selective recomputation is unless more is said: modules of a layer (the attention core), or
     every second matrix product."""

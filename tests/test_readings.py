@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from planner.cost.memory import MemoryBreakdown
+from planner.offload import Offload
 from planner.recompute import Module, Recompute
 from profiles.catalog import software
 from profiles.units import GIB, GIGA
+from validate.offloading import offload_of
 from validate.published import published_runs
 from validate.readings import measured_bytes, predicted_bytes, reading_of
 from validate.recomputation import UnknownRecompute, recomputation_of
@@ -25,6 +27,7 @@ def changed(**changes: object) -> Run:
     ("changes", "reading", "unit_bytes"),
     [
         ({"notes": "peak memory = max allocated GiB"}, "allocated", GIB),
+        ({"notes": "peak memory = alloc_mem reported by the compiler"}, "allocated", GIB),
         ({"notes": "RESERVED"}, "reserved", GIB),
         ({"notes": "", "framework": "torchtitan"}, "reserved", GIB),
         ({"notes": "nvidia-smi", "framework": "Megatron-DeepSpeed"}, "device", GIGA),
@@ -69,3 +72,20 @@ def test_none_full_and_nonsense() -> None:
     assert found(recompute="full") == {"recompute": Recompute.FULL}
     with pytest.raises(UnknownRecompute):
         found(recompute="sometimes")
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ("", Offload.NOTHING),
+        ("full CPU offload", Offload.OPTIMIZER | Offload.PARAMETERS),
+        ("CPU AdamW offload; Liger kernels", Offload.OPTIMIZER),
+        ("optimizer offload; param offload", Offload.OPTIMIZER | Offload.PARAMETERS),
+        ("ZeRO-3 (CPU offload capability)", Offload.NOTHING),
+        ("checkpoint-in-cpu=Y", Offload.ACTIVATIONS),
+        ("no checkpoint-in-cpu", Offload.NOTHING),
+        ("checkpoint-in-cpu=N", Offload.NOTHING),
+    ],
+)
+def test_what_lives_on_the_host(flags: str, parts: Offload) -> None:
+    assert offload_of(changed(other_flags=flags)) == parts

@@ -75,7 +75,7 @@ def test_nothing_depends_on_names() -> None:
         ({"recompute": "sometimes"}, "recomputation"),
         ({"precision": "fp2"}, "precision"),
         ({"precision": "fp8"}, "no peak"),
-        ({"other_flags": "full CPU offload"}, "offloading"),
+        ({"other_flags": "full CPU offload", "accelerator": "MI250X"}, "offloaded"),
         ({"heads": 95}, "heads"),
         ({"num_experts": 8}, "experts"),
         ({"framework": "NeMo 24.07", "vp": None, "global_batch_seqs": 60}, "virtual stages"),

@@ -40,6 +40,7 @@ _SINCE_HOPPER = r"(?:H[128]00|H20\b|B[23]00|G[BH][23]00|MI3)"
 """At the end of a pattern: accelerators that came when Megatron-LM had Transformer Engine and flash attention."""
 
 RULES = (
+    Framework(r"^(hf[^|]*deepspeed|deepspeed[^|]*\(hf\))", "deepspeed-zero3"),
     Framework(r"^hf |\(hf\)", "pytorch-eager"),
     Framework(r"^[^|]*deepspeed[^|]*\|[^|]*\| bf16", "megatron-deepspeed-bf16-2022"),
     Framework(r"^[^|]*deepspeed", "megatron-deepspeed-2022"),
@@ -80,6 +81,7 @@ RULES = (
 
 _FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"cross-entropy fusion", {"loss_bytes_per_logit": 2.0, "loss_traffic_bytes_per_logit": 10.0}),
+    (r"liger", {"loss_bytes_per_logit": 0.13, "loss_traffic_bytes_per_logit": 10.0, "fused_elementwise": True}),
     (r"overlap-grad-reduce", {"dp_overlap": True}),
     (r"no gradient bucketing", {"dp_overlap": False}),
     (r"tp-comm-overlap|async ?tp", {"tp_exposed_fraction": 0.5}),

@@ -7,12 +7,12 @@ from profiles.units import GIB, GIGA
 from validate.frameworks import Reading, framework_of
 from validate.table import Run
 
-_READINGS: dict[str, Reading] = {"allocated": "allocated", "reserved": "reserved"}
+_READINGS: dict[str, Reading] = {"allocated": "allocated", "alloc_mem": "allocated", "reserved": "reserved"}
 
 
 def reading_of(run: Run) -> Reading:
     """What the notes say was read; else what the framework's own logs report; else the device's own tool."""
-    found = re.search(r"\b(allocated|reserved)\b", run.notes, re.IGNORECASE)
+    found = re.search(r"\b(allocated|alloc_mem|reserved)\b", run.notes, re.IGNORECASE)
     if found:
         return _READINGS[found.group(1).lower()]
     rule = framework_of(run)

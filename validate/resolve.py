@@ -22,6 +22,7 @@ from profiles.workload import Precision, TrainingJob
 from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
+from validate.offloading import offload_of
 from validate.recomputation import recomputation_of
 from validate.sharding import STRATEGIES, exchange_of, sharding_fields
 from validate.table import Run
@@ -88,7 +89,6 @@ def _laid_out(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareSta
 
 _WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release", "may be padded")
 _OTHER_WORK = (
-    (r"offload|checkpoint-in-cpu", "offloading to the host is not modelled"),
     (r"CUDA_LAUNCH_BLOCKING=1", "kernels were launched one by one (a debugging mode)"),
     (r"schedule (zb|v-|dualpipe)", "pipeline schedule is not modelled"),
 )
@@ -205,6 +205,9 @@ def _plan(run: Run, rule: Framework, cluster: Cluster, model: TransformerShape) 
         recomputation = recomputation_of(run, catalog.software(rule.stack), _peak(run, cluster))
     except ValueError:
         raise Unmodelled(f"recomputation {run.recompute} is not modelled") from None
+    offload = offload_of(run)
+    if offload and cluster.accelerator.host_bytes_per_second is None:
+        raise Unmodelled("what is offloaded goes over a link whose rate is not known")
     vp = _virtual_stages(run, rule, model.num_layers) if run.pp > 1 else 1
     etp = _expert_tp(run, rule) if model.moe else 1
     cp = run.cp or 1
@@ -213,7 +216,7 @@ def _plan(run: Run, rule: Framework, cluster: Cluster, model: TransformerShape) 
         cp_a2a=cp if re.search(r"\bCP comm type a2a\b(?!\+)", run.notes) else 1,
         micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
-        **sharding_fields(run, rule, cluster.devices_per_node), **recomputation,
+        **sharding_fields(run, rule, cluster.devices_per_node), **recomputation, offload=offload,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from planner.offload import Offload
 from planner.plan import Plan
 from planner.recompute import Module, Recompute
 from profiles.exchange import Exchange
@@ -43,6 +44,7 @@ class RunSpec:
                     "recompute": Recompute(values["plan"]["recompute"]),
                     "recompute_modules": Module(values["plan"]["recompute_modules"]),
                     "layout": tuple(values["plan"]["layout"]),
+                    "offload": Offload(values["plan"]["offload"]),
                 }
             )
         )
@@ -112,6 +114,8 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
     if plan.recompute not in (Recompute.NONE, Recompute.FULL):
         name = plan.recompute.name.lower()
         raise ValueError(f"recompute: validate runs none or full, got {name}; its fused attention keeps no scores")
+    if plan.offload:
+        raise ValueError(f"offload: validate keeps everything on the device (nothing), got {plan.offload.words}")
     if plan.recompute_layers:
         raise ValueError(f"recompute_layers: validate recomputes every layer (0), got {plan.recompute_layers}")
     if job.global_batch % (plan.dp * plan.micro_batch):

@@ -281,6 +281,7 @@ def _options(plan: Plan) -> str:
     words += [plan.recompute.name.lower()] if plan.recompute else []
     words += [plan.recompute_modules.words] if plan.recompute_modules != Module.CORE_ATTN else []
     words += [f"{plan.recompute_layers}layers"] if plan.recompute_layers else []
+    words += [f"offload:{plan.offload.words}"] if plan.offload else []
     return " ".join(words)
 
 
@@ -335,4 +336,5 @@ def split_flags(plan: Plan) -> str:
     modules = plan.recompute_modules
     flags += [f"--recompute-modules {modules.words}"] if modules != Module.CORE_ATTN else []
     flags += [f"--recompute-layers {plan.recompute_layers}"] if plan.recompute_layers else []
+    flags += [f"--offload {plan.offload.words}"] if plan.offload else []
     return " ".join(flags)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.choose.exchange_rules import EXCHANGE_RULES
+from planner.choose.offload_rules import OFFLOAD_RULES
 from planner.choose.recompute_rules import RECOMPUTE_RULES
 from planner.choose.rule import Rule
 from planner.layout import layout_of, written
@@ -267,6 +268,7 @@ RULES: tuple[Rule, ...] = (
     ),
     *RECOMPUTE_RULES,
     *EXCHANGE_RULES,
+    *OFFLOAD_RULES,
 )
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from planner.choose.explain import PART_WORDS
 from planner.cost.estimate import Estimate
 from planner.cost.kernels import kernel_seconds
+from planner.cost.phase import LOAD_FIELDS, load
 from planner.plan import Plan
 from planner.work.layers import layer_work, model_flops, sequence
-from planner.work.ops import Attention, Elementwise, Gemm, GroupedGemm, Kernel, Listed, Message
+from planner.work.ops import Attention, Elementwise, Gemm, GroupedGemm, HostOp, Kernel, Listed, Message
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -33,6 +34,7 @@ LOSS_WORDS = {
     "experts": "experts' grouped products below that peak",
     "attention": "attention below that peak",
     "elementwise": "norms, activations and other memory-bound kernels",
+    "offload": "copies to and from the host that outlast compute",
     "imbalance": "the slowest stage's kernels over the mean stage's",
     **{part: words for part, words in PART_WORDS.items() if part not in ("forward", "backward")},
 }
@@ -80,10 +82,22 @@ def losses(answer: Estimate, job: TrainingJob, cluster: Cluster, stack: Software
     found["clock"] = sum(kernels.clock_seconds for kernels in families.values())
     for name, kernels in families.items():
         found[name] = kernels.seconds - kernels.flops / peak - kernels.clock_seconds
-    found["imbalance"] = slowest - mean
+    found["offload"] = _exposed_copies(answer.plan, job, cluster, stack)
+    found["imbalance"] = slowest - mean - found["offload"]
     found |= parts
     smallest = 1e-9 * float(answer.step_seconds)
     return [Loss(name, found[name]) for name in LOSS_WORDS if abs(found.get(name, 0.0)) > smallest]
+
+
+def _exposed_copies(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> float:
+    """Seconds of the step that copies to and from the host outlast compute, on the mean rank of the pipeline."""
+    passes = [0.0, 0.0]
+    for kind, layers in Counter(sequence(job.model)).items():
+        work = layer_work(job, kind, plan, stack)
+        for index, one in enumerate((work.forward, work.backward)):
+            row = dict(zip(LOAD_FIELDS, load(one, plan, cluster, stack), strict=True))
+            passes[index] += layers * float(row["copy"] - row["compute"] - row["recompute"])
+    return sum(max(seconds, 0.0) for seconds in passes) * plan.num_microbatches(job.global_batch) / plan.pp
 
 
 def _families(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> dict[str, _Kernels]:
@@ -105,7 +119,7 @@ def _kernels(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> Iterator[tup
     for kind, layers in Counter(sequence(job.model)).items():
         work = layer_work(job, kind, plan, stack)
         for op, count in (*work.forward.ops, *work.backward.ops):
-            if not isinstance(op, Message):
+            if not isinstance(op, Message | HostOp):
                 yield op, layers * float(count)
 
 

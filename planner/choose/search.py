@@ -23,6 +23,7 @@ from planner.cost.estimate import Estimate, estimate, step_breakdown
 from planner.cost.layouts import fastest_layout
 from planner.cost.memory import memory, usable_bytes
 from planner.layout import layout_code, parsed
+from planner.offload import Offload
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
 from planner.recompute import Module, Recompute
 from profiles.cluster import Cluster
@@ -176,6 +177,8 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
             codes[name] = int(Recompute.parse(value))
         elif name == "recompute_modules" and isinstance(value, str):
             codes[name] = int(Module.parse(value))
+        elif name == "offload" and isinstance(value, str):
+            codes[name] = int(Offload.parse(value))
         else:
             codes[name] = int(value)
     return codes

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 COLUMNS = (
     "tp", "cp", "ep", "etp", "dp", "pp", "vp", "schedule", "layout", "zero_stage",
-    "reshard_after_forward", "dp_replicate",
+    "reshard_after_forward", "dp_replicate", "offload",
 )  # fmt: skip
 """What data-parallel work depends on."""
 

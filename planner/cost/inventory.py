@@ -11,8 +11,9 @@ import numpy as np
 from planner.cost.memory import stage_memory
 from planner.cost.stage_loads import ENDS, LayerBytes, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
+from planner.offload import Offload
 from planner.plan import AXES, Plan, PlanGrid
-from planner.work.activations import policy_of, saved_tensors, transient_bytes
+from planner.work.activations import policy_of, saved_bytes, saved_tensors, transient_bytes
 from planner.work.layers import layer_parameters, sequence
 from planner.work.schedules import chunks_per_rank, in_flight
 from planner.work.sharding import gathers_in_backward, reduces_in_backward
@@ -90,6 +91,15 @@ def _gathered(plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str
 def _activations(
     plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float], microbatches: float
 ) -> Iterator[Item]:
+    if plan.offload & Offload.ACTIVATIONS:
+        passing = {kind: float(saved_bytes(job, kind, plan, stack)) for kind in held}
+        whole = sum(passing[kind] * count for kind, count in held.items()) * microbatches
+        widest = max(passing, key=lambda kind: passing[kind])
+        both = min(2.0, sum(held.values())) * passing[widest]
+        yield Item(
+            "activations", widest, "activations of two layers, others on the host", min(whole, both), 1.0, ALWAYS
+        )
+        return
     for kind, count in held.items():
         for tensor in saved_tensors(job, kind, plan, stack):
             kept = float(tensor.kept_bytes(policy_of(job, kind, plan)))

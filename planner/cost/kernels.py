@@ -17,7 +17,19 @@ from planner.cost.libraries import (
     library_stream_seconds,
 )
 from planner.cost.roofline import Rates, Seconds, smooth_max
-from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Listed
+from planner.work.ops import (
+    Attention,
+    DecodeAttention,
+    Elementwise,
+    ExpertLayer,
+    Gemm,
+    GroupedGemm,
+    HostCopy,
+    HostOp,
+    HostUpdate,
+    Kernel,
+    Listed,
+)  # fmt: skip
 from profiles.calibration import AttentionCurve, ElementwiseCurve, GemmCurve, GroupedGemmCurve
 from profiles.cluster import Cluster
 
@@ -29,12 +41,26 @@ _INNER_UNIT = 1024.0
 
 
 @singledispatch
-def kernel_seconds(op: Kernel, cluster: Cluster) -> Seconds:
+def kernel_seconds(op: Kernel | HostOp, cluster: Cluster) -> Seconds:
     """Device seconds of one run of `op` on one accelerator of `cluster`; its fields broadcast.
 
     Raises ValueError when the accelerator has no peak for the operation's dtype.
     """
     raise AssertionError(f"no price for {type(op).__name__}")
+
+
+@kernel_seconds.register
+def _host_copy(op: HostCopy, cluster: Cluster) -> Seconds:
+    rate = cluster.accelerator.host_bytes_per_second
+    if rate is None:
+        raise ValueError(f"offload: the rate between {cluster.accelerator.name} and its host is not known")
+    return op.num_bytes / (op.efficiency_fraction * rate)
+
+
+@kernel_seconds.register
+def _host_update(op: HostUpdate, cluster: Cluster) -> Seconds:
+    sharing = min(cluster.devices_per_node, cluster.num_devices)
+    return op.num_parameters * op.seconds_per_parameter * sharing
 
 
 @kernel_seconds.register

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from planner.cost.grid import combinations
 from planner.cost.stage_loads import LOAD_COLUMNS, LayerBytes, StageLoads, fullest_candidates, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
+from planner.offload import Offload
 from planner.plan import AXES, Plan, PlanGrid
+from planner.work.host import offloads
 from planner.work.schedules import chunks_per_rank, in_flight
 from planner.work.sharding import reduces_in_backward
 from profiles.cluster import Cluster
@@ -127,13 +129,14 @@ def _held(grid: PlanGrid, rank: Floats, loads: Floats, job: TrainingJob, stack: 
     num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
     held = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)
     microbatches = held / chunks_per_rank(grid.schedule, grid.vp)
+    kept = load.kept_bytes * microbatches
     is_reduced = reduces_in_backward(grid)
     logits = np.where(is_reduced, load.sharded_logits_bytes, load.logits_bytes)
     working = np.where(is_reduced, load.sharded_working_bytes, load.working_bytes)
     return [
         *state_bytes(load.dense_parameters, load.expert_parameters, grid, job, stack),
         gathered_bytes(load.dense_parameters + load.expert_parameters, load.gathered_parameters, grid, job),
-        load.kept_bytes * microbatches,
+        np.where(offloads(grid, Offload.ACTIVATIONS), np.minimum(kept, load.passing_bytes), kept),
         logits + load.waiting_bytes * np.maximum(microbatches - 1.0, 0.0),
         working + stack.library_workspace_bytes,
     ]

@@ -11,7 +11,7 @@ from planner.cost.collectives import message_seconds
 from planner.cost.kernels import kernel_seconds
 from planner.cost.layered import LayerPrice, LayerTimes, layer_prices
 from planner.plan import Plan, PlanGrid, axis_stride
-from planner.work.ops import Message
+from planner.work.ops import HostCopy, Message
 from planner.work.program import Counted, Kind, StepProgram, Work
 from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
 from profiles.cluster import Cluster
@@ -27,31 +27,35 @@ when fitted on ten others; 8 by 10.3 and 10.7; a plain sum by half."""
 _ROW_AXES = (("tp",), ("cp", "cp_a2a", "cp_ring"), ("ep", "etp"))
 """Axes of the messages that the rows tp, cp and ep of a load count."""
 
-LOAD_FIELDS = ("compute", "recompute", "tp", "cp", "ep", "launch")
-"""Rows of a load: seconds of kernels, of recomputed kernels, of exposed messages by axis, of host launches."""
+LOAD_FIELDS = ("compute", "recompute", "tp", "cp", "ep", "launch", "copy")
+"""Rows of a load: seconds of kernels, of recomputed kernels, of exposed messages by axis, of host launches, and of
+copies to and from the host beside compute."""
 
 
 def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareStack) -> NDArray[np.float64]:
-    """Seconds of `work` by LOAD_FIELDS, shape (6, ...plans). Loads add up until `settled` says what they cost.
+    """Seconds of `work` by LOAD_FIELDS, shape (7, ...plans). Loads add up until `settled` says what they cost.
 
     Messages of tp and cp block the compute stream; those of ep as far as `settled` finds no compute beside them.
     """
     compute, launches = _kernels(work.ops, plan, cluster)
     recompute, more_launches = _kernels(work.recomputed, plan, cluster)
+    copies = _copies(work.ops, cluster)
     axes = [_messages((*work.recomputed, *work.ops), names, plan, cluster) for names in _ROW_AXES]
     host = (launches + more_launches) * stack.host_seconds_per_launch
     shape = np.shape(plan.tp)
-    return np.stack([np.broadcast_to(row, shape) for row in (compute, recompute, *axes, host)]).astype(float)
+    return np.stack([np.broadcast_to(row, shape) for row in (compute, recompute, *axes, host, copies)]).astype(float)
 
 
 def settled(load_seconds: NDArray[np.float64], stack: SoftwareStack) -> NDArray[np.float64]:
-    """Loads of whole actions, (..., 6, plans), with what ep exposes and the excess of the host in their rows.
+    """Loads of whole actions, (..., 7, plans), as their first six rows, (..., 6, plans): what ep exposes and the excess
+    of the host's launches in their rows, what copies outlast compute in that of compute.
 
     A stack that hides a share of the exchange between experts runs it beside the compute of another microbatch
     [DeepSeek-AI 2024, arXiv:2412.19437, section 3.2.1]; what outlasts that compute is exposed all the same.
     """
-    found = load_seconds.copy()
+    found = load_seconds[..., :6, :].copy()
     compute, exchange = found[..., 0, :] + found[..., 1, :], found[..., 4, :].copy()
+    found[..., 0, :] += np.maximum(load_seconds[..., 6, :] - compute, 0.0)
     share = stack.ep_exposed_fraction
     found[..., 4, :] = share * exchange + (1.0 - share) * np.maximum(exchange - compute, 0.0)
     found[..., 5, :] = host_excess_seconds(found)
@@ -78,10 +82,16 @@ def _kernels(ops: Counted, plan: Plan | PlanGrid, cluster: Cluster) -> tuple[Sec
     for op, count in ops:
         if isinstance(op, Message):
             launches = launches + count * np.greater(group_of(op.axis, plan)[0], 1)
-        else:
+        elif not (isinstance(op, HostCopy) and op.is_beside):
             seconds = seconds + count * kernel_seconds(op, cluster)
             launches = launches + count * op.num_launches
     return seconds, launches
+
+
+def _copies(ops: Counted, cluster: Cluster) -> Seconds:
+    """Seconds of the copies to and from the host that run beside compute [Ren 2021, arXiv:2101.06840, section 4]."""
+    beside = [(op, count) for op, count in ops if isinstance(op, HostCopy) and op.is_beside]
+    return sum((count * kernel_seconds(op, cluster) for op, count in beside), 0.0)
 
 
 def _messages(ops: Counted, axes: tuple[str, ...], plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
@@ -115,7 +125,7 @@ def layer_times(
     kind: str, forward_seconds: NDArray[np.float64], backward_seconds: NDArray[np.float64],
     messages: Mapping[Kind, Work], plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareStack,
 ) -> LayerTimes:  # fmt: skip
-    """Seconds of a layer of `kind` from the loads of its passes, (6, ...plans), and of the messages they carry."""
+    """Seconds of a layer of `kind` from the loads of its passes, (7, ...plans), and of the messages they carry."""
 
     def seconds(action: Kind) -> Seconds:
         ops = [(op, count) for op, count in messages[action].ops if isinstance(op, Message)]

@@ -40,6 +40,8 @@ class StageLoads(NamedTuple):
     """Bytes of one microbatch between its passes."""
     waiting_bytes: Floats
     """Bytes of the loss of a microbatch that waits for its backward pass."""
+    passing_bytes: Floats
+    """Kept bytes of the two layers that hold most, where the others are on the host."""
     gathered_parameters: Floats
     """Parameters gathered at once, if they are sharded."""
     logits_bytes: Floats
@@ -81,14 +83,23 @@ class LayerBytes:
         )
 
     def stage(self, counts: list[Floats]) -> Floats:
-        """The rows of `StageLoads`, (9, plans), of a rank with `counts` layers of each kind."""
+        """The rows of `StageLoads`, (10, plans), of a rank with `counts` layers of each kind."""
         sums = np.add.reduce([count * load[:4] for count, load in zip(counts, self.loads, strict=True)])
         dummies = _union(self.dummies, counts)
         logits, working = self._widest(counts, 0.0)
         sharded_logits, sharded_working = self._widest(counts, self.unreduced_bytes)
         return np.stack([
-            *sums, self.gathered(counts), logits, working + dummies, sharded_logits, sharded_working + dummies,
+            *sums, self.passing(counts), self.gathered(counts), logits, working + dummies,
+            sharded_logits, sharded_working + dummies,
         ])  # fmt: skip
+
+    def passing(self, counts: list[Floats]) -> Floats:
+        """Kept bytes of two layers of a rank, one whose activations are in use and one whose are on their way."""
+        widest, num_layers = 0.0 * counts[0], 0.0 * counts[0]
+        for count, load in zip(counts, self.loads, strict=True):
+            widest = np.maximum(widest, np.where(count > 0.0, load[2], 0.0))
+            num_layers = num_layers + count
+        return np.minimum(num_layers, 2.0) * widest
 
     def gathered(self, counts: list[Floats]) -> Floats:
         """Parameters that a rank has gathered at once: the widest two layers, one in use and one ahead, and the ends.
@@ -123,7 +134,7 @@ def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) 
     """(ranks, loads) of the pipeline ranks that can be the fullest, one candidate of every plan at a time.
 
     A later rank holds no more microbatches, so it can only be the fullest with more layers of some kind.
-    Plans with fewer such ranks repeat their last one. Shapes (plans,) and (9, plans).
+    Plans with fewer such ranks repeat their last one. Shapes (plans,) and (10, plans).
     """
     layers = LayerBytes.of(split, job, stack)
     rows, shape_of = combinations(split, ("pp", "vp", "schedule", "layout"))

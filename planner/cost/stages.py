@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 
 WORK_COLUMNS = (
     "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "recompute_modules",
-    "num_recomputed_layers", "sequence_parallel",
+    "num_recomputed_layers", "offload", "sequence_parallel",
 )  # fmt: skip
 """What the work of a layer depends on."""
 SHARDING_COLUMNS = ("dp", "pp", "zero_stage", "reshard_after_forward", "dp_replicate")

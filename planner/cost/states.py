@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from planner.cost.stage_loads import compute_bytes
+from planner.offload import Offload
 from planner.plan import Plan, PlanGrid
+from planner.work.host import offloads
 from planner.work.sharding import gathers_in_backward, num_expert_shards, num_shards, reduces_in_backward
 from profiles.parameters import trained_fraction
 from profiles.software import SoftwareStack
@@ -55,17 +57,19 @@ def state_bytes(
 
     `dense` parameters are replicated over dp * cp ranks, `expert` ones over what etp * ep leave of all; what the
     plan shards is divided by its shard group of them (`planner.work.sharding`). Compression that rounds keeps what
-    was lost beside the gradient.
+    was lost beside the gradient. What lives on the host takes none.
     """
     state = StateBytes.of(job, stack)
     shared = dense / num_shards(split) + expert / num_expert_shards(split)
     held = dense + expert
-    gradients = np.where(reduces_in_backward(split), shared, held)
-    weights = np.where(np.equal(split.zero_stage, 3), shared, held)
+    there = offloads(split, Offload.OPTIMIZER)
+    gradients = np.where(reduces_in_backward(split), np.where(there, 0.0, shared), held)
+    kept_shards = np.where(offloads(split, Offload.PARAMETERS), 0.0, shared)
+    weights = np.where(np.equal(split.zero_stage, 3), kept_shards, held)
     trained = trained_fraction(job.model, job.lora_rank)
     outer = OUTER_STATE_BYTES * job.exchange.is_local
     lost = DTYPE_BYTES["fp32"] * (job.exchange.gradient_compression in ("int8", "top-k"))
-    optimizer = (state.optimizer + outer) * trained * shared + lost * trained * held
+    optimizer = (state.optimizer + outer) * trained * np.where(there, 0.0, shared) + lost * trained * held
     return state.weights * weights, state.gradients * trained * gradients, optimizer
 
 

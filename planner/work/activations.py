@@ -13,7 +13,7 @@ import numpy as np
 from planner.plan import Plan, PlanGrid
 from planner.recompute import Module
 from planner.work.blocks import Shard
-from planner.work.layers import recomputed_fraction
+from planner.work.kinds import recomputed_fraction
 from planner.work.ops import Numbers
 from planner.work.saved import Policy, Saved
 from profiles.model import LayerList, TransformerShape

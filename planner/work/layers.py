@@ -16,6 +16,8 @@ from planner.plan import Plan, PlanGrid
 from planner.recompute import Module, Recompute
 from planner.work import blocks
 from planner.work.blocks import Shard, Step
+from planner.work.host import layer_copies
+from planner.work.kinds import DENSE, EMBEDDING, ENCODER, HEAD, MOE, num_blocks, recomputed_fraction, sequence
 from planner.work.ops import Elementwise, Gemm, GroupedGemm, Listed, Op
 from planner.work.program import Work
 from planner.work.schedules import SCHEDULES
@@ -24,26 +26,6 @@ from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.parameters import model_flops_per_token
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-
-EMBEDDING, ENCODER, DENSE, MOE, HEAD = "embedding", "encoder", "dense", "moe", "head"
-
-
-@lru_cache
-def sequence(model: ModelShape) -> tuple[str, ...]:
-    """Kinds of the layers in forward order, e.g. ("embedding", "dense", ..., "head").
-
-    The layers of a plain list are each of their own kind: "layer-0", "layer-1", ...
-    """
-    if isinstance(model, LayerList):
-        return tuple(f"layer-{index}" for index in range(model.num_layers))
-    decoder = tuple(MOE if sparse else DENSE for sparse in model.is_sparse_layer)
-    return (EMBEDDING, *(ENCODER,) * model.num_encoder_layers, *decoder, HEAD)
-
-
-@lru_cache
-def num_blocks(model: ModelShape) -> int:
-    """Layers that are dealt out to pipeline stages (the embedding and the head come on top)."""
-    return sum(kind not in (EMBEDDING, HEAD) for kind in sequence(model))
 
 
 def divides_evenly(num_layers: Any, num_chunks: Any) -> Any:
@@ -128,16 +110,8 @@ def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: Softw
         *copy(gathers_in_backward(split) & (kind not in KEPT_GATHERED)),
     )
     weights = tuple((op, step.count) for step in reversed(steps) for op in step.weight_gradient)
-    return LayerWork(Work(forward), Work((*inputs, *weights), recomputed), Work(weights))
-
-
-def recomputed_fraction(model: ModelShape, split: Plan | PlanGrid) -> Any:
-    """Share of the layers that full recomputation runs again: all, or `recompute_layers` of each chunk.
-
-    Chunks that hold unequal numbers of layers are taken at their mean.
-    """
-    limit = split.num_recomputed_layers * 1.0
-    return np.where(np.greater(limit, 0.0), np.minimum(limit / num_blocks(model), 1.0), 1.0)
+    out, back = layer_copies(job, kind, layer_parameters(job.model, kind, split), split, stack)
+    return LayerWork(Work((*out, *forward)), Work((*back, *inputs, *weights), recomputed), Work(weights))
 
 
 def _again_fractions(
@@ -219,3 +193,9 @@ def model_flops(job: TrainingJob) -> float:
     """
     samples = job.global_batch if isinstance(job.model, LayerList) else job.tokens_per_step
     return float(samples * model_flops_per_token(job.model, job.sequence_length))
+
+
+__all__ = [
+    "DENSE", "EMBEDDING", "ENCODER", "HEAD", "MOE", "LayerWork", "boundary_bytes", "divides_evenly", "layer_parameters",
+    "layer_work", "model_flops", "num_blocks", "rank_chunks", "sequence", "stage_counts",
+]  # fmt: skip

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from planner.offload import Offload
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import saved_bytes
 from planner.work.exchange import extra_update_bytes, gathers, parts_of, reductions, updated_parameters
+from planner.work.host import host_update, offloads
 from planner.work.layers import MOE, boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
 from planner.work.program import Counted, Kind, StepProgram, Work, build_actions
@@ -136,9 +138,18 @@ def data_parallel_work(
     update = Elementwise(_update_traffic(job, stack) * updated + extra_bytes, in_place=True)
     return {
         Kind.REDUCE_GRADIENTS: Work(tuple(reduced)),
-        Kind.OPTIMIZER: Work(((update, 1.0),)),
+        Kind.OPTIMIZER: Work(_update(update, updated, plan, job, stack)),
         Kind.GATHER_PARAMETERS: Work(tuple(gathered)),
     }
+
+
+def _update(
+    update: Elementwise, updated: Any, plan: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack
+) -> Counted:
+    """The update on the device, or on the host where the optimizer's states live there."""
+    if not np.any(offloads(plan, Offload.OPTIMIZER)):
+        return ((update, 1.0),)
+    return ((update, 1.0 - offloads(plan, Offload.OPTIMIZER)), *host_update(updated, plan, job, stack))
 
 
 def _update_traffic(job: TrainingJob, stack: SoftwareStack) -> float:

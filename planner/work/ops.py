@@ -297,6 +297,32 @@ class Listed:
         return (self, self)
 
 
+@dataclass(frozen=True, slots=True)
+class HostCopy:
+    """A copy between the device and its host, on a stream of its own."""
+
+    num_bytes: Numbers
+    efficiency_fraction: float
+    """Share of the link's rate that a copy reaches."""
+    is_beside: bool = True
+    """Compute of the same action runs beside it; what outlasts that is exposed."""
+    num_launches: float = 1.0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostUpdate:
+    """The optimizer's update of so many parameters by the cores of the host, which its devices share."""
+
+    num_parameters: Numbers
+    seconds_per_parameter: float
+    """Of the whole host."""
+    num_launches: float = 1.0
+    num_bytes: float = 0.0
+    flops: float = 0.0
+
+
+HostOp = HostCopy | HostUpdate
 Kernel = Gemm | GroupedGemm | ExpertLayer | Attention | DecodeAttention | Elementwise | Listed
 
 
@@ -320,4 +346,4 @@ class Message:
     forwards it to all who want it behind; 0: every copy travels by itself."""
 
 
-Op = Kernel | Message
+Op = Kernel | HostOp | Message
