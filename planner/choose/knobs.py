@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from planner.choose.recompute_rules import modules_of
-from planner.offload import Offload
 from planner.plan import SCHEDULE_NAMES
 from planner.recompute import Module, Recompute
 from planner.work.layers import divides_evenly, num_blocks
@@ -189,14 +188,6 @@ def _recompute(at: Setting) -> Iterable[Choice]:
     else:
         powers = (2**power for power in range(max(most, 0).bit_length()))
         yield from ((int(Recompute.FULL), core, layers) for layers in powers if layers <= most)
-
-
-@knob("offload")
-def _offload(at: Setting) -> Iterable[Choice]:
-    """Nothing; an exhaustive search also moves the optimizer to the host, where its rate is known."""
-    yield (int(Offload.NOTHING),)
-    if at.exhaustive and at.cluster.accelerator.host_bytes_per_second is not None:
-        yield (int(Offload.OPTIMIZER),)
 
 
 @knob("zero_stage", "reshard_after_forward", "dp_replicate")
