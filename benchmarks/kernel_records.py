@@ -30,6 +30,7 @@ SIBLINGS: Mapping[str, tuple[str, ...]] = {
     "h100-sxm": ("h200-sxm", "h800-sxm", "gh200-96gb", "gh200-144gb", "h100-96gb-hbm2e"),
     "gb300": ("b300-sxm",),
     "v100-sxm-32gb": ("v100-sxm-16gb", "v100-pcie-32gb"),
+    "tpu-v5p": ("tpu-v2", "tpu-v3", "tpu-v4", "tpu-v5e", "tpu-v6e", "tpu-7x"),
 }
 """Devices with the same chip as a measured one; a curve of fractions carries over to their own peaks."""
 NOT_POOLED = ("arc-pro-b60",)

@@ -270,7 +270,9 @@ def test_a_framework_without_accumulation_runs_its_batch_at_once() -> None:
     run = changed(PAPER[0], framework="MaxText", zero_stage_or_fsdp="fsdp", global_batch_seqs=32, **whole)
     assert str(resolve(run).plan) == "dp8 mb4 zero3"
     assert resolve(changed(run, tp=2, dp=4)).plan.micro_batch == 8
-    for unclear in ({"global_batch_seqs": 33}, {"zero_stage_or_fsdp": ""}, {"framework": "NeMo"}, {"pp": 2}):
+    assert str(resolve(changed(run, zero_stage_or_fsdp="")).plan) == "dp8 mb4 zero3"
+    alpa = {"framework": "Alpa", "zero_stage_or_fsdp": ""}
+    for unclear in ({"global_batch_seqs": 33}, alpa, {"framework": "NeMo"}, {"pp": 2}):
         with pytest.raises(Unmodelled, match="split"):
             resolve(changed(run, **unclear))
 

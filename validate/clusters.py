@@ -9,7 +9,7 @@ from profiles.units import GIGA
 
 _NETWORK_LINKS = (("omni-path", "omni-path"), ("roce", "roce"), ("infiniband", "infiniband-hdr"))
 _BITS_PER_BYTE = 8.0
-_LEAST_NAME_LENGTH = 6
+_LEAST_NAME_LENGTH = 5
 """Shorter names of nodes ("t4") may stand in a text by chance."""
 
 

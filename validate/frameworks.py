@@ -68,7 +68,7 @@ RULES = (
         r"^torchtitan.*(torch\.compile|float8)", "torchtitan", True, runs_fsdp=True, whole_batch=True, memory="reserved"
     ),
     Framework(r"^torchtitan", "torchtitan-eager", True, runs_fsdp=True, whole_batch=True, memory="reserved"),
-    Framework(r"^[^|]*(maxtext|levanter)", "jax-flash", whole_batch=True),
+    Framework(r"^[^|]*(maxtext|levanter)", "jax-flash", zero_stage=3, whole_batch=True),
     Framework(r"^[^|]*(jax|pax\b|t5x|easylm|alpa|parax)", "jax-2022", whole_batch=True),
     Framework(r"^llm-foundry.*MP mode DEFAULT", "llm-foundry", runs_fsdp=True),
     Framework(r"^llm-foundry", "llm-foundry-2023", runs_fsdp=True),

@@ -66,7 +66,7 @@ def resolve(run: Run) -> Setting:
     if rule is None:
         raise Unmodelled("framework is not described by a software stack")
     if rule.whole_batch:
-        run = with_whole_batch(run)
+        run = with_whole_batch(run, shards=rule.zero_stage == 3)
     job = _job(run)
     assert isinstance(job.model, TransformerShape)
     cluster = _cluster(run)
