@@ -234,3 +234,15 @@ def test_a_full_mesh_prices_every_group_size(size: int) -> None:
     seconds = message_seconds("all_reduce", np.array([0.0, 1e6]), size, 1, cluster)
     assert np.all(np.isfinite(seconds))
     assert (seconds[1] > 0.0) == (size > 1)
+
+
+def test_gathers_go_around_a_ring_of_nodes() -> None:
+    """Latency grows with the nodes, and not with their logarithm as that of an all-reduce over trees."""
+    made = catalog.cluster("dgx-h100", 512)
+
+    def latencies(name: str) -> np.ndarray:
+        return message_seconds(name, 1.0, np.array([128, 256, 512]), 1, made)
+
+    gather, reduce = (np.diff(latencies(name)) for name in ("all_gather", "all_reduce"))
+    assert gather[1] == pytest.approx(2.0 * gather[0], rel=0.05)
+    assert reduce[1] == pytest.approx(reduce[0], rel=0.2)

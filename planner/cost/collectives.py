@@ -38,6 +38,8 @@ class Collective:
     """Times the data goes around (or up and down a tree over) the group."""
     reduces_and_spreads: bool
     """Whether switches that reduce can do it: each device sends its bytes up once and gets them back once."""
+    has_trees: bool
+    """Whether libraries run it over trees too, whose latency grows with the logarithm of the nodes."""
 
 
 COLLECTIVES: dict[str, Collective] = {}
@@ -50,12 +52,13 @@ def collective(
     visits_every_tier: bool = True,
     rounds: float = 1.0,
     reduces_and_spreads: bool = False,
+    has_trees: bool = True,
 ) -> Callable[[WireBytes], WireBytes]:
     """Register the decorated function as the wire bytes of the collective `name`."""
 
     def register(wire_bytes: WireBytes) -> WireBytes:
         assert name not in COLLECTIVES, f"collective {name} is registered twice"
-        COLLECTIVES[name] = Collective(name, wire_bytes, visits_every_tier, rounds, reduces_and_spreads)
+        COLLECTIVES[name] = Collective(name, wire_bytes, visits_every_tier, rounds, reduces_and_spreads, has_trees)
         return wire_bytes
 
     return register
@@ -70,8 +73,8 @@ def _all_reduce(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
     return 2.0 * (size - 1.0) / size * num_bytes / inner
 
 
-@collective("all_gather")
-@collective("reduce_scatter")
+@collective("all_gather", has_trees=False)
+@collective("reduce_scatter", has_trees=False)
 def _half_all_reduce(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
     """(n - 1) / n * S / inner: half an all-reduce [Patarasuk and Yuan 2009]."""
     return (size - 1.0) / size * num_bytes / inner
@@ -168,13 +171,20 @@ def _ratios(members: Floats) -> Floats:
 def _tier_seconds(
     pattern: Collective, wire_bytes: Floats, joined: Floats, tier: Tier, library: str
 ) -> tuple[Floats, Floats]:
-    """Latency, and what the transfer adds to it, of `wire_bytes` a device over one tier."""
+    """Latency, and what the transfer adds to it, of `wire_bytes` a device over one tier.
+
+    A pattern without trees goes around a ring of nodes, n - 1 times the latency between two [Thakur 2005,
+    doi:10.1177/1094342005051521, section 4.1]; NCCL gathers so wherever a node has several ranks. A curve that was
+    carried over from a pattern with trees has only the latency between two nodes for it.
+    """
     curve = tier.curves.curve(pattern.name, library)
     exponent = _by_ranks(curve, curve.exponent, joined)
     rate = _bus_fraction(pattern, curve, joined, tier) * tier.usable_bytes_per_second
     steps = pattern.rounds * np.ceil(np.log2(joined))
     beyond = 0.0 if tier.curves.measures(pattern.name, library) else tier.latency_seconds
     latency = _latency(curve, joined) + steps * beyond
+    if curve.is_carried_over and not pattern.has_trees and tier.link_class == "network":
+        latency = np.maximum(latency, curve.latency_seconds[0] * (joined - 1.0))
     return latency, smooth_max(latency, wire_bytes / rate, exponent) - latency
 
 
