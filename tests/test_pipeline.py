@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.cost.critical import PRICED, graph
+from planner.cost.critical import PRICED, graph, with_messages
 from planner.cost.pipeline import paths_of
 from planner.plan import SCHEDULE_NAMES
+from planner.work.actions import SENDS
 from tests.played import Shape, play, seconds, shapes
 
 WEIGHT_FRACTION = 0.5
@@ -80,7 +81,7 @@ def test_paths_found_under_other_prices_are_never_longer(shape: Shape, data: st.
         assert told(shape, f, b, like=like) <= play(shape, f, b).step_seconds * (1.0 + 1e-6)
 
 
-@given(shapes(), st.floats(0.3, 4.0), st.floats(0.0, 0.1), st.floats(0.0, 0.5))
+@given(shapes(), st.floats(1.0, 4.0), st.floats(0.0, 0.1), st.floats(0.0, 0.5))
 def test_like_prices_have_the_same_longest_path(shape: Shape, backward: float, more: float, head: float) -> None:
     """Prices a tenth off those the paths were found under cost next to nothing."""
     n = shape.num_chunks
@@ -109,16 +110,20 @@ def test_a_heavier_last_stage_hides_transfers(shape: Shape, transfer: float, hea
 def test_transfers_that_ranks_wait_for(shape: Shape, backward: float, transfer: float) -> None:
     f, b = [1.0] * shape.num_chunks, [backward] * shape.num_chunks
     played = play(shape, f, b, transfer=transfer, overlap=False).step_seconds
-    assert told(shape, f, b, transfer, overlaps=False) == pytest.approx(played, rel=0.1)
+    assert told(shape, f, b, transfer, overlaps=False) == pytest.approx(played, rel=0.02)
 
 
-@given(shapes())
-def test_the_graph_holds_every_action_after_what_it_waits_for(shape: Shape) -> None:
+@given(shapes(), st.booleans())
+def test_the_graph_holds_every_action_after_what_it_waits_for(shape: Shape, overlaps: bool) -> None:
     found = graph(shape.schedule, shape.num_stages, shape.num_microbatches, shape.vp)
+    if not overlaps:
+        found = with_messages(found, np.ones(found.num_columns), 0.1)
     places = np.arange(len(found.column))
-    assert np.all(found.before < places)
-    assert np.all(found.needed < places)
-    assert int(found.column.max()) < shape.num_chunks * len(PRICED)
+    assert np.all(found.waits < places)
+    num_messages = int(np.count_nonzero(found.column == found.num_columns))
+    sends = sum(action.kind in SENDS for actions in shape.program().ranks for action in actions)
+    assert num_messages == (0 if overlaps else sends)
+    assert found.num_columns == shape.num_chunks * len(PRICED)
     assert [level.stop for level in found.levels][-1] == len(places)
 
 

@@ -6,6 +6,9 @@ few of them; every path found bounds the makespan from below for any prices, and
 regime. A path is a count of actions, so that a million plans are priced by a product of two matrices.
 """
 
+import heapq
+import itertools
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,24 +32,24 @@ STEADY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The actions of a schedule as nodes in an order in which they can run; shape (nodes,)."""
+    """The actions of a schedule, and messages that keep ranks busy, as nodes in an order in which they can run."""
 
     column: Ints
-    """chunk * len(PRICED) + kind."""
-    before: Ints
-    """The node before on the same rank, or NOTHING."""
-    needed: Ints
-    """The node on a neighbouring chunk that hands over its result, or NOTHING."""
+    """chunk * len(PRICED) + kind of every node, (nodes,); for a message one more than the last of them."""
+    waits: Ints
+    """Nodes that each node waits for, or NOTHING, (4, nodes): the one before on its rank; the one on a neighbouring
+    chunk that hands over its result; and the messages before it on the two ranks' streams."""
     is_transfer: NDArray[np.bool_]
-    """Whether it is handed over to another rank."""
+    """Whether the result is handed over beside compute, from another rank."""
     levels: tuple[slice, ...]
     """Nodes that depend on earlier levels only."""
     rank: Ints
+    num_columns: int
 
 
 @lru_cache(maxsize=64)
 def graph(schedule: str, num_stages: int, num_microbatches: int, vp: int) -> Graph:
-    """The graph of a schedule. Raises ValueError when its requirements do not hold."""
+    """The graph of a schedule, its messages beside compute. Raises ValueError when its requirements do not hold."""
     ranks = SCHEDULES[schedule].actions(num_stages, num_microbatches, vp)
     listed = np.array(
         [(rank, action.chunk * len(PRICED) + _CODES[action.kind], action.microbatch)
@@ -56,19 +59,102 @@ def graph(schedule: str, num_stages: int, num_microbatches: int, vp: int) -> Gra
     needed = _needed(column, microbatch)
     before = np.arange(len(rank)) - 1
     before[np.flatnonzero(np.diff(rank, prepend=-1))] = NOTHING
+    nothing = np.full(len(rank), NOTHING)
     level = np.array(_levels(rank.tolist(), before.tolist(), needed.tolist()))
+    num_columns = SCHEDULES[schedule].placement.num_chunks(num_stages, vp) * len(PRICED)
+    is_transfer = (needed != NOTHING) & (rank[needed] != rank)
+    waits = np.stack([before, needed, nothing, nothing])
+    return in_order(column, waits, is_transfer, level, rank, num_columns)
+
+
+def in_order(
+    column: Ints, waits: Ints, is_transfer: NDArray[np.bool_], level: Ints, rank: Ints, num_columns: int
+) -> Graph:
+    """A graph whose nodes are sorted by `level`, with what they wait for renamed."""
     order = np.argsort(level, kind="stable")
     renamed = np.empty(len(order) + 1, dtype=np.int64)
     renamed[order], renamed[-1] = np.arange(len(order)), NOTHING
     ends = np.cumsum(np.bincount(level))
     return Graph(
         column=column[order],
-        before=renamed[before[order]],
-        needed=renamed[needed[order]],
-        is_transfer=((needed != NOTHING) & (rank[needed] != rank))[order],
+        waits=renamed[waits[:, order]],
+        is_transfer=is_transfer[order],
         levels=tuple(slice(int(start), int(end)) for start, end in zip([0, *ends], ends, strict=False)),
         rank=rank[order],
+        num_columns=num_columns,
     )
+
+
+def with_messages(plain: Graph, action_seconds: Floats, transfer_seconds: float) -> Graph:
+    """A graph whose messages are nodes: each keeps the rank that receives it busy.
+
+    It follows the messages before it on the streams of both its ranks, in the order of a play with these seconds:
+    (num_columns,) of actions, and of a message.
+    """
+    before, needed = plain.waits[0].copy(), plain.waits[1].copy()
+    received = np.flatnonzero(plain.is_transfer)
+    number = np.full(len(before), NOTHING)
+    number[received] = len(before) + np.arange(len(received))
+    order, streams = _played(plain, action_seconds, transfer_seconds)
+    message_before, message_needed = before[received], needed[received]
+    before[received], needed[received] = number[received], NOTHING
+    queued = np.full((2, len(before) + len(received)), NOTHING)
+    last = [NOTHING] * (int(plain.rank.max()) + 1)
+    for node in streams:
+        for row, rank in enumerate((int(plain.rank[plain.waits[1, node]]), int(plain.rank[node]))):
+            queued[row, number[node]] = last[rank]
+            last[rank] = int(number[node])
+    waits = np.concatenate([np.stack([np.append(before, message_before), np.append(needed, message_needed)]), queued])
+    level = [NOTHING] * (waits.shape[1] + 1)  # the last one stands for NOTHING
+    for node in order:
+        for at in (int(number[node]), node):
+            if at != NOTHING:
+                level[at] = 1 + max(level[wait] for wait in waits[:, at].tolist())
+    return in_order(
+        np.append(plain.column, np.full(len(received), plain.num_columns)), waits,
+        np.zeros(waits.shape[1], dtype=bool), np.array(level[:-1]), np.append(plain.rank, plain.rank[received]),
+        plain.num_columns,
+    )  # fmt: skip
+
+
+def _played(plain: Graph, action_seconds: Floats, transfer_seconds: float) -> tuple[list[int], list[int]]:
+    """(nodes in the order in which they run, those that receive a message in the order of their messages).
+
+    A message starts when its receiver waits and both streams are
+    free; what becomes ready at one time runs by the rank that made it ready, as in the simulator.
+    """
+    rank, needed = plain.rank.tolist(), plain.waits[1].tolist()
+    is_message = plain.is_transfer.tolist()
+    seconds = action_seconds[plain.column].tolist()
+    todo = [deque(np.flatnonzero(plain.rank == own).tolist()) for own in range(max(rank) + 1)]
+    ends: dict[int, float] = {NOTHING: 0.0}
+    free = [0.0] * len(todo)
+    waiting: dict[int, int] = {}
+    ready = [(0.0, own, own, own) for own in range(len(todo))]  # time, who made it ready, count, rank
+    counter = itertools.count(len(todo))
+    order, streams = [], []
+    while ready:
+        now, _, _, own = heapq.heappop(ready)
+        if not todo[own]:
+            continue
+        node = todo[own][0]
+        source = needed[node]
+        if source not in ends:
+            waiting[source] = own
+            continue
+        if ends[source] > now:
+            heapq.heappush(ready, (ends[source], rank[source], next(counter), own))
+            continue
+        if is_message[node]:
+            now = free[own] = free[rank[source]] = max(now, free[own], free[rank[source]]) + transfer_seconds
+            streams.append(node)
+        todo[own].popleft()
+        order.append(node)
+        ends[node] = now + seconds[node]
+        heapq.heappush(ready, (ends[node], own, next(counter), own))
+        if node in waiting:
+            heapq.heappush(ready, (ends[node], own, next(counter), waiting.pop(node)))
+    return order, streams
 
 
 def _needed(column: Ints, microbatch: Ints) -> Ints:
@@ -112,56 +198,52 @@ class Paths:
     num_transfers: Floats
 
 
-def longest_paths(shape: Graph, action_seconds: Floats, transfer_seconds: Floats, *, overlaps: bool) -> Paths:
-    """The longest path under each of k lists: `action_seconds` (chunks * len(PRICED), k), `transfer_seconds` (k,).
-
-    `overlaps`: a message travels beside compute, so only the action that needs it waits; else the rank that
-    receives it is busy with it.
-    """
+def longest_paths(shape: Graph, action_seconds: Floats, transfer_seconds: Floats) -> Paths:
+    """The longest path under each of k lists: `action_seconds` (chunks * len(PRICED), k), `transfer_seconds` (k,)."""
     ends = np.zeros((len(shape.column) + 1, len(transfer_seconds)))  # the last row stands for NOTHING
-    waited = np.zeros(ends.shape, dtype=bool)
-    duration = action_seconds[shape.column]
+    came = np.zeros((len(shape.column), len(transfer_seconds)), dtype=np.int8)
+    duration = np.concatenate([action_seconds, transfer_seconds[None, :]])[shape.column]
     delay = shape.is_transfer[:, None] * transfer_seconds
+    num_waits = 4 if (shape.waits[2:] != NOTHING).any() else 2
     for level in shape.levels:
-        before, needed = ends[shape.before[level]], ends[shape.needed[level]]
-        if overlaps:
-            needed = needed + delay[level]
-        waited[level] = needed > before
-        start = np.maximum(before, needed)
-        ends[level] = start + duration[level] + (0.0 if overlaps else delay[level])
-    return _trace(shape, ends, waited, len(action_seconds), overlaps)
+        reached = ends[shape.waits[:num_waits, level]]
+        reached[1] += delay[level]
+        came[level] = reached.argmax(axis=0)
+        ends[level] = reached.max(axis=0) + duration[level]
+    return _trace(shape, ends, came)
 
 
-def _trace(shape: Graph, ends: Floats, waited: NDArray[np.bool_], num_columns: int, overlaps: bool) -> Paths:
+def _trace(shape: Graph, ends: Floats, came: NDArray[np.int8]) -> Paths:
     """Follow the longest paths back from their ends and count what they pass."""
     num_paths = ends.shape[1]
-    actions, transfers = np.zeros((num_paths, num_columns)), np.zeros(num_paths)
+    actions, transfers = np.zeros((num_paths, shape.num_columns + 1)), np.zeros(num_paths)
     every = np.arange(num_paths)
     node = ends[:-1].argmax(axis=0)
     alive = node != NOTHING
     while alive.any():
         at, path = node[alive], every[alive]
         actions[path, shape.column[at]] += 1.0
-        came = waited[at, path]
-        transfers[path] += shape.is_transfer[at] & (came if overlaps else True)
-        node[alive] = np.where(came, shape.needed[at], shape.before[at])
+        wait = came[at, path]
+        transfers[path] += shape.is_transfer[at] & (wait == 1)
+        node[alive] = shape.waits[wait, at]
         alive = node != NOTHING
-    return Paths(actions, transfers)
+    return Paths(actions[:, :-1], transfers + actions[:, -1])
 
 
-def dwelling_paths(shape: Graph, num_columns: int) -> Paths:
+def dwelling_paths(shape: Graph) -> Paths:
     """For each rank, the path that reaches it as early as can be and then stays on it until its work is done."""
     rows, transfers = [], []
     for rank in range(int(shape.rank.max()) + 1):
         own = np.flatnonzero(shape.rank == rank)
-        counts = np.bincount(shape.column[own], minlength=num_columns).astype(float)
-        node, passed = int(shape.needed[own[0]]), float(shape.is_transfer[own[0]])
+        counts = np.bincount(shape.column[own], minlength=shape.num_columns + 1).astype(float)
+        node, passed = int(shape.waits[1, own[0]]), float(shape.is_transfer[own[0]])
         while node != NOTHING:
             counts[shape.column[node]] += 1.0
             passed += float(shape.is_transfer[node])
-            node = int(shape.needed[node])
-        rows.append(counts)
-        transfers.append(passed)
+            source = int(shape.waits[1, node])
+            node = source if source != NOTHING else int(shape.waits[0, node])
+        rows.append(counts[:-1])
+        transfers.append(passed + counts[-1])
     return Paths(np.array(rows), np.array(transfers))
 
 

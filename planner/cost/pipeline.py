@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.critical import PRICED, Paths, dwelling_paths, extended, graph, joined, longest_paths
+from planner.cost.critical import PRICED, Paths, dwelling_paths, extended, graph, joined, longest_paths, with_messages
 from planner.cost.grid import distinct_rows
 from planner.cost.stages import StageTimes
 from planner.plan import SCHEDULE_NAMES, PlanGrid
@@ -25,6 +25,8 @@ MOST_KINDS = 6
 """Kinds of chunks that are tried so; the heaviest ones where there are more."""
 NUM_MIXED = 8
 """Trials that scale every kind by a factor of its own."""
+PLAYED_FRACTION = 0.03
+"""A message against a forward, in the play that tells the order of messages that keep ranks busy."""
 FEW_CHUNKS, MANY_CHUNKS = 16, 64
 """Pipelines of few chunks are small enough to look at every part of a round; of many, at one round less."""
 TRANSFER_FRACTIONS = (0.0, 0.03, 0.3)
@@ -106,13 +108,14 @@ def _found(
     overlaps: bool,
 ) -> tuple[Paths, Paths]:  # fmt: skip
     """(longest paths under trial prices, paths that dwell on each rank), by kind of chunk."""
-    shape = graph(schedule, num_stages, num_microbatches, vp)
     by_kind = np.frombuffer(typical, dtype=np.float32).astype(float).reshape(max(kinds) + 1, len(PRICED), -1)
+    shape = graph(schedule, num_stages, num_microbatches, vp)
+    if not overlaps:
+        first = by_kind[list(kinds), :, 0]
+        shape = with_messages(shape, first.reshape(-1), PLAYED_FRACTION * float(first[:, 0].mean()))
     trials, transfers = _trials(by_kind)
     prices = trials[list(kinds)].reshape(len(kinds) * len(PRICED), -1)
-    found = longest_paths(shape, prices, transfers, overlaps=overlaps)
-    dwelling = dwelling_paths(shape, len(prices))
-    return _counted(found, kinds), _counted(dwelling, kinds)
+    return _counted(longest_paths(shape, prices, transfers), kinds), _counted(dwelling_paths(shape), kinds)
 
 
 def _trials(by_kind: Floats) -> tuple[Floats, Floats]:
