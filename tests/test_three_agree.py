@@ -18,10 +18,10 @@ from simulator.engine import Simulation, simulate
 from tests.scenes import cluster, job, sample, stack
 
 SCENES = (
-    ("gpt3-6.7B", 16, "megatron-core", 1e-3, 0.03),
+    ("gpt3-6.7B", 16, "megatron-core", 1e-4, 0.03),
     ("gpt3-6.7B", 16, "megatron-lm-2022", 1e-3, 0.04),
-    ("mixtral-8x7b", 16, "megatron-core", 1e-3, 0.07),
-    ("gpt3-175B", 64, "megatron-core", 1e-3, 0.10),  # DualPipeV with few microbatches of unequal stages
+    ("mixtral-8x7b", 16, "megatron-core", 1e-4, 0.07),
+    ("gpt3-175B", 64, "megatron-core", 1e-4, 0.04),
     ("resnet-50", 8, "pytorch-eager", 1.1e-2, 0.20),  # transfers as long as the stages of a CNN queue for each other
 )
 """Model, devices, stack, and how far closed form and simulation may differ: in the median, at worst."""

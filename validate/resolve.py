@@ -23,6 +23,7 @@ from validate.clusters import accelerator_name, cluster_of
 from validate.frameworks import Framework, framework_of, stack_of
 from validate.known import known_shape
 from validate.offloading import offload_of
+from validate.pipelining import schedule_of
 from validate.recomputation import recomputation_of
 from validate.sharding import STRATEGIES, exchange_of, sharding_fields
 from validate.table import Run
@@ -88,10 +89,7 @@ def _laid_out(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareSta
 
 
 _WARNINGS = ("INVALID", "INCONSISTENT", "SUSPICIOUS", "fluctuate", "regression in this release", "may be padded")
-_OTHER_WORK = (
-    (r"CUDA_LAUNCH_BLOCKING=1", "kernels were launched one by one (a debugging mode)"),
-    (r"schedule (zb|v-|dualpipe)", "pipeline schedule is not modelled"),
-)
+_OTHER_WORK = ((r"CUDA_LAUNCH_BLOCKING=1", "kernels were launched one by one (a debugging mode)"),)
 
 
 def _refuse(run: Run) -> None:
@@ -210,11 +208,15 @@ def _plan(run: Run, rule: Framework, cluster: Cluster, model: TransformerShape) 
         raise Unmodelled("what is offloaded goes over a link whose rate is not known")
     vp = _virtual_stages(run, rule, model.num_layers) if run.pp > 1 else 1
     etp = _expert_tp(run, rule) if model.moe else 1
+    try:
+        schedule, vp = schedule_of(run, vp)
+    except ValueError as unknown:
+        raise Unmodelled(str(unknown)) from None
     cp = run.cp or 1
     return Plan(
         dp=run.dp, tp=run.tp, pp=run.pp, cp=cp, ep=run.ep or 1, etp=etp, vp=vp,
         cp_a2a=cp if re.search(r"\bCP comm type a2a\b(?!\+)", run.notes) else 1,
-        micro_batch=run.micro_batch_seqs, schedule="interleaved" if vp > 1 else "1f1b",
+        micro_batch=run.micro_batch_seqs, schedule=schedule,
         sequence_parallel=run.tp > 1 and (rule.sequence_parallel if run.sp is None else run.sp),
         **sharding_fields(run, rule, cluster.devices_per_node), **recomputation, offload=offload,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from planner.cost.stages import StageTimes, stage_times
 from planner.plan import Plan, PlanGrid
 from planner.work.layers import boundary_bytes
 from planner.work.ops import Message
-from planner.work.schedules import chunk_lead, chunks_per_rank, splits_backward
+from planner.work.schedules import chunk_lead, chunks_per_rank, num_copies, splits_backward
 from planner.work.sharding import gathers_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -67,20 +67,21 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
         "overlaps": stack.dp_overlap,
         "contention_fraction": stack_contention_fraction(stack),
         "num_chunks": chunks_per_rank(grid.schedule, grid.vp),
-        "chunk_lead": chunk_lead(grid.schedule, grid.pp, num_microbatches),
     }
-    buckets, backward = gradients.num_buckets, stages.first_backward
-    last_pass = np.where(splits_backward(grid.schedule), stages.first_weight, backward)
+    buckets, copies = gradients.num_buckets, num_copies(grid.schedule)  # a microbatch passes one copy of the model
+    backward = copies * stages.first_backward
+    last_pass = np.where(splits_backward(grid.schedule), copies * stages.first_weight, backward)
     free = np.where(gathers_in_backward(grid) & (grid.pp > 1), 0.0, last_pass)
     reduce = exposed_seconds(
         gradients.reduce,
         free,
         buckets,
+        chunk_lead=chunk_lead(grid.schedule, grid.pp, num_microbatches),
         chunk_compute=np.where(free > 0.0, backward, 0.0),
         num_slowed=grid.pp,
         **overlap,
     )
-    collect = exposed_seconds(gradients.gather, stages.first_forward, buckets, **overlap)
+    collect = exposed_seconds(gradients.gather, copies * stages.first_forward, buckets, chunk_lead=grid.pp, **overlap)
     if job.exchange.synchronization == "asynchronous":
         apart = gradients.reduce + gradients.gather
         reduce, collect = added_seconds(pipeline.whole, apart, stack.dp_contention_fraction), 0.0

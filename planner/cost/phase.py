@@ -176,7 +176,7 @@ def price_program(
     for (kind, chunk), work in program.work.items():
         if (kind, id(work)) not in priced:
             price = _action_price(kind, work, program.plan, cluster, stack)
-            if layers and kind in (Kind.FORWARD, Kind.BACKWARD):
+            if layers and kind in (Kind.FORWARD, Kind.BACKWARD, Kind.BACKWARD_INPUT):
                 price = replace(price, layers=layer_prices(kind, program.layers[chunk], layers))
             priced[kind, id(work)] = price
     return {(kind, chunk): priced[kind, id(work)] for (kind, chunk), work in program.work.items()}

@@ -28,7 +28,7 @@ NUM_MIXED = 8
 PLAYED_FRACTION = 0.03
 """A message against a forward, in the play that tells the order of messages that keep ranks busy."""
 FEW_CHUNKS, MANY_CHUNKS = 16, 64
-"""Pipelines of few chunks are small enough to look at every part of a round; of many, at one round less."""
+"""Pipelines of few chunks are small enough to look at more rounds and every part of one; of many, at fewer."""
 TRANSFER_FRACTIONS = (0.0, 0.03, 0.3)
 """Transfers, as fractions of a forward, under which paths are looked for."""
 
@@ -90,7 +90,7 @@ def paths_of(
     """
     first = num_stages if len(kinds) > MANY_CHUNKS else 2 * num_stages
     if len(kinds) <= FEW_CHUNKS:
-        first += num_microbatches % num_stages
+        first = 4 * num_stages + num_microbatches % num_stages
     requirements = SCHEDULES[schedule].requirements
     if not all(rule.holds(num_stages, first, vp) for rule in requirements):
         first += num_stages

@@ -129,6 +129,10 @@ def splits_backward(schedule_codes: Any) -> Any:
 
 
 def chunk_lead(schedule_codes: Any, num_stages: Numbers, num_microbatches: Numbers) -> Numbers:
-    """Backward passes that a rank runs between the last one of a chunk and that of its next chunk, by schedule code."""
+    """Backward passes that a rank runs between the last one of a chunk and that of its next chunk, by schedule code.
+
+    Where the chunks of a rank lie side by side (at the turn of a V), they end together, with the step.
+    """
     whole = np.array([SCHEDULES[name].drains_chunk_by_chunk for name in SCHEDULE_NAMES])[schedule_codes]
-    return np.where(whole, num_microbatches, num_stages)
+    loops = np.array([SCHEDULES[name].placement is LOOP for name in SCHEDULE_NAMES])[schedule_codes]
+    return np.where(whole, num_microbatches, np.where(loops, num_stages, 1.0))
