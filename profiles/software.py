@@ -35,6 +35,8 @@ class SoftwareStack(Sourced):
     kernel sends a token once to each rank that needs it and lays its copies out by expert (DeepEP, HybridEP)."""
     loops_over_experts: bool = False
     """The host launches the product of each expert by itself, outside any captured graph."""
+    captures_dense_parts: bool = False
+    """A captured graph holds everything but the products of experts, which the host still launches."""
     row_move_efficiency_fraction: Fraction = Field(default=0.62, gt=0.0)
     """Kernels that move rows to computed places (sorting tokens) reach this share of the rate of a streaming kernel:
     .50 and .51 of the memory rate, forward and backward, where additions reach .81 (B200;

@@ -210,3 +210,12 @@ def test_the_busiest_rank_decides_and_capacity_bounds_it() -> None:
     assert seconds(expert_load_factor=1.5, expert_capacity_factor=1.0) == balanced
     assert balanced < seconds(expert_load_factor=1.5, expert_capacity_factor=1.25) < uneven
     assert seconds(expert_load_factor=1.5, expert_capacity_factor=2.0) == uneven
+
+
+def test_a_graph_around_all_but_the_experts_leaves_their_launches() -> None:
+    eager = step_parts(Plan(dp=64), host_seconds_per_launch=3e-3, loops_over_experts=True)["host"]
+    partly = {"host_seconds_per_launch": 3e-3, "captures_dense_parts": True}
+    assert 0.0 < step_parts(Plan(dp=64), loops_over_experts=True, **partly)["host"] < eager
+    assert (
+        step_parts(Plan(dp=64), **partly)["host"] < step_parts(Plan(dp=64), loops_over_experts=True, **partly)["host"]
+    )

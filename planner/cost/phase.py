@@ -11,7 +11,7 @@ from planner.cost.collectives import message_seconds
 from planner.cost.kernels import kernel_seconds
 from planner.cost.layered import LayerPrice, LayerTimes, layer_prices
 from planner.plan import Plan, PlanGrid, axis_stride
-from planner.work.ops import HostCopy, Message
+from planner.work.ops import GroupedGemm, HostCopy, Message
 from planner.work.program import Counted, Kind, StepProgram, Work
 from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
 from profiles.cluster import Cluster
@@ -37,8 +37,8 @@ def load(work: Work, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareSta
 
     Messages of tp and cp block the compute stream; those of ep as far as `settled` finds no compute beside them.
     """
-    compute, launches = _kernels(work.ops, plan, cluster)
-    recompute, more_launches = _kernels(work.recomputed, plan, cluster)
+    compute, launches = _kernels(work.ops, plan, cluster, stack)
+    recompute, more_launches = _kernels(work.recomputed, plan, cluster, stack)
     copies = _copies(work.ops, cluster)
     axes = [_messages((*work.recomputed, *work.ops), names, plan, cluster) for names in _ROW_AXES]
     host = (launches + more_launches) * stack.host_seconds_per_launch
@@ -75,16 +75,21 @@ def host_excess_seconds(loads: NDArray[np.float64]) -> NDArray[np.float64]:
     return longest * powers ** (1.0 / FLOOR_EXPONENT) - device
 
 
-def _kernels(ops: Counted, plan: Plan | PlanGrid, cluster: Cluster) -> tuple[Seconds, Seconds]:
-    """(seconds of the kernels among `ops`, launches of all of them); a message within one rank is not launched."""
+def _kernels(ops: Counted, plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareStack) -> tuple[Seconds, Seconds]:
+    """(seconds of the kernels among `ops`, launches of all of them); a message within one rank is not launched.
+
+    Where a captured graph holds all but the experts, only the products of those are launched one by one.
+    """
     seconds: Seconds = 0.0
     launches: Seconds = 0.0
     for op, count in ops:
         if isinstance(op, Message):
-            launches = launches + count * np.greater(group_of(op.axis, plan)[0], 1)
+            is_launched = np.greater(group_of(op.axis, plan)[0], 1)
+            launches = launches + count * is_launched * (not stack.captures_dense_parts)
         elif not (isinstance(op, HostCopy) and op.is_beside):
             seconds = seconds + count * kernel_seconds(op, cluster)
-            launches = launches + count * op.num_launches
+            outside_graph = isinstance(op, GroupedGemm) or not stack.captures_dense_parts
+            launches = launches + outside_graph * count * op.num_launches
     return seconds, launches
 
 
