@@ -34,7 +34,7 @@ def _least(plan: Plan, run: Run) -> Plan:
     if not run.recompute:
         plan = replace(plan, recompute=Recompute.FULL)
     if not run.zero_stage_or_fsdp and plan.dp * plan.cp > 1:
-        plan = replace(plan, zero_stage=max(plan.zero_stage, 1))
+        plan = replace(plan, zero_stage=3)
     if run.sp is None and plan.tp > 1:
         plan = replace(plan, sequence_parallel=True)
     return plan
