@@ -18,6 +18,8 @@ CURVES = [name for name in catalog.names("calibration") if name.startswith(("ker
 RECORDS = {name: catalog.load("calibration", name) for name in CURVES}
 KERNELS = {name: record for name, record in RECORDS.items() if isinstance(record, KernelCurves)}
 LINKS = {name: record for name, record in RECORDS.items() if isinstance(record, LinkCurves)}
+WRITTEN_BY_HAND = {"links/pool-host", "links/omni-path", "kernels/v100-sxm-32gb"}
+"""Of published figures, or assumed: no table holds them."""
 MEASURED = os.environ.get("MESHWISE_MEASURED")
 positive = st.floats(1e-9, 1e6)
 
@@ -151,7 +153,7 @@ def test_the_shipped_curves_are_what_the_tables_give() -> None:
     folder = Path(str(MEASURED))
     fitted = {f"kernels/{record.name}": record for record in Kernels(folder).records()}
     fitted |= {f"links/{record.name}": record for record in Links(folder).records()}
-    assert set(fitted) == set(RECORDS) - {"links/pool-host"}
+    assert set(fitted) == set(RECORDS) - WRITTEN_BY_HAND
     for name, record in fitted.items():
         shipped = RECORDS[name].fits()
         for curve, fit in record.fits().items():
