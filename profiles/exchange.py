@@ -60,6 +60,23 @@ class Exchange(Record):
         """Whether replica groups train alone between averages."""
         return self.synchronization == "local"
 
+    def words(self) -> list[str]:
+        """What it changes in the algorithm, a phrase each; none for the defaults."""
+        found = []
+        if self.gathers_fp8:
+            found.append("parameters gathered in fp8")
+        if self.gradient_compression == "top-k":
+            found.append(f"the largest {self.top_k_fraction:.3g} of the gradient sent, the rest kept for later steps")
+        elif self.gradient_compression != "none":
+            found.append(f"gradients sent in {self.gradient_compression}")
+        if self.is_local:
+            found.append(f"replica groups train alone and average every {self.sync_interval} steps")
+        if self.has_servers:
+            found.append(f"{self.num_servers or 'all'} ranks serve parameters")
+        if self.synchronization == "asynchronous":
+            found.append("no worker waits: each of n applies gradients n - 1 updates old")
+        return found
+
     def mean_staleness(self, num_workers: int) -> int:
         """Updates of others between a worker's reading of the parameters and its own update, on average."""
         return num_workers - 1 if self.synchronization == "asynchronous" else 0

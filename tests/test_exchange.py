@@ -139,3 +139,11 @@ def test_a_search_finds_plans_for_every_way(synchronization: str) -> None:
 def test_every_axis_of_bytes_is_counted() -> None:
     program = lower(Plan(dp=8, zero_stage=3), job(), stack())
     assert program_bytes(program)["dp-shard"] > 0.0
+
+
+def test_words_say_what_changes_and_nothing_else() -> None:
+    assert Exchange().words() == []
+    assert "every 50 steps" in Exchange(synchronization="local", sync_interval=50).words()[0]
+    assert "n - 1 updates old" in Exchange(synchronization="asynchronous").words()[-1]
+    assert "0.05" in Exchange(gradient_compression="top-k", top_k_fraction=0.05).words()[0]
+    assert len(Exchange(gather_precision="fp8", gradient_compression="bf16").words()) == 2

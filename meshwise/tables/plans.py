@@ -45,6 +45,8 @@ def show_question(console: Console, question: Question) -> None:
         style="bold",
         markup=False,
     )
+    if job.exchange.words():
+        console.print(f"exchange: {'; '.join(job.exchange.words())}", markup=False)
     if question.assumed:
         words = [text for text in question.assumed.values() if text]
         console.print(f"assumed: {'; '.join(words)}", markup=False)
