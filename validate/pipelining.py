@@ -20,7 +20,7 @@ CHUNKS: dict[ScheduleName, int] = {"zb-v": 2, "dualpipe-v": 2, "zb-h1": 1, "zb-h
 
 
 def schedule_of(run: Run, vp: int) -> tuple[ScheduleName, int]:
-    """The schedule that the flags of a run name ("PP schedule ZBV"), else what `vp` implies; and the chunks a rank it takes.
+    """The schedule that the flags of a run name ("PP schedule ZBV"), else what `vp` implies, and its chunks a rank.
 
     Raises ValueError for one that is not known here.
     """

@@ -273,7 +273,8 @@ def _behind(candidate: Candidate, best: Candidate) -> str:
 
 def _options(plan: Plan) -> str:
     """Everything but the degrees; the schedule only where vp does not give it away."""
-    words: list[str] = [plan.schedule] if plan.pp > 1 and plan.vp == 1 else []
+    is_told = plan.vp > 1 and plan.schedule == "interleaved"
+    words: list[str] = [plan.schedule] if plan.pp > 1 and not is_told else []
     words += [written(plan.layout)] if plan.layout else []
     words += ["cp_gather"] if plan.cp_gather else []
     words += ["sp"] if plan.sequence_parallel else []
