@@ -77,8 +77,13 @@ def _scaled_cluster(cluster: Cluster, dtype: str, factor: float) -> Cluster:
     """The cluster whose kernels keep `factor` times as much of their benchmarked rates in `dtype` steps."""
     kernels = cluster.kernels
     now = kernels.sustained or {dtype: _unsustained()}
-    sustained = {name: one.model_copy(update={"fraction": one.fraction * factor}) for name, one in now.items()}
+    sustained = {name: _times(one, factor) for name, one in now.items()}
     return cluster.model_copy(update={"kernels": kernels.model_copy(update={"sustained": sustained})})
+
+
+def _times(one: Sustained, factor: float) -> Sustained:
+    attention = one.attention_fraction * factor if one.attention_fraction else None
+    return one.model_copy(update={"fraction": one.fraction * factor, "attention_fraction": attention})
 
 
 def _unsustained() -> Sustained:

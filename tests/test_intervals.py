@@ -37,6 +37,7 @@ RECORD = Residuals(
     same_split=pair(1.03), other_split=pair(1.1), known=(KNOWN,),
 )  # fmt: skip
 PLAN = Plan(tp=4, dp=2)
+UNMEASURED = cluster(8).model_copy(update={"kernels": catalog.kernel_curves("")})
 
 
 def test_intervals_scale_the_prediction() -> None:
@@ -67,7 +68,7 @@ def test_stacks_models_and_accelerators_without_runs_widen_it() -> None:
     assert interval(1.0, PLAN, job(), cluster(8), stack, RECORD).high_seconds == 1.5
     assert interval(1.0, PLAN, job("mixtral-8x7b"), cluster(8), STACK, RECORD).high_seconds == 2.0
     assert interval(1.0, PLAN, job("resnet-50"), cluster(8), STACK, RECORD).high_seconds == 1.5
-    unmeasured = interval(1.0, PLAN, job(), cluster(8, "tpu-v5e"), STACK, RECORD)
+    unmeasured = interval(1.0, PLAN, job(), UNMEASURED, STACK, RECORD.model_copy(update={"known": ()}))
     assert unmeasured.high_seconds == 1.9
     assert "no kernel of it was timed" in unmeasured.basis
 
@@ -81,8 +82,7 @@ def test_few_runs_leave_the_bar_to_all() -> None:
 
 
 def test_runs_on_an_unmeasured_accelerator_serve_it() -> None:
-    told = KNOWN.model_copy(update={"accelerator": "tpu-v5e", "num_runs": 30})
-    found = interval(1.0, PLAN, job(), cluster(8, "tpu-v5e"), STACK, RECORD.model_copy(update={"known": (told,)}))
+    found = interval(1.0, PLAN, job(), UNMEASURED, STACK, RECORD)
     assert found.high_seconds == 1.2
 
 
