@@ -61,6 +61,7 @@ class JobTable(_Table):
     expert_load_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False, strict=False)
     expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=False)
     gather_precision: Literal["model", "fp8"] = "model"
+    secondary_shards: int = Field(default=0, ge=0, le=1_000_000)
     gradient_compression: Compression = "none"
     top_k_fraction: float = Field(default=0.01, gt=0.0, le=1.0, allow_inf_nan=False, strict=False)
     synchronization: Synchronization = "all-reduce"

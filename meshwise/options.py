@@ -41,6 +41,7 @@ class JobFlags:
     expert_load_factor: Annotated[float | None, _job("Rows on the busiest expert rank over the mean.")] = None
     expert_capacity_factor: Annotated[float | None, _job("Drop rows beyond this many times the mean.")] = None
     gather_precision: Annotated[str | None, _job("Gather sharded parameters in fp8, or as the model's.")] = None
+    secondary_shards: Annotated[int | None, _job("Neighbours that backward passes gather among (ZeRO++).")] = None
     gradient_compression: Annotated[str | None, _job("none, fp16, bf16, int8 or top-k (with error feedback).")] = None
     top_k_fraction: Annotated[float | None, _job("Share of the gradient that top-k sends.")] = None
     synchronization: Annotated[str | None, _job("all-reduce, local, parameter-server or asynchronous.")] = None

@@ -16,6 +16,9 @@ class Exchange(Record):
     gather_precision: Literal["model", "fp8"] = "model"
     """Format that sharded parameters are gathered in: the one they are computed in, or fp8 (torchtitan's
     enable_fsdp_float8_all_gather), which also halves what is held gathered."""
+    secondary_shards: int = Field(default=0, ge=0)
+    """Neighbours that hold the parameters once more between forward and backward pass, so that backward passes gather
+    among them alone (hierarchical partition) [Wang 2023, ZeRO++, arXiv:2306.10209, section 3.2]; 0: none do."""
     gradient_compression: Compression = "none"
     """"fp16", "bf16", "int8": each element rounded (int8 with a scale for 256 and error feedback); "top-k": only the
     largest, the rest added to the next step's [Lin 2018, Deep Gradient Compression, arXiv:1712.01887]."""
@@ -62,7 +65,7 @@ class Exchange(Record):
 
     def words(self) -> list[str]:
         """What it changes in the algorithm, a phrase each; none for the defaults."""
-        found = []
+        found: list[str] = []
         if self.gathers_fp8:
             found.append("parameters gathered in fp8")
         if self.gradient_compression == "top-k":

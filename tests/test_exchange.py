@@ -45,6 +45,7 @@ DDP, TWO_GROUPS = Plan(dp=16), Plan(dp=16, dp_replicate=2)
     ("fields", "plan"),
     [
         ({"gradient_compression": "bf16"}, DDP),
+        ({"secondary_shards": 8}, Plan(dp=16, zero_stage=3)),
         ({"gradient_compression": "int8"}, DDP),
         ({"gradient_compression": "int8"}, Plan(dp=16, zero_stage=2)),
         ({"gradient_compression": "top-k"}, DDP),
@@ -81,6 +82,16 @@ def test_compression_sends_less_and_keeps_what_it_rounds() -> None:
     assert rounded > usual
 
 
+def test_a_second_copy_trades_memory_for_the_network() -> None:
+    devices = cluster(16)
+    outer = devices.tiers[-1].model_copy(update={"bytes_per_second": 1e9})
+    slow = devices.model_copy(update={"tiers": (*devices.tiers[:-1], outer)})
+    plan = Plan(dp=16, zero_stage=3)
+    once, twice = (estimate(plan, with_exchange(secondary_shards=nearby), slow, stack()) for nearby in (0, 8))
+    assert twice.step_seconds < once.step_seconds
+    assert twice.memory.weights_bytes > once.memory.weights_bytes
+
+
 @pytest.mark.parametrize("intervals", [(1, 10, 100)])
 def test_rarer_averages_are_faster_on_a_slow_network(intervals: tuple[int, ...]) -> None:
     devices = cluster(16)
@@ -114,6 +125,8 @@ def test_fewer_servers_are_never_faster_and_nobody_waits_asynchronously() -> Non
     ("fields", "plan", "word"),
     [
         ({"gradient_compression": "top-k"}, Plan(dp=16, zero_stage=1), "top-k"),
+        ({"secondary_shards": 8}, Plan(dp=16, zero_stage=1), "secondary_shards=8"),
+        ({"secondary_shards": 5}, Plan(dp=16, zero_stage=3), "secondary_shards=5"),
         ({"synchronization": "parameter-server"}, Plan(dp=16, zero_stage=1), "parameter-server"),
         ({"synchronization": "local"}, Plan(dp=16), "dp_replicate=1"),
         ({"synchronization": "local"}, Plan(dp=16, zero_stage=3, dp_replicate=2), "zero_stage=3"),

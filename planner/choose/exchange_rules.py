@@ -30,6 +30,13 @@ def _sums_in_backward(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> An
     return (plans.zero_stage <= 1) | (not job.exchange.is_local)
 
 
+def _second_copy_helps(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
+    nearby = job.exchange.secondary_shards
+    shards = plans.dp * plans.cp // plans.dp_replicate
+    gathers_again = (plans.zero_stage == 3) & (plans.reshard_after_forward == 1)
+    return (nearby == 0) | (gathers_again & (shards > nearby) & (np.mod(shards, max(nearby, 1)) == 0))
+
+
 def _servers_exist(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
     return job.exchange.num_servers <= plans.dp * plans.cp
 
@@ -50,6 +57,15 @@ EXCHANGE_RULES = (
         lambda p, job, cluster: (
             f"synchronization=local averages parameters once in {job.exchange.sync_interval} steps, but zero_stage="
             f"{p.zero_stage} sums gradients in every backward pass; use 0 or 1"
+        ),
+    ),
+    Rule(
+        "a second copy serves backward gathers",
+        _second_copy_helps,
+        lambda p, job, cluster: (
+            f"secondary_shards={job.exchange.secondary_shards} holds parameters for the gathers of backward passes: it "
+            f"needs zero_stage=3 (got {p.zero_stage}) with reshard_after_forward, and must divide the "
+            f"{p.dp * p.cp // p.dp_replicate} shards"
         ),
     ),
     Rule(

@@ -136,12 +136,11 @@ def layer_times(
         ops = [(op, count) for op, count in messages[action].ops if isinstance(op, Message)]
         return sum((count * priced_message(op, plan, cluster) for op, count in ops), 0.0 * plan.tp)
 
-    gather = seconds(Kind.GATHER_PARAMETERS)
     return LayerTimes(
         forward=settled(forward_seconds, stack).sum(axis=0),
         backward=settled(backward_seconds, stack).sum(axis=0),
-        gather=gather * gathers_in_forward(plan),
-        gather_again=gather * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
+        gather=seconds(Kind.GATHER_PARAMETERS) * gathers_in_forward(plan),
+        gather_again=seconds(Kind.GATHER_AGAIN) * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
         reduce=seconds(Kind.REDUCE_GRADIENTS) * reduces_in_backward(plan),
     )
 
@@ -152,7 +151,12 @@ def group_of(axis: str, plan: Plan | PlanGrid) -> tuple[Any, Any]:
     Gradients of replicated parameters are reduced over dp and cp together; those of experts ("edp") over what
     etp and ep leave of tp, cp and dp. Shard groups are neighbours within those, and replica groups join ranks
     with equal shards. "cp_a2a" and "cp_ring" are the two levels of cp. A pp message joins two neighbouring stages.
+    "dp-shard/8" are the neighbours within a shard group, eight at most.
     """
+    name, _, limit = axis.partition("/")
+    if limit:
+        size, stride = group_of(name, plan)
+        return np.minimum(size, int(limit)), stride
     match axis:
         case "dp":
             return plan.dp * plan.cp, axis_stride(plan, "cp")
@@ -196,7 +200,9 @@ def _layer_times(program: StepProgram, cluster: Cluster, stack: SoftwareStack) -
     return times
 
 
-_LAYER_ACTIONS = (Kind.FORWARD, Kind.BACKWARD, Kind.GATHER_PARAMETERS, Kind.REDUCE_GRADIENTS)
+_LAYER_ACTIONS = (
+    Kind.FORWARD, Kind.BACKWARD, Kind.GATHER_PARAMETERS, Kind.GATHER_AGAIN, Kind.REDUCE_GRADIENTS
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ def state_bytes(
     outer = OUTER_STATE_BYTES * job.exchange.is_local
     lost = DTYPE_BYTES["fp32"] * (job.exchange.gradient_compression in ("int8", "top-k"))
     optimizer = (state.optimizer + outer) * trained * np.where(there, 0.0, shared) + lost * trained * held
-    return state.weights * weights, state.gradients * trained * gradients, optimizer
+    nearby = np.minimum(num_shards(split), job.exchange.secondary_shards or np.inf)
+    second = compute_bytes(job) * held / nearby * (job.exchange.secondary_shards > 0)
+    return state.weights * weights + second, state.gradients * trained * gradients, optimizer
 
 
 def gathered_bytes(held: Any, at_once: Any, split: Plan | PlanGrid, job: TrainingJob) -> Any:

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     REDUCE_GRADIENTS = "REDUCE"
     """Reduce a chunk's gradients over dp and cp; issued after its last backward starts, bucket by bucket."""
     OPTIMIZER = "STEP"
+    GATHER_AGAIN = "REGATHER"
+    """Collect a layer's parameters for its backward pass; never an action of its own, but part of one."""
     GATHER_PARAMETERS = "GATHER"
     """Collect the parameters that a sharded optimizer updated elsewhere."""
 

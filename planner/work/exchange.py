@@ -4,7 +4,7 @@ Sizes are those of `planner.work.ops.Message`; `held` are the parameters one ran
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,17 @@ def gathers(part: Part, plan: Plan | PlanGrid, job: TrainingJob, stack: Software
         return [(Message(part.axis, "send_recv", _crowd(part, exchange) * width * part.gathered), present)]
     sharded = present * np.greater_equal(plan.zero_stage, 1)
     return [(Message(f"{part.axis}-shard", "all_gather", width * part.gathered), sharded)]
+
+
+def gathers_again(part: Part, plan: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Counted:
+    """What brings parameters back for a backward pass: from all their shards, or from a second copy nearby."""
+    nearby = job.exchange.secondary_shards
+    if not nearby:
+        return gathers(part, plan, job, stack)
+    return [
+        (replace(message, axis=f"{part.axis}-shard/{nearby}"), count)
+        for message, count in gathers(part, plan, job, stack)
+    ]
 
 
 def extra_update_bytes(part: Part, plan: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from planner.offload import Offload
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import saved_bytes
-from planner.work.exchange import extra_update_bytes, gathers, parts_of, reductions, updated_parameters
+from planner.work.exchange import extra_update_bytes, gathers, gathers_again, parts_of, reductions, updated_parameters
 from planner.work.host import host_update, offloads
 from planner.work.layers import MOE, boundary_bytes, layer_parameters, layer_work, sequence, stage_counts
 from planner.work.ops import Elementwise, Message
@@ -99,7 +99,7 @@ def _chunk_work(counts: Mapping[str, int], plan: Plan, job: TrainingJob, stack: 
             )
             for kind, works in passes.items()
         },
-        **{kind: Work(_repeat([(done.ops, 1)])) for kind, done in shared.items()},
+        **{kind: Work(_repeat([(done.ops, 1)])) for kind, done in shared.items() if kind is not Kind.GATHER_AGAIN},
     }
 
 
@@ -126,6 +126,7 @@ def data_parallel_work(
     mirrored = np.greater(num_copies(plan.schedule), 1) * 1.0
     reduced: list[tuple[Message, Any]] = []
     gathered: list[tuple[Message, Any]] = []
+    again: list[tuple[Message, Any]] = []
     updated: Any = 0.0
     extra_bytes: Any = 0.0
     for part in parts_of(dense, expert, trained_fraction(job.model, job.lora_rank), plan):
@@ -133,6 +134,7 @@ def data_parallel_work(
         reduced += reductions(part, plan, job, stack)
         reduced.append((Message("pp", "all_reduce", stack.gradient_bytes * part.trained), present * mirrored))
         gathered += gathers(part, plan, job, stack)
+        again += gathers_again(part, plan, job, stack)
         updated = updated + updated_parameters(part, job)
         extra_bytes = extra_bytes + extra_update_bytes(part, plan, job, stack)
     update = Elementwise(_update_traffic(job, stack) * updated + extra_bytes, in_place=True)
@@ -140,6 +142,7 @@ def data_parallel_work(
         Kind.REDUCE_GRADIENTS: Work(tuple(reduced)),
         Kind.OPTIMIZER: Work(_update(update, updated, plan, job, stack)),
         Kind.GATHER_PARAMETERS: Work(tuple(gathered)),
+        Kind.GATHER_AGAIN: Work(tuple(again)),
     }
 
 

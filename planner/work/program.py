@@ -319,6 +319,6 @@ def layer_messages(program: StepProgram, action: Action) -> Iterator[tuple[Kind,
     for layer in program.layers[action.chunk]:
         again = gathers_in_backward(plan) and layer not in KEPT_GATHERED
         if gathers_in_forward(plan) if is_forward else again:
-            yield Kind.GATHER_PARAMETERS, layer
+            yield Kind.GATHER_PARAMETERS if is_forward else Kind.GATHER_AGAIN, layer
         if not is_forward and reduces_in_backward(plan):
             yield Kind.REDUCE_GRADIENTS, layer
