@@ -7,15 +7,20 @@ false alarm.
 from dataclasses import replace
 
 from planner.cost.fit import Fit, fit_of
-from planner.cost.memory import memory
+from planner.cost.memory import MemoryBreakdown, memory
 from planner.plan import Plan, Recompute
 from validate.resolve import Setting
 from validate.table import Run
 
 
-def is_too_big(setting: Setting) -> bool | None:
-    """Whether a run is predicted not to fit; None if that turns on what its source leaves open."""
-    if not _is_too_big(setting):
+def is_too_big(setting: Setting, predicted: MemoryBreakdown | None = None) -> bool | None:
+    """Whether a run is predicted not to fit; None if that turns on what its source leaves open.
+
+    `predicted` is its memory where that is known already.
+    """
+    if predicted is None:
+        predicted = memory(setting.plan, setting.job, setting.stack)
+    if fit_of(predicted, setting.cluster, setting.stack) is not Fit.TOO_BIG:
         return False
     return True if _is_too_big(least_memory(setting)) else None
 

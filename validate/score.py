@@ -273,7 +273,7 @@ def _out_of_memory(rows: Sequence[Scored]) -> dict[str, int]:
 
     Where that turns on a setting the source does not state, the row is undecided.
     """
-    verdicts = [(is_too_big(row.setting), bool(row.run.oom)) for row in rows]
+    verdicts = [(is_too_big(row.setting, row.estimate.memory), bool(row.run.oom)) for row in rows]
     decided = [(predicted, happened) for predicted, happened in verdicts if predicted is not None]
     counts = confusion([predicted for predicted, _ in decided], [happened for _, happened in decided])
     return counts | {"undecided": len(verdicts) - len(decided)}
