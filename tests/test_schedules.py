@@ -196,7 +196,8 @@ def test_the_order_of_two_chunks_is_that_of_torch(name: str, num_stages: int, nu
     schedules = pytest.importorskip("torch.distributed.pipelining.schedules")
     builders = {"zb-v": "ScheduleZBVZeroBubble", "dualpipe-v": "ScheduleDualPipeV"}
     theirs = object.__new__(getattr(schedules, builders[name]))
-    theirs._n_microbatches, theirs.pp_group_size, theirs._num_stages = num_microbatches, num_stages, 2 * num_stages
+    theirs._n_microbatches, theirs.pp_group_size = num_microbatches, num_stages
+    theirs._num_stages = theirs.num_stages = 2 * num_stages
     theirs.stage_index_to_group_rank = {
         chunk: chunk if chunk < num_stages else 2 * num_stages - 1 - chunk for chunk in range(2 * num_stages)
     }
