@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import date
 
-from benchmarks import accuracy, simulator, speed, validate_here
+from benchmarks import accuracy, authors, simulator, speed, validate_here
 
 
 def section(title: str, run: Callable[[], None]) -> None:
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> None:
     print(f"{processor()}; written by `python -m benchmarks`.\n", flush=True)
     accuracy.print_paper()
     section("Speed", speed.main)
+    section("Two large runs beside the best plan found", authors.main)
     section("Simulator", simulator.main)
     if "--skip-validate" not in arguments:
         section("Predicted and measured on this machine", validate_here.main)

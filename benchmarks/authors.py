@@ -4,17 +4,18 @@
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from planner.choose.explain import duration, why_lost
-from planner.choose.legality import check_plan
 from planner.choose.search import search
 from planner.cost.estimate import estimate
 from planner.cost.memory import usable_bytes
-from planner.plan import Plan
-from planner.recompute import Module, Recompute
+from planner.work.layers import model_flops
 from profiles import catalog
-from profiles.units import GIB
+from profiles.accelerator import Accelerator
+from profiles.units import GIB, HOUR, MEGA, TERA
 from profiles.workload import Precision, TrainingJob
 
 
@@ -29,26 +30,36 @@ class Run:
     global_batch: int
     sequence_length: int
     precision: Precision
-    plan: Plan
-    note: str
-    """What of the split the source does not say, and what was taken for it."""
+    stated: Mapping[str, int | str | bool]
+    """The plan fields that the source states; the others are searched."""
+    software: Mapping[str, Any] = field(default_factory=dict)
+    """What the source states of its software, over megatron-core."""
+    device_flops_per_second: float | None = None
+    """Model FLOP/s of a device, as published."""
+    device_seconds_per_token: float | None = None
+    """The same as device time over tokens trained."""
+
+    def measured_seconds(self, job: TrainingJob) -> float:
+        """The step that the published figure means."""
+        if self.device_flops_per_second:
+            return model_flops(job) / self.num_devices / self.device_flops_per_second
+        assert self.device_seconds_per_token
+        return self.device_seconds_per_token * job.tokens_per_step / self.num_devices
 
 
 RUNS = (
     Run(
-        "Llama Team 2024, arXiv:2407.21783, table 4 and section 3.3.2: 16 M tokens a step at 400 TFLOP/s a device",
+        "Llama Team 2024, arXiv:2407.21783, table 4 and section 3.3.2: 400 TFLOP/s a device, without recomputation",
         "llama3.1-405b", "dgx-h100", 16384, 2048, 8192, "bf16",
-        Plan(dp=128, tp=8, pp=16, vp=4, schedule="interleaved", sequence_parallel=True, zero_stage=1),
-        "vp is not stated; layers are kept whole, without recomputation",
+        {"tp": 8, "cp": 1, "pp": 16, "schedule": "interleaved", "recompute": "none", "sequence_parallel": True},
+        device_flops_per_second=400 * TERA,
     ),
     Run(
-        "DeepSeek-AI 2024, arXiv:2412.19437, section 3.2: 16-way pipeline, 64-way experts over 8 nodes, ZeRO-1, DualPipe",
+        "DeepSeek-AI 2024, arXiv:2412.19437, section 3.2: pipeline of 16, experts over 64 ranks, ZeRO-1, DualPipe",
         "deepseek-v3", "h800-sxm", 2048, 15360, 4096, "fp8",
-        Plan(
-            dp=128, pp=16, ep=64, zero_stage=1, schedule="dualpipe", recompute=Recompute.SELECTIVE,
-            recompute_modules=Module.LAYERNORM | Module.MLA_UP_PROJ,
-        ),
-        "the microbatch is not stated; 1 is taken",
+        {"tp": 1, "cp": 1, "pp": 16, "ep": 64, "schedule": "dualpipe", "zero_stage": 1, "recompute": "selective"},
+        {"ep_exposed_fraction": 0.0},  # section 3.2.1: all-to-all wholly beside compute
+        device_seconds_per_token=2.664 * MEGA * HOUR / (14.8 * TERA),  # table 1 and section 4.1
     ),
 )  # fmt: skip
 
@@ -60,22 +71,34 @@ def show(run: Run) -> None:
         precision=run.precision,
     )  # fmt: skip
     cluster, stack = catalog.cluster(run.cluster, run.num_devices), catalog.software("megatron-core")
-    stack = stack.model_copy(update={"schedules": tuple(dict.fromkeys((*stack.schedules, run.plan.schedule)))})
+    schedules = tuple(dict.fromkeys((*stack.schedules, str(run.stated["schedule"]))))
+    stack = stack.model_copy(update={**run.software, "schedules": schedules})
     started = time.perf_counter()
     best = search(job, cluster, stack).candidates[0]
     print(f"{run.model} on {run.num_devices:,} {run.cluster}; {run.source}")
     print(f"  searched in   {duration(time.perf_counter() - started)}   (asked: 30 s)")
     print(f"  best found    {best.plan}: {duration(best.step_seconds)}")
-    faults = check_plan(run.plan, job, cluster)
-    if faults:
-        print(f"  authors'      {run.plan}: not in the space: {'; '.join(faults)}")
+    fitting = search(job, cluster, stack, fixed=run.stated, top=1)
+    roomy = cluster.model_copy(update={"accelerator": twice_the_memory(cluster.accelerator)})
+    found = fitting.candidates or search(job, roomy, stack, fixed=run.stated, top=1).candidates
+    if not found:
+        rules = ", ".join(fitting.rejected) or "no split has these degrees"
+        print(f"  authors'      not in the space: {rules}")
         return
-    theirs = estimate(run.plan, job, cluster, stack)
+    theirs = estimate(found[0].plan, job, cluster, stack)
     over = float(theirs.memory.peak_bytes - usable_bytes(cluster, stack)) / GIB
-    fits = "fits" if over <= 0 else f"{over:.1f} GiB more than fit under {stack.name}"
-    print(f"  authors'      {run.plan}: {duration(float(theirs.step_seconds))}, {fits}; {run.note}")
+    fits = "fits" if fitting.candidates else f"{over:.1f} GiB more than fit under {stack.name}"
+    print(f"  authors'      {found[0].plan}: {duration(float(theirs.step_seconds))}, {fits}")
+    measured = run.measured_seconds(job)
+    error = float(theirs.step_seconds) / measured - 1.0
+    print(f"  published     {duration(measured)} a step; the estimate of the authors' plan is {error:+.1%} off")
     ratio = float(theirs.step_seconds) / best.step_seconds - 1.0
     print(f"  difference    {ratio:+.1%}   (asked: within 10 %): {why_lost(theirs.breakdown, best.estimate.breakdown)}")
+
+
+def twice_the_memory(accelerator: Accelerator) -> Accelerator:
+    """The same device with twice the memory, to price a split that does not fit."""
+    return accelerator.model_copy(update={"memory_bytes": 2.0 * accelerator.memory_bytes})
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.grid import combinations, gather
+from planner.cost.grid import combinations, distinct_rows, gather
 from planner.cost.phase import load, priced_message
 from planner.layout import layout_of
 from planner.plan import SCHEDULE_NAMES, PlanGrid
@@ -48,14 +48,15 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     compresses = job.exchange.gradient_compression != "none"
     rows, inverse = combinations(grid, (*COLUMNS, "micro_batch") if compresses else COLUMNS)
     distinct = grid.take(rows)
-    shapes = zip(distinct.schedule, distinct.pp, distinct.vp, distinct.layout, strict=True)
+    shape_columns = [distinct.schedule, distinct.pp, distinct.vp, distinct.layout]
+    shape_rows, shape_of = distinct_rows(shape_columns)
     counts = [
         rank_chunks(job.model, SCHEDULE_NAMES[code], int(pp), int(vp), layout_of(layout))[0]
-        for code, pp, vp, layout in shapes
+        for code, pp, vp, layout in zip(*(column[shape_rows] for column in shape_columns), strict=True)
     ]
     dense, expert = np.zeros(len(rows)), np.zeros(len(rows))
     for kind in dict.fromkeys(sequence(job.model)):
-        held = np.array([sum(chunk.get(kind, 0) for chunk in chunks) for chunks in counts], dtype=float)
+        held = np.array([sum(chunk.get(kind, 0) for chunk in chunks) for chunks in counts], dtype=float)[shape_of]
         parameters = layer_parameters(job.model, kind, distinct)
         dense, expert = dense + held * parameters[0], expert + held * parameters[1]
     work = data_parallel_work(dense, expert, distinct, job, stack)
@@ -70,5 +71,6 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     once = 1.0 - reduces_in_backward(distinct), 1.0 - gathers_in_forward(distinct)
     optimizer = load(work[Kind.OPTIMIZER], distinct, cluster, stack)[0]
     buckets = np.array([num_buckets(sum(sum(chunk.values()) for chunk in chunks)) for chunks in counts], dtype=float)
+    buckets = buckets[shape_of]
     columns = (once[0] * seconds(Kind.REDUCE_GRADIENTS), once[1] * seconds(Kind.GATHER_PARAMETERS), optimizer, buckets)
     return GradientTimes(*gather(np.stack(columns), inverse))
