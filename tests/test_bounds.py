@@ -20,12 +20,16 @@ def test_no_step_is_shorter_than_its_bound(model: str) -> None:
 
 
 def test_pruning_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small chunks, so that later ones meet the bound, find what one chunk without a bound finds."""
+    """Bounds, in chunks of any size, find what pricing every plan finds."""
     work, devices = job("llama3-8b", sequence_length=8192), cluster(32)
-    whole = search(work, devices, stack(), top=5)
-    monkeypatch.setattr("planner.choose.search.CHUNK", 200)
+    pruned = search(work, devices, stack(), top=5)
+    monkeypatch.setattr("planner.choose.search.CHUNK", 2000)
     chunked = search(work, devices, stack(), top=5)
-    assert chunked.num_too_slow > 0
+    monkeypatch.setattr("planner.choose.funnel.busy_bound_seconds", lambda plans, *_: np.zeros(len(plans)))
+    whole = search(work, devices, stack(), top=5)
     assert whole.num_too_slow == 0
-    assert [one.plan for one in chunked.candidates] == [one.plan for one in whole.candidates]
-    assert chunked.num_fitting == whole.num_fitting == chunked.num_estimated + chunked.num_too_slow
+    assert whole.num_estimated == whole.num_fitting
+    for found in (pruned, chunked):
+        assert [one.plan for one in found.candidates] == [one.plan for one in whole.candidates]
+        assert found.num_too_slow > 0
+        assert found.num_fitting == whole.num_fitting == found.num_estimated + found.num_too_slow

@@ -1,30 +1,23 @@
-"""The best plans of a job on a cluster: the space in chunks, narrowed by exact bounds, priced, the best simulated.
-
-A chunk of plans passes the rules, the memory of a device, a lower bound on time and only then the closed forms;
-nothing but the best so far is kept, so that memory does not grow with the space.
-"""
+"""The best plans of a job on a cluster: the space in chunks, narrowed by exact bounds, priced, the best simulated."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.breakdown import Breakdown
-from planner.choose.bounds import busy_bound_seconds
 from planner.choose.explain import why_larger, why_lost, why_too_big
-from planner.choose.legality import legal
-from planner.choose.pareto import Front
-from planner.choose.requirements import Objective, Question, Requirement, meeting
+from planner.choose.funnel import Funnel
+from planner.choose.requirements import Objective, Question, Requirement
 from planner.choose.space import MAX_MICRO_BATCH, Space
-from planner.cost.estimate import Estimate, estimate, step_breakdown
+from planner.cost.estimate import Estimate, estimate
 from planner.cost.layouts import fastest_layout
-from planner.cost.memory import memory, usable_bytes
+from planner.cost.memory import usable_bytes
 from planner.layout import layout_code, parsed
 from planner.offload import Offload
-from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
+from planner.plan import SCHEDULE_NAMES, Plan
 from planner.recompute import Module, Recompute
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -32,15 +25,7 @@ from profiles.workload import TrainingJob
 
 CHUNK = 250_000
 """Plans looked at together; bounds memory, not results."""
-NUM_MISSES = 3
-"""Plans shown when nothing fits."""
-SPLIT_FIELDS = ("tp", "pp", "cp", "ep")
-"""Of the plans that agree in these, only the best is ranked: a list of one split's variants helps nobody."""
-TIE_DIGITS = 9
-"""Steps that agree to this many digits (of their logarithm) are a tie; the simpler plan wins."""
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.intp]
 Simulate = Callable[[Plan], Breakdown]
 """Plays one plan on a clock; passed in, so that planner knows no simulator."""
 Progress = Callable[[str, int, int], None]
@@ -124,11 +109,11 @@ def search(
     space = look(exhaustive=exhaustive)
     limit = np.inf
     if exhaustive:  # the usual plans are among these too, and soon found: a bound to begin with
-        usual = _Funnel(on, top, objective, tuple(requirements), wants_front)
+        usual = Funnel(on, top, objective, tuple(requirements), wants_front)
         for plans in look().chunks(CHUNK):
             usual.pour(plans)
         limit = usual.limit
-    funnel = _Funnel(on, top, objective, tuple(requirements), wants_front, limit)
+    funnel = Funnel(on, top, objective, tuple(requirements), wants_front, limit)
     for plans in space.chunks(CHUNK):
         funnel.pour(plans)
         if on_progress:
@@ -144,7 +129,7 @@ def search(
         rejected=funnel.rejected,
         unmet=funnel.unmet,
         num_too_slow=funnel.num_too_slow,
-        nearest_misses=() if ranked else funnel.nearest_misses(),
+        nearest_misses=() if ranked else tuple(_miss(plan, on) for _, plan in funnel.misses),
         front=tuple(estimate(plan, job, cluster, stack) for plan in funnel.front.plans),
         elapsed_seconds=time.perf_counter() - started,
     )
@@ -184,124 +169,7 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
     return codes
 
 
-@dataclass(slots=True)
-class _Funnel:
-    """Narrows chunks of plans to the best of each split, and counts what each step holds back."""
-
-    on: Question
-    top: int
-    objective: Objective
-    requirements: tuple[Requirement, ...]
-    wants_front: bool
-    known_limit: float = np.inf
-    """A score that at least `top` splits are known to reach."""
-    num_seen: int = 0
-    num_legal: int = 0
-    num_fitting: int = 0
-    num_estimated: int = 0
-    num_too_slow: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    unmet: dict[str, int] = field(default_factory=dict)
-    best: PlanGrid = field(default_factory=lambda: PlanGrid.of([]))
-    """The best plan of the best splits so far, best first; at most `top`."""
-    scores: Floats = field(default_factory=lambda: np.empty(0))
-    front: Front = field(default_factory=Front)
-    _misses: list[tuple[float, Plan]] = field(default_factory=list)
-
-    @property
-    def limit(self) -> float:
-        """The score that a plan must not exceed to be among the best."""
-        own = float(self.scores[-1]) if len(self.scores) == self.top else np.inf
-        return min(own, self.known_limit)
-
-    def pour(self, plans: PlanGrid) -> None:
-        """Take in one chunk; chunks come in the order of the space."""
-        self.num_seen += len(plans)
-        plans = self._legal(plans)
-        if len(plans):
-            plans, peak_bytes = self._fitting(plans)
-            plans, peak_bytes = self._fast_enough(plans, peak_bytes)
-            if len(plans):
-                self._price(plans, peak_bytes)
-
-    def nearest_misses(self) -> tuple[NearMiss, ...]:
-        """The legal plans closest to fitting."""
-        return tuple(_miss(plan, self.on) for _, plan in self._misses)
-
-    def _legal(self, plans: PlanGrid) -> PlanGrid:
-        allowed, rejected = legal(plans, self.on.job, self.on.cluster)
-        _add(self.rejected, rejected)
-        self.num_legal += int(np.count_nonzero(allowed))
-        plans = plans if allowed.all() else plans.take(np.flatnonzero(allowed))
-        return plans.take(self._meeting("plan", plans, None))
-
-    def _fitting(self, plans: PlanGrid) -> tuple[PlanGrid, Floats]:
-        on = self.on
-        peak_bytes = memory(plans, on.job, on.stack).peak_bytes
-        fits = peak_bytes <= usable_bytes(on.cluster, on.stack)
-        self.num_fitting += int(np.count_nonzero(fits))
-        if not self.num_fitting:
-            nearest = np.argsort(peak_bytes, kind="stable")[:NUM_MISSES]
-            found = [(float(peak_bytes[row]), plans.plan(int(row))) for row in nearest]
-            self._misses = sorted([*self._misses, *found], key=lambda miss: miss[0])[:NUM_MISSES]
-        rows = np.flatnonzero(fits)
-        plans, peak_bytes = plans.take(rows), peak_bytes[rows]
-        rows = self._meeting("memory", plans, peak_bytes)
-        return plans.take(rows), peak_bytes[rows]
-
-    def _fast_enough(self, plans: PlanGrid, peak_bytes: Floats) -> tuple[PlanGrid, Floats]:
-        """Drop the plans whose mean rank alone is busy for longer than the last plan that would be shown."""
-        if self.objective != "time" or self.wants_front or self.limit == np.inf or not len(plans):
-            return plans, peak_bytes
-        on = self.on
-        bound = busy_bound_seconds(plans, on.job, on.cluster, on.stack)
-        rows = np.flatnonzero(bound <= self.limit)
-        self.num_too_slow += len(plans) - len(rows)
-        return plans.take(rows), peak_bytes[rows]
-
-    def _price(self, plans: PlanGrid, peak_bytes: Floats) -> None:
-        on = self.on
-        seconds = step_breakdown(plans, on.job, on.cluster, on.stack).step_seconds
-        self.num_estimated += len(plans)
-        rows = self._meeting("time", plans, seconds)
-        plans, peak_bytes, seconds = plans.take(rows), peak_bytes[rows], seconds[rows]
-        if self.wants_front:
-            self.front.add(plans, seconds, peak_bytes)
-        score = seconds if self.objective == "time" else peak_bytes
-        rows = np.flatnonzero(score <= self.limit)
-        plans, score = plans.take(rows), score[rows]
-        merged = _concatenate(self.best, plans)
-        scores = np.concatenate([self.scores, score])
-        kept = _best_of_each_split(merged, scores)[: self.top]
-        self.best, self.scores = merged.take(kept), scores[kept]
-
-    def _meeting(self, needs: str, plans: PlanGrid, price: Floats | None) -> Rows:
-        met, unmet = meeting(self.requirements, needs, plans, price, self.on)
-        _add(self.unmet, unmet)
-        return np.flatnonzero(met)
-
-
-def _add(totals: dict[str, int], counts: Mapping[str, int]) -> None:
-    for name, count in counts.items():
-        totals[name] = totals.get(name, 0) + count
-
-
-def _concatenate(first: PlanGrid, second: PlanGrid) -> PlanGrid:
-    names = PlanGrid.__dataclass_fields__
-    return PlanGrid(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
-
-
-def _best_of_each_split(plans: PlanGrid, scores: Floats) -> Rows:
-    """Rows of the best plan of each split, best first; of ties the earlier one, which is the simpler."""
-    if not len(plans):
-        return np.empty(0, dtype=np.intp)
-    order = np.argsort(np.round(np.log(scores), TIE_DIGITS), kind="stable")
-    splits = np.stack([getattr(plans, name)[order] for name in SPLIT_FIELDS], axis=1)
-    _, first = np.unique(splits, axis=0, return_index=True)
-    return order[np.sort(first)]
-
-
-def _rank(funnel: _Funnel, simulate: Simulate | None, on_progress: Progress | None) -> tuple[Candidate, ...]:
+def _rank(funnel: Funnel, simulate: Simulate | None, on_progress: Progress | None) -> tuple[Candidate, ...]:
     on, found = funnel.on, []
     for done, plan in enumerate(funnel.best):
         played = simulate(plan) if simulate else None
