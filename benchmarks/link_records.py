@@ -160,6 +160,7 @@ class Links:
             update={
                 "bus_fraction": tuple(min(fraction, share) for fraction in all_reduce.bus_fraction),
                 "reduction_gain": (),
+                "is_carried_over": True,
                 "fit": _carried_over(all_reduce.fit),
             }
         )

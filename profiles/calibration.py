@@ -165,12 +165,9 @@ class CollectiveCurve(Record):
     """Measured with reductions in the switches (NVLink SHARP)."""
     reduction_gain: tuple[Positive, ...] = ()
     """By num_ranks: what reducing switches multiply a `bus_fraction` measured without by; empty: nothing."""
+    is_carried_over: bool = False
+    """That of another collective, because this one was not measured."""
     fit: Fit
-
-    @property
-    def is_carried_over(self) -> bool:
-        """Whether it is that of another collective, because this one was not measured (its fit says so)."""
-        return self.fit.source.startswith("carried over")
 
     @model_validator(mode="after")
     def _same_lengths(self) -> "CollectiveCurve":

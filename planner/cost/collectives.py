@@ -183,7 +183,7 @@ def _tier_seconds(
     steps = pattern.rounds * np.ceil(np.log2(joined))
     beyond = 0.0 if tier.curves.measures(pattern.name, library) else tier.latency_seconds
     latency = _latency(curve, joined) + steps * beyond
-    if curve.is_carried_over and not pattern.has_trees and tier.link_class == "network":
+    if not pattern.has_trees and tier.link_class == "network" and curve.is_carried_over:
         latency = np.maximum(latency, curve.latency_seconds[0] * (joined - 1.0))
     return latency, smooth_max(latency, wire_bytes / rate, exponent) - latency
 
