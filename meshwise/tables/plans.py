@@ -20,7 +20,6 @@ from planner.cost.estimate import Estimate
 from planner.cost.fit import Fit, fit_of
 from planner.cost.intervals import Interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
-from planner.layout import written
 from planner.plan import Plan
 from planner.recompute import Module
 from profiles.model import LayerList
@@ -272,10 +271,10 @@ def _behind(candidate: Candidate, best: Candidate) -> str:
 
 
 def _options(plan: Plan) -> str:
-    """Everything but the degrees; the schedule only where vp does not give it away."""
+    """Everything but the degrees; the schedule only where vp does not give it away, a layout only as uneven."""
     is_told = plan.vp > 1 and plan.schedule == "interleaved"
     words: list[str] = [plan.schedule] if plan.pp > 1 and not is_told else []
-    words += [written(plan.layout)] if plan.layout else []
+    words += ["uneven"] if plan.layout else []
     words += ["cp_gather"] if plan.cp_gather else []
     words += ["sp"] if plan.sequence_parallel else []
     words += [f"zero{plan.zero_stage}"] if plan.zero_stage else []
