@@ -2,6 +2,8 @@
 
 from enum import IntFlag
 
+from planner.flags import named, names_of
+
 
 class Offload(IntFlag):
     """Parts of a rank's memory that live on the host [Ren 2021, ZeRO-Offload, arXiv:2101.06840, section 4]."""
@@ -17,16 +19,9 @@ class Offload(IntFlag):
     @classmethod
     def parse(cls, text: str) -> "Offload":
         """The parts named in `text`, separated by commas; raises ValueError listing the names."""
-        found = cls.NOTHING
-        for name in text.split(","):
-            try:
-                found |= cls[name.strip().upper()]
-            except KeyError:
-                names = ", ".join(["nothing", *(member.name.lower() for member in cls if member.name)])
-                raise ValueError(f"offload: {name.strip()!r} is not one of {names}") from None
-        return found
+        return named(cls, text, "offload", "nothing")
 
     @property
     def words(self) -> str:
         """The names, separated by commas; "nothing" if there are none."""
-        return ",".join(member.name.lower() for member in Offload if member in self and member.name) or "nothing"
+        return names_of(self, "nothing")

@@ -2,6 +2,8 @@
 
 from enum import IntEnum, IntFlag
 
+from planner.flags import named, names_of
+
 
 class Recompute(IntEnum):
     """A policy of recomputation."""
@@ -50,16 +52,9 @@ class Module(IntFlag):
     @classmethod
     def parse(cls, text: str) -> "Module":
         """The modules named in `text`, separated by commas; raises ValueError listing the names."""
-        found = cls.NOTHING
-        for name in text.split(","):
-            try:
-                found |= cls[name.strip().upper()]
-            except KeyError:
-                names = ", ".join(member.name.lower() for member in cls if member.name)
-                raise ValueError(f"recompute_modules: {name.strip()!r} is not one of {names}") from None
-        return found
+        return named(cls, text, "recompute_modules")
 
     @property
     def words(self) -> str:
         """The names, separated by commas."""
-        return ",".join(member.name.lower() for member in Module if member in self and member.name)
+        return names_of(self)
