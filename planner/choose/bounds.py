@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.columns import WORK_COLUMNS
 from planner.cost.grid import combinations
 from planner.cost.phase import LOAD_FIELDS, load
-from planner.cost.stages import WORK_COLUMNS
 from planner.plan import PlanGrid
 from planner.work.layers import layer_work, sequence
 from profiles.cluster import Cluster

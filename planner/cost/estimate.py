@@ -1,18 +1,19 @@
 """Closed forms of one training step: a plan, or a grid of a million, to its breakdown and memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from planner.breakdown import Breakdown
+from planner.cost.columns import TRANSFER_COLUMNS
 from planner.cost.gradients import gradient_times
 from planner.cost.grid import combinations
 from planner.cost.memory import MemoryBreakdown, memory
 from planner.cost.overlap import added_seconds, exposed_seconds, stack_contention_fraction
 from planner.cost.phase import priced_message
 from planner.cost.pipeline import pipeline_times
-from planner.cost.stages import StageTimes, stage_times
+from planner.cost.stages import stage_times
 from planner.plan import Plan, PlanGrid
 from planner.work.layers import boundary_bytes
 from planner.work.ops import Message
@@ -103,14 +104,8 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
 
 def _transfers(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> tuple[Any, Any]:
     """(seconds of one message between neighbouring stages, by combination; the combination of each plan)."""
-    rows, inverse = combinations(grid, ("tp", "cp", "dp", "micro_batch", "sequence_parallel"))
+    rows, inverse = combinations(grid, TRANSFER_COLUMNS)
     distinct = grid.take(rows)
-    neighbours = PlanGrid(**{
-        name: getattr(distinct, name) if name != "pp" else np.full(len(rows), 2)
-        for name in PlanGrid.__dataclass_fields__
-    })  # fmt: skip
+    neighbours = replace(distinct, pp=np.full(len(rows), 2))
     message = Message("pp", "send_recv", boundary_bytes(job, distinct, stack))
     return np.broadcast_to(priced_message(message, neighbours, cluster), len(rows)), inverse
-
-
-__all__ = ["Estimate", "StageTimes", "estimate", "step_breakdown"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.columns import GRADIENT_COLUMNS
 from planner.cost.grid import combinations, distinct_rows, gather
 from planner.cost.phase import load, priced_message
 from planner.layout import layout_of
@@ -22,12 +23,6 @@ from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
-
-COLUMNS = (
-    "tp", "cp", "ep", "etp", "dp", "pp", "vp", "schedule", "layout", "zero_stage",
-    "reshard_after_forward", "dp_replicate", "offload",
-)  # fmt: skip
-"""What data-parallel work depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class GradientTimes:
 def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> GradientTimes:
     """Price the data-parallel work of pipeline rank 0 once for each combination it depends on."""
     compresses = job.exchange.gradient_compression != "none"
-    rows, inverse = combinations(grid, (*COLUMNS, "micro_batch") if compresses else COLUMNS)
+    rows, inverse = combinations(grid, (*GRADIENT_COLUMNS, "micro_batch") if compresses else GRADIENT_COLUMNS)
     distinct = grid.take(rows)
     shape_columns = [distinct.schedule, distinct.pp, distinct.vp, distinct.layout]
     shape_rows, shape_of = distinct_rows(shape_columns)

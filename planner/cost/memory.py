@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.columns import LOAD_COLUMNS
 from planner.cost.grid import combinations
-from planner.cost.stage_loads import LOAD_COLUMNS, LayerBytes, StageLoads, fullest_candidates, rank_counts
+from planner.cost.stage_loads import LayerBytes, StageLoads, fullest_candidates, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
 from planner.offload import Offload
 from planner.plan import AXES, Plan, PlanGrid

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.columns import STAGE_COLUMNS
 from planner.cost.grid import combinations
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import FLOAT_BYTES, recomputed_bytes, saved_bytes, transient_bytes
@@ -18,13 +19,6 @@ from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
-
-LOAD_COLUMNS = (
-    "tp", "cp", "ep", "etp", "cp_a2a", "pp", "vp", "schedule", "layout", "micro_batch", "recompute",
-    "recompute_modules", "num_recomputed_layers", "sequence_parallel",
-)  # fmt: skip
-"""Plan fields the loads of a stage depend on."""
-
 
 ENDS = ("embedding", "head")
 """Layers at the ends of the model, which sharding gathers once and recomputation leaves alone."""
@@ -137,7 +131,7 @@ def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) 
     Plans with fewer such ranks repeat their last one. Shapes (plans,) and (10, plans).
     """
     layers = LayerBytes.of(split, job, stack)
-    rows, shape_of = combinations(split, ("pp", "vp", "schedule", "layout"))
+    rows, shape_of = combinations(split, STAGE_COLUMNS)
     found = [_uncovered(rank_counts(job.model, split.plan(row))) for row in rows]
     for index in range(max((len(ranks) for ranks, _ in found), default=0)):
         picked = [(ranks[at := min(index, len(ranks) - 1)], counts[at]) for ranks, counts in found]

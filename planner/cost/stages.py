@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.columns import SHARDING_COLUMNS, WORK_COLUMNS
 from planner.cost.grid import distinct_rows
 from planner.cost.layered import LayerTimes, backward_exposed_seconds, forward_exposed_seconds
 from planner.cost.overlap import stack_contention_fraction
@@ -24,13 +25,6 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-WORK_COLUMNS = (
-    "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "recompute_modules",
-    "num_recomputed_layers", "offload", "sequence_parallel",
-)  # fmt: skip
-"""What the work of a layer depends on."""
-SHARDING_COLUMNS = ("dp", "pp", "zero_stage", "reshard_after_forward", "dp_replicate")
-"""What its data-parallel messages depend on besides."""
 NUM_PASSES = 4
 """Forward, whole backward, and its two parts."""
 TYPICAL = (Plan(), Plan(recompute=Recompute.FULL))
