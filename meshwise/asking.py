@@ -161,19 +161,9 @@ def play(question: Question, plan: Plan) -> "Simulation":
             f"global_batch: {question.job.global_batch:,} under {plan} makes {num_actions:,} actions to simulate, "
             f"and {MAX_ACTIONS:,} are allowed; use a smaller batch or `meshwise estimate` (`plan --no-simulate`)"
         )
-    from planner.cost.phase import price_program
-    from planner.work.lower import lower
-    from simulator.engine import simulate
+    from simulator.play import play_plan
 
-    program = lower(plan, question.job, question.stack)
-    prices = price_program(program, question.cluster, question.stack)
-    return simulate(
-        program,
-        prices,
-        dp_overlap=question.stack.dp_overlap,
-        pp_overlap=question.stack.pp_overlap,
-        dp_contention_fraction=question.stack.dp_contention_fraction,
-    )
+    return play_plan(plan, question.job, question.cluster, question.stack)
 
 
 def played_breakdown(question: Question, plan: Plan) -> Breakdown:

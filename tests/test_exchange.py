@@ -11,8 +11,8 @@ from planner.work.ops import Message
 from planner.work.program import program_bytes
 from profiles.exchange import Exchange
 from profiles.workload import TrainingJob
+from simulator.play import play_plan
 from tests.scenes import cluster, job, stack
-from tests.test_three_agree import play
 
 
 def with_exchange(**fields: object) -> TrainingJob:
@@ -64,7 +64,7 @@ def test_closed_form_and_simulation_agree(fields: dict[str, object], plan: Plan,
     software = stack(dp_contention_fraction=contention)
     assert check_plan(plan, work, devices) == []
     estimated = estimate(plan, work, devices, software).step_seconds
-    played = play(plan, work, devices, software).step_seconds
+    played = play_plan(plan, work, devices, software).step_seconds
     assert estimated == pytest.approx(played, rel=1e-9 if plan.pp == 1 else 0.03)
 
 
@@ -117,8 +117,6 @@ def test_fewer_servers_are_never_faster_and_nobody_waits_asynchronously() -> Non
     assert steps == sorted(steps)
     asynchronous = with_exchange(synchronization="asynchronous", num_servers=1)
     assert estimate(Plan(dp=16), asynchronous, devices, stack()).step_seconds <= steps[-1]
-    assert asynchronous.exchange.mean_staleness(16) == 15
-    assert job().exchange.mean_staleness(16) == 0
 
 
 @pytest.mark.parametrize(

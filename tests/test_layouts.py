@@ -10,13 +10,12 @@ from planner.choose.search import search
 from planner.cost.estimate import estimate
 from planner.cost.layouts import best_layout, fastest_layout
 from planner.cost.memory import memory, usable_bytes
-from planner.cost.phase import price_program
 from planner.cost.stages import stage_times
 from planner.plan import Plan, PlanGrid, Recompute
 from planner.work.layers import num_blocks, stage_counts
 from planner.work.lower import lower
 from planner.work.program import program_flops
-from simulator.engine import simulate
+from simulator.play import play_plan
 from tests.scenes import cluster, job, stack
 
 DEEPSEEK = Plan(dp=4, pp=16, ep=4, zero_stage=1)
@@ -80,9 +79,7 @@ def test_estimate_and_simulation_agree_on_uneven_stages(schedule: str) -> None:
     vp = 2 if schedule == "interleaved" else 1
     layout = (11, 9, 7, 5) if vp == 1 else (6, 4, 4, 4, 4, 4, 4, 2)
     plan = Plan(dp=4, pp=4, vp=vp, schedule=schedule, layout=layout)
-    program = lower(plan, work, software)
-    played = simulate(program, price_program(program, devices, software), dp_overlap=True, pp_overlap=True,
-                      dp_contention_fraction=software.dp_contention_fraction)  # fmt: skip
+    played = play_plan(plan, work, devices, software)
     assert estimate(plan, work, devices, software).step_seconds == pytest.approx(played.step_seconds, rel=0.02)
 
 

@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 
 from planner.cost.estimate import estimate
-from planner.cost.phase import price_program
 from planner.offload import Offload
 from planner.plan import Plan, Recompute
 from planner.recompute import Module
 from planner.work.lower import lower
 from planner.work.program import program_flops
 from planner.work.sharding import gathers_in_backward
-from profiles.cluster import Cluster
-from profiles.software import SoftwareStack
-from profiles.workload import TrainingJob
-from simulator.engine import Simulation, simulate
+from simulator.play import play_plan
 from tests.scenes import cluster, job, sample, stack
 
 SCENES = (
@@ -25,13 +21,6 @@ SCENES = (
     ("resnet-50", 8, "pytorch-eager", 1.1e-2, 0.20),  # transfers as long as the stages of a CNN queue for each other
 )
 """Model, devices, stack, and how far closed form and simulation may differ: in the median, at worst."""
-
-
-def play(plan: Plan, work: TrainingJob, devices: Cluster, software: SoftwareStack) -> Simulation:
-    program = lower(plan, work, software)
-    prices = price_program(program, devices, software)
-    return simulate(program, prices, dp_overlap=software.dp_overlap, pp_overlap=software.pp_overlap,
-                    dp_contention_fraction=software.dp_contention_fraction)  # fmt: skip
 
 
 @pytest.mark.parametrize(("model", "num_devices", "software", "median", "worst"), SCENES)
@@ -47,7 +36,7 @@ def test_estimate_and_simulation_agree(
     queues = gathers_in_backward(plans) & (plans.pp > 1)
     errors = []
     for plan in plans.take(np.flatnonzero(~queues)[:40]):
-        played = play(plan, work, devices, stack_).step_seconds
+        played = play_plan(plan, work, devices, stack_).step_seconds
         errors.append(abs(estimate(plan, work, devices, stack_).step_seconds / played - 1.0))
     assert np.median(errors) < median
     assert max(errors) < worst
@@ -66,7 +55,7 @@ SHARDED = (
 def test_sharded_data_parallelism_agrees(plan: Plan, model: str, contention: float) -> None:
     """Exactly on one stage; under a pipeline the slowed backwards of the stages are taken as equal."""
     work, devices, software = job(model), cluster(16), stack("torchtitan", dp_contention_fraction=contention)
-    played = play(plan, work, devices, software)
+    played = play_plan(plan, work, devices, software)
     estimated = estimate(plan, work, devices, software)
     assert estimated.step_seconds == pytest.approx(played.step_seconds, rel=1e-9 if plan.pp == 1 else 0.03)
     if plan.pp == 1:
@@ -77,7 +66,7 @@ def test_stages_that_gather_again_agree_roughly() -> None:
     """The closed form takes their reductions as beside nothing."""
     work, devices, software = job(), cluster(16), stack()
     for plan in (Plan(dp=8, pp=2, zero_stage=3), Plan(dp=4, pp=2, vp=4, cp=2, schedule="interleaved", zero_stage=3)):
-        played = play(plan, work, devices, software).step_seconds
+        played = play_plan(plan, work, devices, software).step_seconds
         assert estimate(plan, work, devices, software).step_seconds == pytest.approx(played, rel=0.05)
 
 
@@ -100,7 +89,7 @@ def test_full_contention_is_no_overlap() -> None:
 def test_parts_agree(plan: Plan) -> None:
     work, devices, software = job(), cluster(16), stack()
     estimated = estimate(plan, work, devices, software).breakdown.parts()
-    played = play(plan, work, devices, software).breakdown.parts()
+    played = play_plan(plan, work, devices, software).breakdown.parts()
     step = sum(played.values())
     for part, seconds in estimated.items():
         assert seconds == pytest.approx(played[part], abs=0.01 * step), part
@@ -122,7 +111,7 @@ def test_programs_run_the_flops_that_are_priced() -> None:
     unfused = software.model_copy(update={"attention_kernel": "unfused"})
     ideal = devices.model_copy(update={"kernels": kernels})
     program = lower(plan, work, unfused)
-    simulation = play(plan, work, ideal, unfused)
+    simulation = play_plan(plan, work, ideal, unfused)
     compute = sum(
         parts[name]
         for rank in range(plan.pp)

@@ -12,13 +12,11 @@ from typing import Any, Literal
 
 from planner.breakdown import Breakdown
 from planner.cost.estimate import Estimate, estimate
-from planner.cost.phase import price_program
 from planner.plan import Plan
-from planner.work.lower import lower
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from simulator.engine import simulate
+from simulator.play import play_plan
 from validate.launch import launch, run_rank
 from validate.runnable import RunSpec, check_runnable
 
@@ -190,19 +188,10 @@ def validate_plan(
     alone = single_rank(plan)
     measured = runner.alternate([plan] if plan == alone else [alone, plan])
     peak_bytes = runner.peak_bytes(plan)
-    program = lower(plan, job, stack)
-    prices = price_program(program, cluster, stack)
-    simulation = simulate(
-        program,
-        prices,
-        dp_overlap=stack.dp_overlap,
-        pp_overlap=stack.pp_overlap,
-        dp_contention_fraction=stack.dp_contention_fraction,
-    )
     return Comparison(
         plan=plan,
         estimated=estimate(plan, job, cluster, stack),
-        simulated=simulation.breakdown,
+        simulated=play_plan(plan, job, cluster, stack).breakdown,
         measured=measured[-1],
         measured_peak_bytes=peak_bytes,
         single_estimated=estimate(alone, job, cluster, stack),
