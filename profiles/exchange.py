@@ -79,7 +79,3 @@ class Exchange(Record):
         if self.synchronization == "asynchronous":
             found.append("no worker waits: each of n applies gradients n - 1 updates old")
         return found
-
-    def mean_staleness(self, num_workers: int) -> int:
-        """Updates of others between a worker's reading of the parameters and its own update, on average."""
-        return num_workers - 1 if self.synchronization == "asynchronous" else 0

@@ -1,5 +1,7 @@
 """A few jobs and clusters that tests share."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from planner.choose.legality import legal
@@ -24,6 +26,12 @@ def cluster(num_devices: int = 64, name: str = "dgx-a100") -> Cluster:
 def stack(name: str = "megatron-core", **changes: object) -> SoftwareStack:
     """A catalogue stack, with some fields changed."""
     return catalog.software(name).model_copy(update=changes)
+
+
+def plan_space(work: TrainingJob, devices: Cluster, fixed: Mapping[str, int] | None = None) -> PlanGrid:
+    """The whole usual space at once, where it is known to be small."""
+    space = Space(work, devices, fixed)
+    return next(space.chunks(max(1, len(space))), PlanGrid.of([]))
 
 
 def sample(work: TrainingJob, devices: Cluster, count: int) -> PlanGrid:

@@ -18,7 +18,6 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CONSOLE = re.compile(r"```console\n\$ meshwise (.*)\n((?:.*\n)*?)```\n")
 COMMANDS = re.compile(r"^ *(?:\S.*&& )?meshwise ((?:plan|estimate|simulate|score|profiles|export) .*)$", re.MULTILINE)
-DOCUMENTS = (README, ROOT / "docs" / "cli.md", ROOT / "CONTRIBUTING.md")
 
 
 def test_readme_shows_what_the_commands_print(

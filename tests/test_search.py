@@ -6,11 +6,10 @@ import pytest
 from planner.breakdown import Breakdown
 from planner.choose.legality import check_plan, legal
 from planner.choose.search import Answer, search
-from planner.choose.space import plan_space
 from planner.cost.estimate import estimate
 from planner.cost.memory import usable_bytes
 from planner.plan import Plan
-from tests.scenes import cluster, job, stack
+from tests.scenes import cluster, job, plan_space, stack
 
 
 @pytest.fixture(scope="module")

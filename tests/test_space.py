@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.choose.knobs import KNOBS, Setting, Split, divisors
-from planner.choose.space import Space, plan_space, splits
+from planner.choose.space import Space, splits
 from planner.plan import PLAN_FIELDS, Plan, PlanGrid
-from tests.scenes import cluster, job
+from tests.scenes import cluster, job, plan_space
 
 
 @given(st.integers(1, 5000))

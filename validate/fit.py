@@ -230,14 +230,6 @@ def fit_outer_tier(
     return _collective_curve(table, origin, False)
 
 
-def held_out_errors(curve_error: Fit) -> tuple[float, float]:
-    """Median and 90th percentile of |predicted / measured - 1| on shapes left out; raises ValueError without."""
-    median, p90 = curve_error.held_out_median_error_fraction, curve_error.held_out_p90_error_fraction
-    if median is None or p90 is None:
-        raise ValueError(f"fit of {curve_error.machine} states no held-out error")
-    return median, p90
-
-
 def _with_outer_curve(cluster: Cluster, collective: CollectiveOp, joined: int, parameters: Parameters) -> Cluster:
     columns: dict[str, Any] = {name: (value,) for name, value in parameters.items()}
     curve = CollectiveCurve.model_construct(num_ranks=(joined,), in_network_reduction=False, **columns)

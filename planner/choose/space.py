@@ -145,9 +145,3 @@ def _blocks(setting: Setting, fixed: Mapping[str, int]) -> Iterator[_Block]:
         here = replace(setting, chosen=chosen)
         tables = [np.array(one.table(here, fixed), dtype=np.int64) for one in _inner_knobs()]
         yield _Block(degrees | chosen, tuple(tables))
-
-
-def plan_space(job: TrainingJob, cluster: Cluster, fixed: Mapping[str, int] | None = None) -> PlanGrid:
-    """The whole usual space at once, where it is known to be small."""
-    space = Space(job, cluster, fixed)
-    return next(space.chunks(max(1, len(space))), PlanGrid.of([]))
