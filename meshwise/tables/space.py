@@ -46,7 +46,7 @@ def show_pruned(console: Console, answer: Answer) -> None:
     held_back = [(f"break: {rule}", count) for rule, count in answer.rejected.items()]
     held_back += [(f"do not meet {text}", count) for text, count in answer.unmet.items()]
     held_back += [
-        ("fit, but their kernels and blocking messages alone take longer than the plans shown", answer.num_too_slow)
+        ("fit, but their kernels and blocking messages alone take longer than a plan shown", answer.num_too_slow)
     ]
     for words, count in sorted(held_back, key=lambda item: -item[1]):
         if count:

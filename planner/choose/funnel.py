@@ -24,9 +24,11 @@ SPLIT_FIELDS = ("tp", "pp", "cp", "ep")
 """Of the plans that agree in these, only the best is ranked: a list of one split's variants helps nobody."""
 TIE_DIGITS = 9
 """Steps that agree to this many digits (of their logarithm) are a tie; the simpler plan wins."""
-FIRST_OF_SPLIT, FIRST_SPLITS = 2, 2
-"""Plans of one split that are priced before the others of a chunk, those of the lowest bounds; and such splits, as a
-multiple of those that are ranked."""
+TIES = 1.0 + 2.0 * 10.0**-TIE_DIGITS
+"""What exceeds a score by less than this factor may be a tie with it."""
+FIRST_OF_SPLIT, FIRST_SPLITS = 1, 2
+"""Plans of one split that are priced before its others, those of the lowest bounds; and splits of which they are
+priced before all others, as a multiple of those that are ranked."""
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -86,7 +88,17 @@ class Funnel:
     def limit(self) -> float:
         """The score that a plan must not exceed to be among the best, ties included."""
         own = float(self._best.values[-1]) if len(self._best) == self.top else np.inf
-        return min(own * (1.0 + 2.0 * 10.0**-TIE_DIGITS), self.known_limit)
+        return min(own * TIES, self.known_limit)
+
+    def _limits(self, plans: PlanGrid) -> Floats:
+        """The score that each plan must not exceed to be the best of its split, and that among the best."""
+        limits = np.full(len(plans), self.limit)
+        for place, score in enumerate(self._best.values):
+            own = np.logical_and.reduce([
+                getattr(plans, name) == getattr(self._best.plans, name)[place] for name in SPLIT_FIELDS
+            ])  # fmt: skip
+            limits[own] = np.minimum(limits[own], score * TIES)
+        return limits
 
     def pour(self, plans: PlanGrid) -> None:
         """Take in one chunk; chunks come in the order of the space."""
@@ -122,15 +134,19 @@ class Funnel:
     def _price_by_bound(self, batch: _Batch) -> None:
         """Price the plans of the lowest bounds, then those of the others that could still be among the best.
 
-        A plan is dropped when its mean rank alone is busy for longer than the last plan that would be shown.
+        First those of promising splits, then one of every split, then the rest. A plan is dropped when its bound is
+        longer than the last plan that would be shown, or than the best known of its own split.
         """
         if not len(batch):
             return
         bound = busy_bound_seconds(batch.plans, self.on.job, self.on.cluster, self.on.stack)
-        first = np.zeros(len(batch), dtype=bool)
-        first[_lowest_of_each_split(batch.plans, bound, FIRST_SPLITS * self.top)] = True
-        for wave in (first, ~first):
-            rows = np.flatnonzero(wave & (bound <= self.limit))
+        left = np.ones(len(batch), dtype=bool)
+        for num_splits in (FIRST_SPLITS * self.top, len(batch), 0):
+            wave = np.full(len(batch), num_splits == 0)
+            wave[_lowest_of_each_split(batch.plans, bound, num_splits)] = True
+            wave &= left
+            left &= ~wave
+            rows = np.flatnonzero(wave & (bound <= self._limits(batch.plans)))
             self.num_too_slow += int(np.count_nonzero(wave)) - len(rows)
             self._price(batch.take(rows))
 

@@ -51,11 +51,10 @@ class Graph:
 def graph(schedule: str, num_stages: int, num_microbatches: int, vp: int) -> Graph:
     """The graph of a schedule, its messages beside compute. Raises ValueError when its requirements do not hold."""
     ranks = SCHEDULES[schedule].actions(num_stages, num_microbatches, vp)
-    listed = np.array(
-        [(rank, action.chunk * len(PRICED) + _CODES[action.kind], action.microbatch)
-         for rank, actions in enumerate(ranks) for action in actions]
-    )  # fmt: skip
-    rank, column, microbatch = listed.T
+    actions = list(itertools.chain.from_iterable(ranks))
+    rank = np.repeat(np.arange(len(ranks)), [len(own) for own in ranks])
+    column = np.array([action.chunk * len(PRICED) + _CODES[action.kind] for action in actions])
+    microbatch = np.array([action.microbatch for action in actions])
     needed = _needed(column, microbatch)
     before = np.arange(len(rank)) - 1
     before[np.flatnonzero(np.diff(rank, prepend=-1))] = NOTHING
@@ -204,29 +203,39 @@ def longest_paths(shape: Graph, action_seconds: Floats, transfer_seconds: Floats
     came = np.zeros((len(shape.column), len(transfer_seconds)), dtype=np.int8)
     duration = np.concatenate([action_seconds, transfer_seconds[None, :]])[shape.column]
     delay = shape.is_transfer[:, None] * transfer_seconds
-    num_waits = 4 if (shape.waits[2:] != NOTHING).any() else 2
+    others = [wait for wait in shape.waits[2:] if (wait != NOTHING).any()]
     for level in shape.levels:
-        reached = ends[shape.waits[:num_waits, level]]
-        reached[1] += delay[level]
-        came[level] = reached.argmax(axis=0)
-        ends[level] = reached.max(axis=0) + duration[level]
+        latest, received = ends[shape.waits[0, level]], ends[shape.waits[1, level]]
+        received += delay[level]
+        np.greater(received, latest, out=came[level], casting="unsafe")
+        np.maximum(latest, received, out=latest)
+        for row, wait in enumerate(others, start=2):
+            queued = ends[wait[level]]
+            came[level][queued > latest] = row
+            np.maximum(latest, queued, out=latest)
+        np.add(latest, duration[level], out=ends[level])
     return _trace(shape, ends, came)
 
 
 def _trace(shape: Graph, ends: Floats, came: NDArray[np.int8]) -> Paths:
     """Follow the longest paths back from their ends and count what they pass."""
-    num_paths = ends.shape[1]
-    actions, transfers = np.zeros((num_paths, shape.num_columns + 1)), np.zeros(num_paths)
+    num_nodes, num_paths = came.shape
     every = np.arange(num_paths)
+    earlier = np.full((num_nodes + 1, len(shape.waits)), num_nodes)  # the last row stands for NOTHING
+    earlier[:-1] = np.where(shape.waits == NOTHING, num_nodes, shape.waits).T
+    flat, wait_of = earlier.reshape(-1), np.append(came.reshape(-1), np.zeros(num_paths, dtype=np.int8))
+    passed = np.empty((len(shape.levels), num_paths), dtype=np.int64)
     node = ends[:-1].argmax(axis=0)
-    alive = node != NOTHING
-    while alive.any():
-        at, path = node[alive], every[alive]
-        actions[path, shape.column[at]] += 1.0
-        wait = came[at, path]
-        transfers[path] += shape.is_transfer[at] & (wait == 1)
-        node[alive] = shape.waits[wait, at]
-        alive = node != NOTHING
+    for step in passed:
+        step[:] = node
+        node = flat[node * len(shape.waits) + wait_of[node * num_paths + every]]
+    step, path = np.nonzero(passed < num_nodes)
+    at = passed[step, path]
+    columns = shape.num_columns + 1
+    actions = np.bincount(path * columns + shape.column[at], minlength=num_paths * columns).astype(float)
+    actions = actions.reshape(num_paths, columns)
+    handed = shape.is_transfer[at] & (came[at, path] == 1)
+    transfers = np.bincount(path[handed], minlength=num_paths).astype(float)
     return Paths(actions[:, :-1], transfers + actions[:, -1])
 
 

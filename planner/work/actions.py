@@ -1,7 +1,7 @@
 """Actions: the words a step program is written in."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -40,8 +40,7 @@ SENDS = frozenset({Kind.SEND_FORWARD, Kind.SEND_BACKWARD})
 RECEIVES = frozenset({Kind.RECV_FORWARD, Kind.RECV_BACKWARD})
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Action:
+class Action(NamedTuple):
     """One step of one pipeline rank; prints as `2F0`: chunk 2, forward, microbatch 0.
 
     `chunk` is the piece of the model; which pipeline rank it lives on is the schedule's `Placement`. Actions that

@@ -5,7 +5,7 @@ dp coordinate do the same work, so one list of actions stands for all ranks of a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from planner.plan import Plan
 from planner.work.actions import (
@@ -167,9 +167,9 @@ def _check_presence(rank: int, place: Mapping[Action, int], due: set[Action]) ->
     halves = {action for action in place if action.kind in (Kind.BACKWARD_INPUT, Kind.BACKWARD_WEIGHT)}
     for half in halves:
         other = Kind.BACKWARD_WEIGHT if half.kind is Kind.BACKWARD_INPUT else Kind.BACKWARD_INPUT
-        if replace(half, kind=other) not in halves:
-            raise ValueError(f"rank {rank}: {replace(half, kind=other)} is missing, {half} is half a backward pass")
-    done = {replace(action, kind=Kind.BACKWARD) if action in halves else action for action in place}
+        if half._replace(kind=other) not in halves:
+            raise ValueError(f"rank {rank}: {half._replace(kind=other)} is missing, {half} is half a backward pass")
+    done = {action._replace(kind=Kind.BACKWARD) if action in halves else action for action in place}
     if len(done) != len(place) - len(halves) // 2:
         raise ValueError(f"rank {rank}: a backward pass runs both whole and in two parts, one of them is due")
     if missing := due - done:

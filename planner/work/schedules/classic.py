@@ -1,6 +1,8 @@
 """Schedules with whole backward passes: GPipe, 1F1B, interleaved 1F1B and breadth-first."""
 
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -47,31 +49,26 @@ def _interleaved(num_stages: int, num_microbatches: int, vp: int, rank: int) -> 
 
     Rank r runs 2 (p - r - 1) + (v - 1) p forwards ahead [Narayanan 2021, arXiv:2104.04473, section 2.2.2].
     """
-    total = num_microbatches * vp
-
-    def place(step: int) -> tuple[int, int]:
-        """(local chunk, microbatch) of a forward; backwards go through the chunks from the last."""
-        group, inside = divmod(step, num_stages * vp)
-        chunk, member = divmod(inside, num_stages)
-        return chunk, group * num_stages + member
-
-    places = [place(step) for step in range(total)]
+    places = _places(num_stages, num_microbatches, vp)
     forwards = (Action(Kind.FORWARD, chunk * num_stages + rank, microbatch) for chunk, microbatch in places)
     backwards = (
         Action(Kind.BACKWARD, (vp - 1 - chunk) * num_stages + rank, microbatch) for chunk, microbatch in places
     )
-    return _alternate(forwards, backwards, total, 2 * (num_stages - rank - 1) + (vp - 1) * num_stages)
+    return _alternate(forwards, backwards, len(places), 2 * (num_stages - rank - 1) + (vp - 1) * num_stages)
+
+
+@lru_cache(maxsize=64)
+def _places(num_stages: int, num_microbatches: int, vp: int) -> tuple[tuple[int, int], ...]:
+    """(local chunk, microbatch) of every forward of a rank; backwards go through the chunks from the last."""
+    groups = range(0, num_microbatches, num_stages)
+    return tuple((chunk, first + member) for first in groups for chunk in range(vp) for member in range(num_stages))
 
 
 def _alternate(forwards: Iterator[Action], backwards: Iterator[Action], total: int, num_ahead: int) -> Iterator[Action]:
     """`num_ahead` forwards, then forward and backward in turn, then the backwards that are left."""
-    num_ahead = min(num_ahead, total)
-    for _ in range(num_ahead):
-        yield next(forwards)
-    for forward in forwards:
-        yield forward
-        yield next(backwards)
-    yield from backwards
+    return chain(
+        islice(forwards, min(num_ahead, total)), chain.from_iterable(zip(forwards, backwards, strict=False)), backwards
+    )
 
 
 @schedule(
