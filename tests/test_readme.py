@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshwise.jobfile import JobTable, SplitTable
+from meshwise.options import JobFlags, LongRunFlags, SearchFlags, SplitFlags
 from tests.cli import meshwise
 from tests.conftest import normalise
 
@@ -77,6 +79,18 @@ def test_the_tables_of_options_are_complete() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     fields = [name for name in (*JobTable.model_fields, *SplitTable.model_fields) if name != "kind"]
     assert [name for name in fields if f"`{name}` |" not in text] == []
+
+
+def test_every_shared_option_is_described() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    names = [field.name for group in (JobFlags, SplitFlags, SearchFlags, LongRunFlags) for field in fields(group)]
+    options = [name.replace("_", "-") for name in names]
+    assert [name for name in options if not re.search(rf"`--(\[no-\])?{name}[` ]", text)] == []
+
+
+def test_the_index_lists_every_document_once() -> None:
+    linked = re.findall(r"\]\(([a-z_]+\.md)\)", (ROOT / "docs" / "index.md").read_text())
+    assert sorted([*linked, "index.md"]) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 JOB = ("--model", "gpt2", "--cluster", "dgx-a100", "--global-batch", "16")
