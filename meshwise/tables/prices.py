@@ -1,16 +1,12 @@
 """The score board of kernels and messages as tables for people."""
 
-from collections.abc import Mapping
-
 from rich.console import Console
 from rich.table import Table
 
-from meshwise.tables.parts import share, table
+from meshwise.tables.errors import errors_table, show_skipped
+from meshwise.tables.parts import table
 from profiles.units import MICRO
-from validate.agreement import Errors
 from validate.score_kernels import PriceScore
-
-_COLUMNS = (">rows", ">mean", ">median", ">p90", ">max", ">bias", ">coverage")
 
 
 def show_prices(console: Console, board: PriceScore) -> None:
@@ -25,22 +21,12 @@ def show_prices(console: Console, board: PriceScore) -> None:
             ("source ", board.by_source),
         ):
             groups |= {f"{word}{name}": errors for name, errors in found.items()}
-        console.print(_errors("time, absolute error as a share of the measured time", groups))
+        console.print(errors_table("time, absolute error as a share of the measured time", "rows", groups))
         console.print()
-    console.print(f"skipped {sum(board.skipped.values())} rows")
-    for reason, count in sorted(board.skipped.items(), key=lambda item: -item[1]):
-        console.print(f"{count:>6}  {reason}", markup=False)
+    show_skipped(console, board.skipped)
     if board.rows is not None:
         console.print()
         console.print(_rows(board))
-
-
-def _errors(title: str, groups: Mapping[str, Errors]) -> Table:
-    made = table("group", *_COLUMNS, title=title)
-    for name, errors in groups.items():
-        figures = (errors.mape, errors.median, errors.p90, errors.max, errors.bias, errors.coverage)
-        made.add_row(name, str(errors.n), *map(share, figures))
-    return made
 
 
 def _rows(board: PriceScore) -> Table:

@@ -1,26 +1,26 @@
 """The score board as tables for people."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from meshwise.tables.errors import errors_table, show_skipped
 from meshwise.tables.parts import share, table
 from planner.choose.explain import duration
 from validate.agreement import Errors
 from validate.score import Score
 
-_COLUMNS = (">runs", ">mean", ">median", ">p90", ">max", ">bias", ">coverage")
-
 
 def show_score(console: Console, board: Score) -> None:
     """Errors of step time and memory with the baseline beside them, ranking, and what was skipped."""
     if board.overall.n:
-        console.print(_errors("step time, absolute error as a share of the measured time", _step_rows(board)))
+        console.print(
+            errors_table("step time, absolute error as a share of the measured time", "runs", _step_rows(board))
+        )
         console.print()
     if any(errors.n for errors in board.memory.values()):
-        console.print(_errors("peak memory, absolute error", board.memory))
+        console.print(errors_table("peak memory, absolute error", "runs", board.memory))
         console.print()
     if any(board.oom.values()):
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in board.oom.items())
@@ -31,9 +31,7 @@ def show_score(console: Console, board: Score) -> None:
             f"ranking of plans: {ranking.families} families, regret mean {share(ranking.regret_mean)} "
             f"max {share(ranking.regret_max)}, Kendall tau {_number(ranking.kendall_tau)}"
         )
-    console.print(f"skipped {sum(board.skipped.values())} rows")
-    for reason, count in sorted(board.skipped.items(), key=lambda item: -item[1]):
-        console.print(f"{count:>6}  {reason}", markup=False)
+    show_skipped(console, board.skipped)
     if board.rows is not None:
         console.print()
         console.print(_rows(board.rows))
@@ -48,15 +46,6 @@ def _step_rows(board: Score) -> dict[str, Errors]:
         **{f"source {name}": errors for name, errors in board.by_source.items()},
         **{f"accelerator {name}": errors for name, errors in board.by_accelerator.items()},
     }
-
-
-def _errors(title: str, groups: Mapping[str, Errors]) -> Table:
-    made = table("group", *_COLUMNS, title=title)
-    for name, errors in groups.items():
-        if errors.n:
-            figures = (errors.mape, errors.median, errors.p90, errors.max, errors.bias, errors.coverage)
-            made.add_row(name, str(errors.n), *map(share, figures))
-    return made
 
 
 def _rows(rows: tuple[dict[str, Any], ...]) -> Table:
