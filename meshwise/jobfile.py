@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,11 +20,11 @@ from planner.recompute import Module, Recompute
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
-from profiles.exchange import Compression, Exchange, Synchronization
+from profiles.exchange import TOP_K_FRACTION, Compression, Exchange, Synchronization
 from profiles.files import read_table, validated
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
-from profiles.workload import MAX_RANK, Precision, TrainingJob
+from profiles.workload import COMPUTE_DTYPES, MAX_RANK, Precision, TrainingJob
 
 TOKENS_PER_STEP = 4_194_304
 """Default batch in tokens, that of Llama 2 [Touvron 2023, arXiv:2307.09288, section 2.2]."""
@@ -63,7 +63,7 @@ class JobTable(_Table):
     gather_precision: Literal["model", "fp8"] = "model"
     secondary_shards: int = Field(default=0, ge=0, le=1_000_000)
     gradient_compression: Compression = "none"
-    top_k_fraction: float = Field(default=0.01, gt=0.0, le=1.0, allow_inf_nan=False, strict=False)
+    top_k_fraction: float = Field(default=TOP_K_FRACTION, gt=0.0, le=1.0, allow_inf_nan=False, strict=False)
     synchronization: Synchronization = "all-reduce"
     sync_interval: Degree = 1
     num_servers: int = Field(default=0, ge=0, le=1_000_000)
@@ -150,6 +150,7 @@ def question(table: JobTable) -> Question:
     cluster = catalog.cluster(table.cluster, table.devices)
     defaults = _defaults(table, model, cluster)
     _check_sequence(table, model)
+    _check_experts(table, model)
     filled = table.model_copy(update=defaults)
     job = validated(
         TrainingJob,
@@ -160,7 +161,7 @@ def question(table: JobTable) -> Question:
         },
         "job",
     )
-    cluster.accelerator.flops_per_second(job.compute_dtype)
+    _check_precision(job, cluster.accelerator)
     stack = with_precisions(
         catalog.software(filled.software or DEFAULT_STACK), filled.gradient_precision, filled.moment_precision
     )
@@ -263,6 +264,23 @@ def _check_sequence(table: JobTable, model: TransformerShape | LayerList) -> Non
             f"sequence_length: {model.name} is a plain list of layers without a sequence; leave it out, "
             f"got {table.sequence_length}"
         )
+
+
+def _check_experts(table: JobTable, model: TransformerShape | LayerList) -> None:
+    if isinstance(model, TransformerShape) and model.moe is not None:
+        return
+    for name in ("expert_load_factor", "expert_capacity_factor"):
+        value = getattr(table, name)
+        if value != JobTable.model_fields[name].default:
+            raise ValueError(f"{name}: {value:g} describes rows of experts, and {model.name} has none; leave it out")
+
+
+def _check_precision(job: TrainingJob, accelerator: Accelerator) -> None:
+    """A format that no unit of the device multiplies in would be priced at the rate of another."""
+    peaks = accelerator.peak_flops_per_second
+    if job.compute_dtype not in peaks:
+        known = [name for name in get_args(Precision) if COMPUTE_DTYPES.get(name, name) in peaks]
+        raise ValueError(f"precision: {accelerator.name} has no peak in {job.precision}; choose {', '.join(known)}")
 
 
 def _words(name: str, value: Any, job: TrainingJob) -> str:

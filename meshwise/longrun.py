@@ -28,6 +28,8 @@ SPARE_SHARE = 0.05
 """Spare nodes assumed as a share of the job's, the low end of what operators advise (5 to 10 %)."""
 DEFAULT_RUNS = 100
 LEVEL = 0.8
+MAX_DAYS = 3650
+"""The longest run that is played: every interruption of it is drawn one by one."""
 """Share of the runs between the two ends of a range."""
 
 
@@ -59,6 +61,8 @@ class LongRunAnswer:
 def answer(asked: Asked, flags: Mapping[str, Any]) -> LongRunAnswer:
     """Play the long run that the flags describe; raises ValueError for a flag without sense."""
     days = _positive(flags, "days", 0.0)
+    if days > MAX_DAYS:
+        raise ValueError(f"days: must be at most {MAX_DAYS:,} (ten years), got {days:g}")
     fleet = catalog.reliability(flags.get("fleet") or DEFAULT_FLEET)
     question, plan = asked.question, asked.plan
     num_devices = question.cluster.num_devices

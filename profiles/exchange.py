@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from profiles.record import Count, Record
 
+TOP_K_FRACTION = 0.01
+"""Share of a gradient that "top-k" sends where nobody says."""
+
 Compression = Literal["none", "fp16", "bf16", "int8", "top-k"]
 Synchronization = Literal["all-reduce", "local", "parameter-server", "asynchronous"]
 
@@ -22,7 +25,7 @@ class Exchange(Record):
     gradient_compression: Compression = "none"
     """"fp16", "bf16", "int8": each element rounded (int8 with a scale for 256 and error feedback); "top-k": only the
     largest, the rest added to the next step's [Lin 2018, Deep Gradient Compression, arXiv:1712.01887]."""
-    top_k_fraction: float = Field(default=0.01, gt=0.0, le=1.0, allow_inf_nan=False)
+    top_k_fraction: float = Field(default=TOP_K_FRACTION, gt=0.0, le=1.0, allow_inf_nan=False)
     """Share of the gradient that "top-k" sends, as values and indices."""
     synchronization: Synchronization = "all-reduce"
     """"local": replica groups (dp_replicate of a plan) train alone and average what they changed every
@@ -40,6 +43,11 @@ class Exchange(Record):
         if self.sync_interval > 1 and self.synchronization != "local":
             raise ValueError(
                 f"sync_interval: {self.sync_interval} needs synchronization=local, got {self.synchronization}"
+            )
+        if self.top_k_fraction != TOP_K_FRACTION and self.gradient_compression != "top-k":
+            raise ValueError(
+                f"top_k_fraction: {self.top_k_fraction:g} needs gradient_compression=top-k, "
+                f"got {self.gradient_compression}"
             )
         if self.num_servers and not self.has_servers:
             raise ValueError(

@@ -12,6 +12,8 @@ Precision = Literal["fp32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4"]
 """Formats of matrix products in training; all but fp32 keep fp32 master parameters. "fp8": one scale a tensor;
 "mxfp8": one for 32 elements; "nvfp4": one for 16, and one a tensor."""
 
+COMPUTE_DTYPES = {"mxfp8": "fp8", "nvfp4": "fp4"}
+"""Precision -> the format whose units multiply it, where the names differ."""
 
 MAX_RANK = 65_536
 
@@ -42,7 +44,7 @@ class TrainingJob(Record):
     @property
     def compute_dtype(self) -> str:
         """The format that matrix units multiply in, which names a peak of the accelerator."""
-        return {"mxfp8": "fp8", "nvfp4": "fp4"}.get(self.precision, self.precision)
+        return COMPUTE_DTYPES.get(self.precision, self.precision)
 
     @property
     def tokens_per_step(self) -> float:

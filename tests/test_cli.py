@@ -180,7 +180,7 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
         (("estimate", *LLAMA, "--pp", "0"), "pp must be greater than or equal to 1, got 0"),
         (("estimate", *LLAMA, "--tp", "-2"), "tp must be greater than or equal to 1, got -2"),
         (("estimate", *LLAMA, "--pp", "4", "--vp", "5", "--layout", "even"), "does not divide the 32 layers"),
-        (("estimate", *LLAMA, "--tp", "2", "--ep", "2"), "ep=2 must divide"),
+        (("estimate", *LLAMA, "--tp", "2", "--ep", "2"), "has none; leave both at 1"),
         (("estimate", *LLAMA, "--micro-batch", "7"), "is not a multiple of dp*micro_batch"),
         (("simulate", *LLAMA, "--gantt", "step.bmp"), "must end in .png or .svg or .pdf"),
         (("simulate", *LLAMA, "--global-batch", "1000000000"), "actions to simulate, and 5,000,000 are allowed"),

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import meshwise.export
 from meshwise.jobfile import Question
-from planner.plan import PLAN_FIELDS, Plan
+from planner.plan import PLAN_FIELDS, Plan, as_written
 from profiles.exchange import Exchange
 
 
@@ -53,7 +53,8 @@ class Target:
             value = getattr(plan, field)
             if field not in self.fields and value != getattr(default, field):
                 hint = f": {self.elsewhere[field]}" if field in self.elsewhere else ""
-                refuse(self.name, f"has no setting for {field}={value}{hint}")
+                written = as_written(plan).get(field, value)
+                refuse(self.name, f"has no setting for {field}={written}{hint}")
         for name in ("gradient_precision", "moment_precision"):
             asked = getattr(question.table, name)
             if asked is not None:

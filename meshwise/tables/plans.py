@@ -204,6 +204,8 @@ def rates(plan: Plan, step_seconds: float, question: Question) -> str:
     )
 
 
+MIN_OPTIONS_WIDTH = 10
+"""Narrowest column of options: its longest usual word, so that words break only where nothing else fits."""
 _DEGREES = ("dp", "tp", "pp", "cp", "cp_a2a", "ep", "etp", "vp", "micro_batch")
 
 
@@ -232,6 +234,8 @@ def _ranking(question: Question, answer: Answer) -> Table:
         *(("",) if risky else ()),
         ">slower",
     )
+    options = made.columns[1 + len(used)]
+    options.min_width, options.overflow = MIN_OPTIONS_WIDTH, "fold"
     for number, candidate in enumerate(found, start=1):
         cells = _ranking_row(question, candidate, found[0], used, simulated, risky)
         made.add_row(str(number), *cells, style="bold" if number == 1 else None)
@@ -281,7 +285,7 @@ def _options(plan: Plan) -> str:
     words += [] if plan.reshard_after_forward else ["keep"]
     words += [f"x{plan.dp_replicate}"] if plan.dp_replicate > 1 else []
     words += [plan.recompute.name.lower()] if plan.recompute else []
-    words += [plan.recompute_modules.words] if plan.recompute_modules != Module.CORE_ATTN else []
+    words += [plan.recompute_modules.words.replace(",", " ")] if plan.recompute_modules != Module.CORE_ATTN else []
     words += [f"{plan.recompute_layers}layers"] if plan.recompute_layers else []
     words += [f"offload:{plan.offload.words}"] if plan.offload else []
     return " ".join(words)

@@ -42,6 +42,13 @@ def _servers_exist(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
 
 
 EXCHANGE_RULES = (
+    Rule(
+        "parameters that travel in fp8 are sharded",
+        lambda p, job, cluster: np.greater(p.zero_stage, 0) | (not job.exchange.gathers_fp8),
+        lambda p, job, cluster: (
+            f"gather_precision=fp8 with zero_stage={p.zero_stage} gathers nothing; take a zero_stage of at least 1"
+        ),
+    ),
     Rule("servers and sparse gradients take whole gradients", _whole_gradients, _whole_sentence),
     Rule(
         "local training has groups that train alone",

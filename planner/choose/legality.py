@@ -209,6 +209,8 @@ RULES: tuple[Rule, ...] = (
         lambda p, job, cluster: (
             f"ep={p.ep} must divide the {_experts(job)} experts of {job.model.name}, etp={p.etp} their width of "
             f"{_expert_width(job)}, and etp*ep={p.etp * p.ep} must divide tp*cp*dp={p.tp * p.cp * p.dp}"
+            if _experts(job) > 1
+            else f"ep={p.ep} and etp={p.etp} split experts, and {job.model.name} has none; leave both at 1"
         ),
     ),
     Rule(
