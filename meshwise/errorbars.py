@@ -12,5 +12,9 @@ def error_bar(question: Question, plan: Plan, step_seconds: float) -> Interval:
 
 
 def is_tied(candidate: Candidate, best: Candidate) -> bool:
-    """Whether a candidate is slower than the best by less than such predictions miss."""
-    return within_error(float(candidate.step_seconds), candidate.plan, float(best.step_seconds), best.plan)
+    """Whether the steps of a candidate and of the best are closer than such predictions miss.
+
+    Ranked by memory, the best may be the slower one.
+    """
+    faster, slower = sorted((best, candidate), key=lambda one: float(one.step_seconds))
+    return within_error(float(slower.step_seconds), slower.plan, float(faster.step_seconds), faster.plan)

@@ -65,8 +65,9 @@ def _change(fraction: float) -> str:
 
 def show_against_best(console: Console, best: Estimate, name: str, other: Estimate) -> None:
     """Plan 1 of a ranking beside another plan, part by part, by estimate."""
+    said = f"{name} ({other.plan})" if name.startswith("plan ") else str(other.plan)
     console.print()
-    console.print(f"plan 1 ({best.plan}) beside {name} ({other.plan}), by estimate", style="bold", markup=False)
+    console.print(f"plan 1 ({best.plan}) beside {said}, by estimate", style="bold", markup=False)
     show_comparison(console, ("plan 1", name if name.startswith("plan ") else "other"), best, other)
 
 

@@ -270,7 +270,7 @@ def _behind(candidate: Candidate, best: Candidate) -> str:
     """How much slower than the best, and whether that is within error."""
     if candidate is best:
         return ""
-    slower = f"+{float(candidate.step_seconds) / float(best.step_seconds) - 1.0:.1%}"
+    slower = f"{float(candidate.step_seconds) / float(best.step_seconds) - 1.0:+.1%}"
     return f"tied {slower}" if is_tied(candidate, best) else slower
 
 

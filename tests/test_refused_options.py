@@ -1,5 +1,7 @@
 """Options that would change nothing, or would be priced as something else, are refused with a sentence."""
 
+import re
+
 import pytest
 
 from tests.cli import meshwise
@@ -49,3 +51,16 @@ def test_export_says_the_words_of_a_field() -> None:
     result = meshwise("export", *DENSE[1:], "--zero-stage", "3", "--offload", "activations", "--to", "deepspeed")
     assert result.code == 2
     assert "offload=activations" in result.err
+
+
+def test_faster_plans_of_a_ranking_by_memory_carry_a_minus() -> None:
+    result = meshwise("plan", "--model", "llama3.2-1b", "--cluster", "dgx-a100", "--objective", "memory", "--top", "3")
+    assert result.code == 0
+    assert "+-" not in result.out
+    assert re.search(r" -\d+\.\d%", result.out)
+
+
+def test_a_split_compared_is_said_once() -> None:
+    result = meshwise("plan", *DENSE[1:], "--no-simulate", "--explain", "tp=2,pp=2")
+    assert result.out.count("beside dp2 tp2 pp2") == 1
+    assert "(dp2 tp2 pp2" not in result.out
