@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from planner.choose.bounds import busy_bound_seconds
 from planner.choose.legality import legal
 from planner.choose.pareto import Front
-from planner.choose.requirements import Objective, Question, Requirement, meeting
+from planner.choose.requirements import Objective, Requirement, Scenario, meeting
 from planner.cost.estimate import step_breakdown
 from planner.cost.grid import combinations
 from planner.cost.memory import memory, usable_bytes
@@ -60,7 +60,7 @@ def _nothing() -> _Batch:
 class Funnel:
     """Narrows chunks of plans to the best of each split, and counts what each step holds back."""
 
-    on: Question
+    on: Scenario
     top: int
     objective: Objective
     requirements: tuple[Requirement, ...]

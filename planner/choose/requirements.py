@@ -33,8 +33,8 @@ def objective_named(text: str) -> Objective:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What figures are measured against."""
+class Scenario:
+    """What plans are for: figures of a plan are measured against it."""
 
     job: TrainingJob
     cluster: Cluster
@@ -46,8 +46,8 @@ class Figure:
     """A figure of a priced plan: which price it needs, and how it follows from it."""
 
     needs: Literal["plan", "memory", "time"]
-    of: Callable[[PlanGrid, Any, Question], Any]
-    """(plans, peak bytes or step seconds, question) -> value of every plan."""
+    of: Callable[[PlanGrid, Any, Scenario], Any]
+    """(plans, peak bytes or step seconds, scenario) -> value of every plan."""
     units: Mapping[str, float]
 
 
@@ -89,7 +89,7 @@ class Requirement:
         """The price it can be checked with: "plan", "memory" or "time"."""
         return FIGURES[self.name].needs if self.name in FIGURES else "plan"
 
-    def holds(self, plans: PlanGrid, price: Any, on: Question) -> Mask:
+    def holds(self, plans: PlanGrid, price: Any, on: Scenario) -> Mask:
         """Which plans meet it, given the price that it needs."""
         value = FIGURES[self.name].of(plans, price, on) if self.name in FIGURES else getattr(plans, self.name)
         return np.asarray(_OPERATORS[self.operator](value, self.value))
@@ -121,7 +121,7 @@ def parse_requirement(text: str) -> Requirement:
 
 
 def meeting(
-    requirements: Sequence[Requirement], needs: str, plans: PlanGrid, price: Any, on: Question
+    requirements: Sequence[Requirement], needs: str, plans: PlanGrid, price: Any, on: Scenario
 ) -> tuple[Mask, dict[str, int]]:
     """(mask of the plans that meet those requirements that need `needs`, plans failing each of them first)."""
     mask = np.ones(len(plans), dtype=bool)

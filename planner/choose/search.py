@@ -10,7 +10,7 @@ import numpy as np
 from planner.breakdown import Breakdown
 from planner.choose.explain import why_larger, why_lost, why_too_big
 from planner.choose.funnel import Funnel
-from planner.choose.requirements import Objective, Question, Requirement
+from planner.choose.requirements import Objective, Requirement, Scenario
 from planner.choose.space import MAX_MICRO_BATCH, Space
 from planner.cost.estimate import Estimate, estimate
 from planner.cost.layouts import fastest_layout
@@ -102,7 +102,7 @@ def search(
     in `fixed`.
     """
     started = time.perf_counter()
-    codes, on = _codes(fixed or {}), Question(job, cluster, stack)
+    codes, on = _codes(fixed or {}), Scenario(job, cluster, stack)
     layouts = _layouts(job, cluster, stack) if stack.uneven_stages else None
     look = partial(Space, job, cluster, codes, max_micro_batch=max_micro_batch, layout_of=layouts,
                    schedules=stack.schedules)  # fmt: skip
@@ -191,7 +191,7 @@ def _reason(candidate: Candidate, winner: Candidate, objective: Objective) -> st
     return why_lost(candidate.estimate.breakdown, winner.estimate.breakdown)
 
 
-def _miss(plan: Plan, on: Question) -> NearMiss:
+def _miss(plan: Plan, on: Scenario) -> NearMiss:
     priced = estimate(plan, on.job, on.cluster, on.stack)
     over = float(priced.memory.peak_bytes - usable_bytes(on.cluster, on.stack))
     return NearMiss(plan, over, why_too_big(priced, on.cluster, on.stack))
