@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.columns import WORK_COLUMNS
+from planner.cost.columns import STAGE_COLUMNS, WORK_COLUMNS
 from planner.cost.grid import combinations
 from planner.cost.phase import LOAD_FIELDS, load
 from planner.layout import layout_of
@@ -33,7 +33,7 @@ def busy_bound_seconds(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack
     """
     rows, inverse = combinations(grid, WORK_COLUMNS)
     distinct = grid.take(rows)
-    shape_rows, shape_of = combinations(grid, ("schedule", "pp", "vp", "layout"))
+    shape_rows, shape_of = combinations(grid, STAGE_COLUMNS)
     layers = Counter(sequence(job.model))
     on_path = np.stack([_on_last_rank(grid, row, job.model, tuple(layers)) for row in shape_rows], axis=-1)
     num_microbatches = grid.num_microbatches(job.global_batch)

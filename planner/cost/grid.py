@@ -22,11 +22,16 @@ def distinct_rows(columns: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int6
 
     Counting in place of sorting makes it linear in their length.
     """
-    codes = np.zeros(len(columns[0]), dtype=np.int64)
+    codes, size = np.zeros(len(columns[0]), dtype=np.int64), 1
     for values in columns:
-        if len(values) and values.min() == values.max():
+        least, most = int(values.min(initial=np.iinfo(np.int64).max)), int(values.max(initial=0))
+        if least >= most:
             continue
-        codes = _compact(codes * (int(values.max(initial=0)) + 1) + values)
+        if size * (most + 1) > len(codes):  # renumbering is what takes time: only before codes would have many gaps
+            codes = _compact(codes)
+            size = int(codes.max()) + 1
+        codes, size = codes * (most + 1) + values, size * (most + 1)
+    codes = _compact(codes)
     rows = np.empty(int(codes.max(initial=-1)) + 1, dtype=np.int64)
     rows[codes[::-1]] = np.arange(len(codes))[::-1]
     return rows, codes
@@ -34,9 +39,10 @@ def distinct_rows(columns: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int6
 
 def _compact(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Renumber codes as 0, 1, ... without gaps."""
-    if int(codes.max(initial=0)) > 16 * len(codes) + 4096:
+    largest = int(codes.max(initial=0))
+    if largest > 16 * len(codes) + 4096:
         return np.asarray(np.unique(codes, return_inverse=True)[1], dtype=np.int64)
-    present = np.zeros(int(codes.max(initial=0)) + 1, dtype=bool)
+    present = np.zeros(largest + 1, dtype=bool)
     present[codes] = True
     return (np.cumsum(present) - 1)[codes]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.columns import LOAD_COLUMNS
+from planner.cost.columns import GRADIENT_COLUMNS, LOAD_COLUMNS
 from planner.cost.grid import combinations
 from planner.cost.stage_loads import LayerBytes, StageLoads, fullest_candidates, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
@@ -26,6 +26,7 @@ from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bytes = Any
 """A float, or an array of one value a plan."""
 
@@ -112,35 +113,60 @@ def usable_bytes(cluster: Cluster, stack: SoftwareStack) -> float:
 
 def _fullest(grid: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBreakdown:
     rows, column_of = combinations(grid, LOAD_COLUMNS)
+    state_rows, state_of = combinations(grid, GRADIENT_COLUMNS)
+    of_state, distinct = column_of[state_rows], grid.take(state_rows)
     best = np.zeros((NUM_HELD, len(grid)))
     total = np.full(len(grid), -1.0)
     for ranks, loads in fullest_candidates(grid.take(rows), job, stack):
-        parts = _held(grid, np.take(ranks, column_of), np.take(loads, column_of, axis=1), job, stack)
-        allocated = np.add.reduce(parts)
-        fuller = allocated > total
-        np.copyto(total, allocated, where=fuller)
-        for row, part in zip(best, parts, strict=True):
-            np.copyto(row, part, where=fuller)
+        states = np.stack(_states(distinct, StageLoads(*np.take(loads, of_state, axis=1)), job, stack))
+        work = _work(grid, np.take(ranks, column_of), StageLoads(*loads), column_of, job, stack)
+        allocated = np.take(np.add.reduce(states), state_of)
+        for part in work:
+            allocated += part
+        plans = np.flatnonzero(allocated > total)
+        every = len(plans) == len(grid)
+        state_of_plan = state_of if every else state_of[plans]
+        at = slice(None) if every else plans
+        total[at] = allocated[at]
+        for row, own in zip(best, states, strict=False):
+            row[at] = own[state_of_plan]
+        for row, own in zip(best[len(states) :], work, strict=True):
+            row[at] = own[at]
     return _with_overheads(best, grid, stack)
 
 
 def _held(grid: PlanGrid, rank: Floats, loads: Floats, job: TrainingJob, stack: SoftwareStack) -> list[Floats]:
     """Allocated bytes by part, the first NUM_HELD of a breakdown, of one pipeline rank of every plan."""
     load = StageLoads(*loads)
-    num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
-    held = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)
-    microbatches = held / chunks_per_rank(grid.schedule, grid.vp)
-    kept = load.kept_bytes * microbatches
-    is_reduced = reduces_in_backward(grid)
-    logits = np.where(is_reduced, load.sharded_logits_bytes, load.logits_bytes)
-    working = np.where(is_reduced, load.sharded_working_bytes, load.working_bytes)
+    return [*_states(grid, load, job, stack), *_work(grid, rank, load, np.arange(len(grid)), job, stack)]
+
+
+def _states(grid: PlanGrid, load: StageLoads, job: TrainingJob, stack: SoftwareStack) -> list[Floats]:
+    """Bytes of weights, gradients, optimizer states and gathered parameters; they depend on GRADIENT_COLUMNS."""
     return [
         *state_bytes(load.dense_parameters, load.expert_parameters, grid, job, stack),
         gathered_bytes(load.dense_parameters + load.expert_parameters, load.gathered_parameters, grid, job),
-        np.where(offloads(grid, Offload.ACTIVATIONS), np.minimum(kept, load.passing_bytes), kept),
-        logits + load.waiting_bytes * np.maximum(microbatches - 1.0, 0.0),
-        working + stack.library_workspace_bytes,
     ]
+
+
+def _work(
+    grid: PlanGrid, rank: Floats, load: StageLoads, load_of: Ints, job: TrainingJob, stack: SoftwareStack
+) -> list[Floats]:
+    """Bytes of activations, logits and workspace of one pipeline rank; plan i has the loads at load_of[i]."""
+    num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
+    held = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)
+    microbatches = held / chunks_per_rank(grid.schedule, grid.vp)
+    kept = load.kept_bytes[load_of] * microbatches
+    away = offloads(grid, Offload.ACTIVATIONS)
+    if away.any():
+        kept = np.where(away, np.minimum(kept, load.passing_bytes[load_of]), kept)
+    logits, working = load.logits_bytes[load_of], load.working_bytes[load_of]
+    is_reduced = reduces_in_backward(grid)
+    if is_reduced.any():
+        logits = np.where(is_reduced, load.sharded_logits_bytes[load_of], logits)
+        working = np.where(is_reduced, load.sharded_working_bytes[load_of], working)
+    logits += load.waiting_bytes[load_of] * np.maximum(microbatches - 1.0, 0.0)
+    return [kept, logits, working + stack.library_workspace_bytes]
 
 
 def _with_overheads(held: Any, grid: PlanGrid, stack: SoftwareStack) -> MemoryBreakdown:
