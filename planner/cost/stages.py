@@ -66,10 +66,13 @@ class StageTimes:
 
 def stage_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> StageTimes:
     """Price every layer kind once for each combination of columns it depends on and add them up by stage."""
+    by_layer = np.where(runs_messages_by_layer(grid), grid.pp, 0)
+    if not by_layer.any():
+        found = _times(grid, job, cluster, stack, by_layer=False)
+        return _named(found.columns, found.shapes, found.shape_of, found.work_of)
     columns = np.empty((len(_NAMES), len(grid)))
     shapes: list[ShapeTimes] = []
     shape_of, work_of = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
-    by_layer = np.where(runs_messages_by_layer(grid), grid.pp, 0)
     for pp in np.unique(by_layer):
         rows = np.flatnonzero(by_layer == pp)
         some = grid if len(rows) == len(grid) else grid.take(rows)
@@ -77,6 +80,11 @@ def stage_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: Softw
         columns[:, rows], work_of[rows] = found.columns, found.work_of
         shape_of[rows] = found.shape_of + len(shapes)
         shapes += found.shapes
+    return _named(columns, shapes, shape_of, work_of)
+
+
+def _named(columns: Floats, shapes: Sequence[ShapeTimes], shape_of: Ints, work_of: Ints) -> StageTimes:
+    """The rows of `columns` by their names in _NAMES."""
     named = dict(zip(_NAMES, columns, strict=True))
     return StageTimes(
         **{name: named[name] for name in _NAMES[:_NUM_SCALARS]},
@@ -128,7 +136,12 @@ def _times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareSt
         held, num_alike = _stages(placement, pp, vp, kinds)
         tables.append(_table(np.tensordot(held, chunks[..., : len(rows)], axes=1), num_alike))
     flat = np.stack(tables, axis=1).reshape(len(_NAMES), -1)
-    return _Times(np.take(flat, shape_of * len(rows) + work_of, axis=1), shapes, shape_of, work_of)
+    columns = np.zeros((len(_NAMES), len(grid)))
+    place_of = shape_of * len(rows) + work_of
+    for values, row in zip(flat, columns, strict=True):
+        if values.any():  # a part that no plan has stays zero
+            np.take(values, place_of, out=row, mode="clip")
+    return _Times(columns, shapes, shape_of, work_of)
 
 
 def _stages(placement: Placement, pp: int, vp: int, kinds: Sequence[int]) -> tuple[Floats, Floats]:
