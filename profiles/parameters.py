@@ -72,7 +72,9 @@ def parameter_groups(model: TransformerShape | LayerList) -> dict[str, float]:
     return groups
 
 
-def model_flops_per_token(model: TransformerShape | LayerList, sequence_length: Any, *, causal: bool = False) -> Any:
+def model_flops_per_token(
+    model: TransformerShape | LayerList, sequence_length: Any, *, causal: bool = False, lora_rank: int = 0
+) -> Any:
     """Model FLOPs of one forward and backward pass per token, without recomputation: the numerator of MFU.
 
     6 FLOPs (2 forward, 4 backward) for every weight of a matrix the token meets, the output head included and
@@ -85,7 +87,8 @@ def model_flops_per_token(model: TransformerShape | LayerList, sequence_length: 
     w (1 - w/(2 s)) in a layer with a sliding window w; without it such a layer counts min(s, w) keys.
 
     `sequence_length` is a float or an array. The source of an encoder-decoder is taken to be as long as its
-    target, and the figure is for one token of each. For a plain list of layers it is 3 times the forward
+    target, and the figure is for one token of each. With `lora_rank` a frozen weight counts 4 (it has no gradient of
+    its own) and one of an adapter 6. For a plain list of layers it is 3 times the forward
     FLOPs of one sample, whatever the length.
     """
     if isinstance(model, LayerList):
@@ -93,7 +96,8 @@ def model_flops_per_token(model: TransformerShape | LayerList, sequence_length: 
     weights = _matrices(model)
     moe = model.moe or _NO_EXPERTS
     met = sum(weights.values()) - weights["experts"] * (1.0 - moe.top_k / moe.num_experts)
-    return 6.0 * met + _score_flops(model, sequence_length * 1.0, causal)
+    adapters = trained_fraction(model, lora_rank) * num_parameters(model) if lora_rank else 0.0
+    return (4.0 if lora_rank else 6.0) * met + 6.0 * adapters + _score_flops(model, sequence_length * 1.0, causal)
 
 
 def _score_flops(model: TransformerShape, length: Any, causal: bool) -> Any:

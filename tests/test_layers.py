@@ -139,10 +139,17 @@ def test_a_dense_layer_sends_what_the_papers_count(sequence_parallel: bool) -> N
         assert [count(work.backward.ops, name) for name in ("all_gather", "reduce_scatter", "all_reduce")] == [0, 0, 2]
 
 
-@pytest.mark.parametrize("name", [name for name in names("models") if not getattr(model(name), "sliding_window", None)])
-def test_operations_add_up_to_the_model_flops(name: str) -> None:
-    """Unfused attention does every pair, as the numerator of MFU counts them."""
-    job = job_of(name, 1 if isinstance(model(name), LayerList) else 2048)
+@pytest.mark.parametrize(
+    ("name", "lora_rank"),
+    [
+        *((name, 0) for name in names("models") if not getattr(model(name), "sliding_window", None)),
+        ("llama3-8b", 16), ("deepseek-v2-lite", 16), ("mixtral-8x7b", 8), ("qwen3-0.6b", 64),
+    ],
+)  # fmt: skip
+def test_operations_add_up_to_the_model_flops(name: str, lora_rank: int) -> None:
+    """Unfused attention does every pair, as the numerator of MFU counts them; frozen weights have no gradient."""
+    length = 1 if isinstance(model(name), LayerList) else 2048
+    job = job_of(name, length).model_copy(update={"lora_rank": lora_rank})
     plain = software("megatron-lm-2022").model_copy(update={"vocabulary_multiple": 1})
     total = 0.0
     for kind in set(sequence(job.model)):

@@ -192,7 +192,7 @@ def model_flops(job: TrainingJob) -> float:
     Source: `profiles.parameters.model_flops_per_token`; the operations of `layer_work` add up to the same.
     """
     samples = job.global_batch if isinstance(job.model, LayerList) else job.tokens_per_step
-    return float(samples * model_flops_per_token(job.model, job.sequence_length))
+    return float(samples * model_flops_per_token(job.model, job.sequence_length, lora_rank=job.lora_rank))
 
 
 __all__ = [
