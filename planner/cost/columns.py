@@ -17,7 +17,7 @@ GRADIENT_COLUMNS = (
     "tp", "cp", "ep", "etp", "dp", "pp", "vp", "schedule", "layout", "zero_stage",
     "reshard_after_forward", "dp_replicate", "offload",
 )  # fmt: skip
-"""Data-parallel work once a step (`planner.cost.gradients`)."""
+"""Data-parallel work once a step (`planner.cost.gradients`), and the states it works on (`planner.cost.memory`)."""
 STAGE_COLUMNS = ("pp", "vp", "schedule", "layout")
 """The layers of every stage (`planner.cost.stage_loads`)."""
 LOAD_COLUMNS = (
