@@ -371,5 +371,7 @@ def _unknown(kind: str, name: str, also: str | None = None) -> str:
     known = {alias: stem for folder in (kind, also) if folder for alias, stem in _aliases(DATA / folder).items()}
     close = difflib.get_close_matches(_key(name), known, n=_NUM_NEIGHBOURS, cutoff=0.5)
     neighbours = ", ".join(dict.fromkeys(known[alias] for alias in close))
-    hint = f"close names: {neighbours}" if neighbours else f"`meshwise profiles list {kind}` shows all {len(known)}"
+    listed = "profiles list" if also else f"profiles list {kind}"
+    all_names = f"`meshwise {listed}` shows all {len(set(known.values()))}"
+    hint = f"close names: {neighbours}" if neighbours else all_names
     return f"no {kind.rstrip('s')} is called {name!r}; {hint}"

@@ -52,7 +52,7 @@ def test_intervals_scale_the_prediction() -> None:
     ("plan", "changes", "words"),
     [
         (replace(PLAN, cp=2), {}, "has cp"),
-        (replace(PLAN, zero_stage=3), {}, "has sharded"),
+        (replace(PLAN, zero_stage=3), {}, "has sharded gradients"),
         (PLAN, {"precision": "fp8"}, "has fp8"),
         (replace(PLAN, dp=128), {}, "end at 64 devices"),
     ],

@@ -58,6 +58,9 @@ def interval(
     )
 
 
+_AXIS_WORDS = {"sharded": "sharded gradients"}
+
+
 def regime_of(
     plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack, residuals: Residuals
 ) -> tuple[Regime, str]:
@@ -73,11 +76,11 @@ def regime_of(
     if known is None:
         return "new", f"{apart} none is of a stack like {stack.name} on {device}"
     those = f"{' and '.join(known.stacks)} on {device}"
-    lacking = [axis for axis in axes_of(plan) if axis not in known.axes]
+    lacking = [_AXIS_WORDS.get(axis, axis) for axis in axes_of(plan) if axis not in known.axes]
     if job.precision not in known.precisions:
         lacking.append(job.precision)
     if lacking:
-        return "new", f"{apart} none of {those} has {', '.join(lacking)}"
+        return "new", f"{apart} none of {those} has {' or '.join(lacking)}"
     if plan.num_ranks > FARTHEST_SCALE * known.max_devices:
         return "new", f"{apart} those of {those} end at {known.max_devices:,} devices"
     return "seen", f" with {those}" if is_enough else f", {known.num_runs:,} of them with {those}"
