@@ -73,7 +73,7 @@ class Answer:
     unmet: dict[str, int]
     """Requirement -> plans that failed it first."""
     num_too_slow: int
-    """Plans whose kernels and blocking messages alone take longer than the last plan shown."""
+    """Plans whose kernels and blocking messages alone take longer than a plan shown."""
     nearest_misses: tuple[NearMiss, ...]
     front: tuple[Estimate, ...]
     """Plans that no other beats in both step time and memory, fastest first; empty unless asked for."""
