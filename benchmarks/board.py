@@ -140,7 +140,7 @@ def _regrets(bar: Bar, rows: Sequence[Scored], without: Mapping[str, float]) -> 
 
     shipped, left = ranking({row.run.id: row.predicted_seconds for row in rows}), ranking(without)
     if bar.figure == "regret of three":
-        return shipped.families, shipped.regret_top3_mean, shipped.regret_max, left.regret_top3_mean, None
+        return shipped.families, shipped.regret_top3_mean, None, left.regret_top3_mean, None
     return shipped.families, shipped.regret_mean, shipped.regret_max, left.regret_mean, None
 
 
