@@ -28,9 +28,9 @@ SPARE_SHARE = 0.05
 """Spare nodes assumed as a share of the job's, the low end of what operators advise (5 to 10 %)."""
 DEFAULT_RUNS = 100
 LEVEL = 0.8
+"""Share of the runs between the two ends of a range."""
 MAX_DAYS = 3650
 """The longest run that is played: every interruption of it is drawn one by one."""
-"""Share of the runs between the two ends of a range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def answer(asked: Asked, flags: Mapping[str, Any]) -> LongRunAnswer:
     transfer = size / (rate * GIGA)
     stops = Interruptions(fleet.seconds_between_interruptions(num_devices), fleet.restart_seconds + transfer)
     stall = flags.get("async_stall_seconds")
-    if stall is not None and stall < 0.0:
+    if stall is not None and not 0.0 <= stall < np.inf:
         raise ValueError(f"async_stall_seconds: must be at least 0, got {stall:g}")
     at_each, beside = (transfer, 0.0) if stall is None else (stall, transfer)
     best = float(best_interval_seconds(stops, at_each, beside))
@@ -82,7 +82,7 @@ def answer(asked: Asked, flags: Mapping[str, Any]) -> LongRunAnswer:
             f"follow after {saves.interval_seconds / MINUTE:.3g}"
         )
     nodes = _nodes(num_devices, plan.dp, fleet, flags)
-    play = partial(_play, horizon=days * DAY, stops=stops, saves=saves, nodes=nodes)
+    play = partial(play_long_run, days * DAY, stops, saves, nodes)
     runs = repeat(play, flags.get("runs") or DEFAULT_RUNS, flags.get("seed") or 0)
     return LongRunAnswer(
         days * DAY, fleet, stops, saves, nodes, size, rate * GIGA, best, goodput(stops, saves), runs
@@ -100,10 +100,6 @@ def _nodes(num_devices: int, num_replicas: int, fleet: Reliability, flags: Mappi
         repair_seconds=fleet.repair_seconds,
         elastic=bool(flags.get("elastic")),
     )
-
-
-def _play(rng: np.random.Generator, horizon: float, stops: Interruptions, saves: Checkpoints, nodes: Nodes) -> LongRun:
-    return play_long_run(horizon, stops, saves, nodes, rng)
 
 
 def _positive(flags: Mapping[str, Any], name: str, default: float) -> float:

@@ -79,17 +79,15 @@ class _Job:
                 self._lose_node()
         return LongRun(self.horizon, self.seconds, self.num_interruptions)
 
-    @property
-    def _missing(self) -> int:
-        """Nodes that the job lacks now."""
+    def _count_missing(self) -> int:
+        """Nodes that the job lacks now; forgets those that are back."""
         while self.repairs and self.repairs[0] <= self.now:
             heapq.heappop(self.repairs)
         return max(0, len(self.repairs) - self.nodes.num_spares)
 
-    @property
     def _speed(self) -> float:
         """Replicas at work as a share of all; 0 when the job must wait."""
-        missing = self._missing
+        missing = self._count_missing()
         if not missing:
             return 1.0
         left = self.nodes.num_replicas * (self.nodes.num_nodes - missing) // self.nodes.num_nodes
@@ -102,12 +100,12 @@ class _Job:
         self.now += passed
 
     def _until_interruption(self) -> float:
-        share = 1.0 - self._missing / self.nodes.num_nodes
+        share = 1.0 - self._count_missing() / self.nodes.num_nodes
         return float(self.rng.exponential(self.stops.seconds_between / share))
 
     def _run(self) -> bool:
         """Steps and checkpoints until the job is interrupted (True) or stops to take a node back (False)."""
-        speed, until = self._speed, self._until_interruption()
+        speed, until = self._speed(), self._until_interruption()
         if speed < 1.0 and self._next_repair() <= until:
             self._account(self._next_repair(), speed, is_all_kept=True)
             self._spend("checkpoint", self.saves.stall_seconds)
@@ -139,7 +137,7 @@ class _Job:
 
     def _restart(self) -> bool:
         """Wait for nodes if it must, then restart; False if that was interrupted."""
-        while self._speed == 0.0 and self.now < self.horizon:
+        while self._speed() == 0.0 and self.now < self.horizon:
             self._spend("waiting", self._next_repair())
         if self.now >= self.horizon:
             return True

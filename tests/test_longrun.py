@@ -35,6 +35,7 @@ def test_the_same_seed_prints_the_same():
         (["--days", "3", "--checkpoint-minutes", "-1"], "checkpoint_minutes"),
         (["--days", "3", "--fleet", "nobody"], "nobody"),
         (["--days", "3", "--async-stall-seconds", "-2"], "async_stall_seconds"),
+        (["--days", "3", "--async-stall-seconds", "nan"], "async_stall_seconds"),
         (["--days", "3", "--async-stall-seconds", "1", "--checkpoint-minutes", "0.001"], "checkpoint_minutes"),
     ],
 )
