@@ -1,0 +1,43 @@
+"""What an inference engine does around its kernels: how it forms batches, and what its host and front end take."""
+
+from pydantic import Field
+
+from profiles.record import Count, Fraction, NonNegative, Sourced
+
+
+class EngineRecord(Sourced):
+    """An inference engine of some releases, as far as it changes when tokens appear."""
+
+    library: str = Field(min_length=1)
+    """Whose kernels it runs (`profiles.libraries`)."""
+    mixes_prefill: bool = True
+    """Prompts share iterations with running requests; else waiting prompts go first, in iterations of their own."""
+    chunks_prefill: bool = True
+    """A prompt that the token budget cannot hold is cut; else it waits until it fits whole."""
+    reserves_full_length: bool = False
+    """A request is admitted when its whole answer fits too and is never preempted; else its memory grows by blocks,
+    and the request that came last is preempted where they run out."""
+    poll_interval_iterations: Count = 1
+    """Arrivals are looked for at every so many decoding iterations (and after each that runs prompts)."""
+    block_tokens: Count = 16
+    """Tokens whose keys and values are allocated together."""
+    token_budget: Count = 8192
+    """Tokens of one iteration at most, unless the deployment says otherwise."""
+    max_sequences: Count = 256
+    """Requests a replica runs at the same time at most, unless the deployment says otherwise."""
+    usable_memory_fraction: Fraction = 0.9
+    """Share of device memory for weights, keys and values, and everything else."""
+    overhead_bytes: NonNegative = 0.0
+    """Memory of each device that is neither weights nor keys and values: activations, graphs, communicators."""
+    front_end_seconds: NonNegative = 0.0
+    """From the client to the engine and back, added once to every request, however many there are."""
+    front_end_seconds_per_request: NonNegative = 0.0
+    """Time the front end is busy with each request (tokenizing, scheduling it in); requests queue for it."""
+    output_seconds_per_token: NonNegative = 0.0
+    """Time the output path is busy with each token (detokenizing, streaming); a backlog delays all tokens alike."""
+    host_seconds_per_iteration: NonNegative = 0.0
+    """Host time of an iteration that no device work hides."""
+    host_seconds_per_sequence: NonNegative = 0.0
+    """The same for each request that makes a token: sampling, scheduling, detokenizing."""
+    all_reduce_excess_seconds: NonNegative = 0.0
+    """What an all-reduce takes beyond its micro-benchmark, for each doubling of its ranks: skew and launch."""
