@@ -51,7 +51,10 @@ RUNS = (
     Run(
         "Llama Team 2024, arXiv:2407.21783, table 4 and section 3.3.2: 400 TFLOP/s a device, without recomputation",
         "llama3.1-405b", "dgx-h100", 16384, 2048, 8192, "bf16",
-        {"tp": 8, "cp": 1, "pp": 16, "schedule": "interleaved", "recompute": "none", "sequence_parallel": True},
+        {
+            "tp": 8, "cp": 1, "pp": 16, "vp": 8, "schedule": "interleaved", "recompute": "none",
+            "sequence_parallel": True,
+        },  # 128 chunks: the first holds the embedding alone, the last the head
         device_flops_per_second=400 * TERA,
     ),
     Run(

@@ -57,11 +57,11 @@ def plan_question(file: Path | None, job_flags: Mapping[str, Any], split_flags: 
 def _laid_out(plan: Plan, layout: str, question: Question) -> Plan:
     """`plan` with the best layout where that is asked for, or where equal stages are impossible."""
     from planner.cost.layouts import best_layout
-    from planner.work.layers import divides_evenly, num_blocks
+    from planner.work.layers import divides_evenly, most_chunks, num_blocks
 
     blocks, chunks = num_blocks(question.job.model), plan.pp * plan.vp
     needed = layout == "auto" and question.stack.uneven_stages and not divides_evenly(blocks, chunks)
-    if (layout != "best" and not needed) or not 1 < chunks <= blocks:
+    if (layout != "best" and not needed) or not 1 < chunks <= most_chunks(question.job.model):
         return plan
     return replace(plan, layout=best_layout(plan, question.job, question.cluster, question.stack))
 

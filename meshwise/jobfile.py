@@ -278,9 +278,11 @@ def _check_experts(table: JobTable, model: TransformerShape | LayerList) -> None
 def _check_precision(job: TrainingJob, accelerator: Accelerator) -> None:
     """A format that no unit of the device multiplies in would be priced at the rate of another."""
     peaks = accelerator.peak_flops_per_second
-    if job.compute_dtype not in peaks:
-        known = [name for name in get_args(Precision) if COMPUTE_DTYPES.get(name, name) in peaks]
-        raise ValueError(f"precision: {accelerator.name} has no peak in {job.precision}; choose {', '.join(known)}")
+    known = [name for name in get_args(Precision) if COMPUTE_DTYPES.get(name, name) in peaks]
+    if "mxfp8" in known and not accelerator.block_scaling:
+        known.remove("mxfp8")
+    if job.precision not in known:
+        raise ValueError(f"precision: {accelerator.name} has no units for {job.precision}; choose {', '.join(known)}")
 
 
 def _words(name: str, value: Any, job: TrainingJob) -> str:

@@ -61,7 +61,10 @@ def scaled(question: Question, counts: Sequence[int], fixed: dict[str, int | str
 
     found = []
     for count in counts:
-        here = jobfile.question(question.table.model_copy(update={"devices": count}))
+        try:
+            here = jobfile.question(question.table.model_copy(update={"devices": count}))
+        except ValueError as error:
+            raise ValueError(f"scale: {error}") from error
         best = search(here.job, here.cluster, here.stack, fixed=fixed, top=1).candidates
         found.append(Scale(here, best[0].estimate if best else None, on_front=False))
     costs = [

@@ -26,6 +26,8 @@ class Accelerator(Sourced):
     cache_bytes: Positive | None = None
     num_cores: Count | None = None
     """Streaming multiprocessors, compute units, tensor cores of a TPU, or cores of a CPU."""
+    block_scaling: bool = False
+    """Matrix units multiply 8-bit elements with a scale for every 32 of them [OCP Microscaling Formats v1.0]."""
     power_watts: Positive | None = None
     aliases: tuple[str, ...] = ()
 

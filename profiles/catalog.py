@@ -37,6 +37,8 @@ __all__ = [
 DATA = Path(__file__).parent / "data"
 KINDS = ("accelerators", "nodes", "clusters", "links", "models", "software", "calibration", "reliability")
 _NUM_NEIGHBOURS = 5
+_LEAST_LIKENESS = 0.6
+"""Of names that are called close, as `difflib` measures it."""
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
 
@@ -369,7 +371,7 @@ def _given_path(kind: str, name: str | os.PathLike[str], also: str | None = None
 
 def _unknown(kind: str, name: str, also: str | None = None) -> str:
     known = {alias: stem for folder in (kind, also) if folder for alias, stem in _aliases(DATA / folder).items()}
-    close = difflib.get_close_matches(_key(name), known, n=_NUM_NEIGHBOURS, cutoff=0.5)
+    close = difflib.get_close_matches(_key(name), known, n=_NUM_NEIGHBOURS, cutoff=_LEAST_LIKENESS)
     neighbours = ", ".join(dict.fromkeys(known[alias] for alias in close))
     listed = "profiles list" if also else f"profiles list {kind}"
     all_names = f"`meshwise {listed}` shows all {len(set(known.values()))}"

@@ -83,6 +83,18 @@ def test_estimate_and_simulation_agree_on_uneven_stages(schedule: str) -> None:
     assert estimate(plan, work, devices, software).step_seconds == pytest.approx(played.step_seconds, rel=0.02)
 
 
+def test_the_ends_may_have_chunks_of_their_own() -> None:
+    """32 layers in 34 chunks: the first holds the embedding alone, the last the head (Llama 3 405B: 126 in 128)."""
+    work, devices, software = job(), cluster(16), stack()
+    plan = Plan(dp=8, pp=2, vp=17, schedule="interleaved", zero_stage=1)
+    assert not check_plan(plan, work, devices)
+    assert check_plan(replace(plan, vp=18), work, devices)
+    chunks = stage_counts(work.model, 34)
+    assert (chunks[0], chunks[-1]) == ({"embedding": 1}, {"head": 1})
+    played = play_plan(plan, work, devices, software).step_seconds
+    assert estimate(plan, work, devices, software).step_seconds == pytest.approx(played, rel=0.01)
+
+
 def test_stages_that_do_not_fit_are_made_shorter() -> None:
     """The first stages hold the activations of more microbatches than the last."""
     work, devices, software = job("llama3-70b", sequence_length=8192), cluster(64, "dgx-a100"), stack()

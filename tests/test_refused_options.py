@@ -18,7 +18,8 @@ DENSE = ("estimate", "--model", "llama3-8b", "--cluster", "dgx-h100", "--devices
         (("--expert-capacity-factor", "2"), "expert_capacity_factor", "leave it out"),
         (("--ep", "2"), "ep=2", "leave both at 1"),
         (("--cluster", "dgx-2", "--precision", "bf16"), "precision", "choose fp32, fp16"),
-        (("--precision", "nvfp4"), "h100-sxm has no peak in nvfp4", "mxfp8"),
+        (("--precision", "nvfp4"), "h100-sxm has no units for nvfp4", "bf16, fp16, fp8"),
+        (("--precision", "mxfp8"), "h100-sxm has no units for mxfp8", "bf16, fp16, fp8"),
     ],
 )
 def test_refused(arguments: tuple[str, ...], field: str, remedy: str) -> None:
@@ -34,6 +35,7 @@ def test_refused(arguments: tuple[str, ...], field: str, remedy: str) -> None:
         ("--gradient-compression", "top-k", "--top-k-fraction", "0.1"),
         ("--gather-precision", "fp8", "--zero-stage", "3"),
         ("--cluster", "dgx-2", "--precision", "fp16"),
+        ("--cluster", "dgx-b200", "--precision", "mxfp8"),
         ("--model", "mixtral-8x7b", "--expert-load-factor", "1.5", "--ep", "2"),
     ],
 )

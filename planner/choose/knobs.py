@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from planner.choose.recompute_rules import modules_of
 from planner.plan import SCHEDULE_NAMES
 from planner.recompute import Module, Recompute
-from planner.work.layers import divides_evenly, num_blocks
+from planner.work.layers import divides_evenly, most_chunks, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
@@ -153,7 +153,7 @@ def _schedule(at: Setting) -> Iterable[Choice]:
     for code, name in enumerate(SCHEDULE_NAMES):
         if not at.exhaustive and (name == "gpipe" or name not in at.schedules):
             continue  # GPipe has the bubble of 1F1B with more memory
-        for vp in range(1, max(1, blocks // pp) + 1):
+        for vp in range(1, max(1, most_chunks(at.job.model) // pp) + 1):
             takes = all(rule.holds(pp, plenty, vp) for rule in SCHEDULES[name].requirements)
             even = bool(divides_evenly(blocks, pp * vp))
             if takes and (vp == 1 or even):

@@ -12,7 +12,7 @@ from planner.choose.recompute_rules import RECOMPUTE_RULES
 from planner.choose.rule import Rule
 from planner.layout import layout_of, written
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
-from planner.work.layers import divides_evenly, num_blocks
+from planner.work.layers import divides_evenly, most_chunks, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.cluster import Cluster
 from profiles.model import LayerList, TransformerShape
@@ -117,7 +117,7 @@ def _layers_dealt_out(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> An
     lengths = np.array([len(layout) for layout in layouts])[code_of]
     sums = np.array([sum(layout) for layout in layouts])[code_of]
     fits = np.where(plans.layout > 0, (lengths == chunks) & (sums == blocks), divides_evenly(blocks, chunks))
-    return fits & (chunks <= blocks)
+    return fits & (chunks <= most_chunks(job.model))
 
 
 def _layers_sentence(plan: Plan, job: TrainingJob, cluster: Cluster) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planner.choose.knobs import KNOBS, USUAL_SCHEDULES, Knob, Setting, Split, divisors
 from planner.plan import PLAN_FIELDS, Plan, PlanGrid
-from planner.work.layers import num_blocks
+from planner.work.layers import most_chunks
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
@@ -34,7 +34,7 @@ def splits(job: TrainingJob, cluster: Cluster, *, exhaustive: bool = False) -> I
     tokens = FEWEST_TOKENS_PER_CONTEXT_RANK if exhaustive else MIN_TOKENS_PER_CONTEXT_RANK
     most_tp = model.num_heads if isinstance(model, TransformerShape) else 1
     most_cp = max(1, job.sequence_length // tokens) if is_transformer else 1
-    for pp in (degree for degree in divisors(devices) if degree <= num_blocks(model)):
+    for pp in (degree for degree in divisors(devices) if degree <= most_chunks(model)):
         for tp in (degree for degree in divisors(devices // pp) if degree <= most_tp):
             for cp in (degree for degree in divisors(devices // pp // tp) if degree <= most_cp):
                 yield Split(tp, pp, cp, devices // tp // pp // cp)

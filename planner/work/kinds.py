@@ -29,6 +29,12 @@ def num_blocks(model: ModelShape) -> int:
     return sum(kind not in (EMBEDDING, HEAD) for kind in sequence(model))
 
 
+@lru_cache
+def most_chunks(model: ModelShape) -> int:
+    """Chunks that a model can be cut into: its layers, with one for the embedding alone and one for the head."""
+    return num_blocks(model) + sum(kind in (EMBEDDING, HEAD) for kind in sequence(model))
+
+
 def recomputed_fraction(model: ModelShape, split: Plan | PlanGrid) -> Any:
     """Share of the layers that full recomputation runs again: all, or `recompute_layers` of each chunk.
 

@@ -17,7 +17,17 @@ from planner.recompute import Module, Recompute
 from planner.work import blocks
 from planner.work.blocks import Shard, Step
 from planner.work.host import layer_copies
-from planner.work.kinds import DENSE, EMBEDDING, ENCODER, HEAD, MOE, num_blocks, recomputed_fraction, sequence
+from planner.work.kinds import (
+    DENSE,
+    EMBEDDING,
+    ENCODER,
+    HEAD,
+    MOE,
+    most_chunks,
+    num_blocks,
+    recomputed_fraction,
+    sequence,
+)
 from planner.work.ops import Elementwise, Gemm, GroupedGemm, Listed, Op
 from planner.work.program import Work
 from planner.work.schedules import SCHEDULES
@@ -32,7 +42,8 @@ def divides_evenly(num_layers: Any, num_chunks: Any) -> Any:
     """Whether blocks deal out to chunks equally: alone, or with the embedding and the head counted as blocks.
 
     The second way is how models of 126 or 70 layers are built for 16 or 12 stages: their first and last
-    chunks hold one block less.
+    chunks hold one block less, and of 128 chunks only the embedding or the head [Llama team 2024, arXiv:2407.21783,
+    section 3.3.2].
     """
     return np.equal(np.mod(num_layers, num_chunks), 0) | np.equal(np.mod(num_layers + 2, num_chunks), 0)
 
@@ -197,5 +208,5 @@ def model_flops(job: TrainingJob) -> float:
 
 __all__ = [
     "DENSE", "EMBEDDING", "ENCODER", "HEAD", "MOE", "LayerWork", "boundary_bytes", "divides_evenly", "layer_parameters",
-    "layer_work", "model_flops", "num_blocks", "rank_chunks", "sequence", "stage_counts",
+    "layer_work", "model_flops", "most_chunks", "num_blocks", "rank_chunks", "sequence", "stage_counts",
 ]  # fmt: skip
