@@ -4,10 +4,8 @@ Case, spaces, underscores and remarks in parentheses are forgiven ("H100_SXM (ou
 known, and an unknown name is answered with its near neighbours.
 """
 
-import difflib
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,11 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from profiles import lookup
 from profiles.accelerator import Accelerator
 from profiles.calibration import KernelCurves, LinkCurves
 from profiles.clocks import under_power_limit
 from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
 from profiles.files import BadFile, explain, read_table, read_text, validated
+from profiles.lookup import DATA, UnknownName
 from profiles.record import Sourced
 from profiles.reliability import Reliability
 from profiles.residuals import Residuals
@@ -30,51 +30,44 @@ if TYPE_CHECKING:
     from profiles.software import SoftwareStack
 
 __all__ = [
-    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "explain", "kernel_curves",
-    "library_curves", "link", "link_curves", "load", "model", "names", "node", "reliability", "software",
+    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "cluster_spec", "devices_per_host",
+    "expand", "explain", "kernel_curves", "library_curves", "link", "link_curves", "load", "model", "names", "node",
+    "reliability", "software",
 ]  # fmt: skip
 
-DATA = Path(__file__).parent / "data"
 KINDS = ("accelerators", "nodes", "clusters", "links", "models", "software", "calibration", "reliability")
-_NUM_NEIGHBOURS = 5
-_LEAST_LIKENESS = 0.6
-"""Of names that are called close, as `difflib` measures it."""
 AnySourced = TypeVar("AnySourced", bound=Sourced)
-
-
-class UnknownName(ValueError):
-    """A name the catalog does not hold; the message lists the closest ones."""
 
 
 def names(kind: str) -> tuple[str, ...]:
     """All names of a kind in `KINDS`, sorted; calibrations are written "kernels/h100-sxm", "links/nvlink-4"."""
     if kind not in KINDS:
         raise UnknownName(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
-    return tuple(sorted(_files(DATA / kind)))
+    return tuple(sorted(lookup.files(DATA / kind)))
 
 
 def aliases(kind: str) -> Mapping[str, str]:
     """Every other way to write a name of `kind` -> the name."""
-    known = _aliases(DATA / kind)
+    known = lookup.aliases(DATA / kind)
     return {alias: name for alias, name in known.items() if alias != name}
 
 
 def accelerator(name: str) -> Accelerator:
     """The accelerator called `name`; raises UnknownName."""
-    return _record(Accelerator, _find("accelerators", name))
+    return _record(Accelerator, lookup.find("accelerators", name))
 
 
 def node(name: str) -> Node:
     """The node called `name`, or the usual host of the accelerator called so; raises UnknownName."""
-    path = _node_path(name)
+    path = lookup.node_path(name)
     if path is None:
-        raise UnknownName(_unknown("nodes", name, also="accelerators"))
+        raise UnknownName(lookup.unknown("nodes", name, also="accelerators"))
     return _record(Node, path)
 
 
 def link(name: str) -> Link:
     """The kind of link called `name`; raises UnknownName."""
-    return _record(Link, _find("links", name))
+    return _record(Link, lookup.find("links", name))
 
 
 def model(name_or_path: str | os.PathLike[str]) -> "TransformerShape | LayerList":
@@ -82,7 +75,7 @@ def model(name_or_path: str | os.PathLike[str]) -> "TransformerShape | LayerList
 
     Raises UnknownName, or BadFile when a file cannot be read as a model.
     """
-    path = _locate("models", name_or_path)
+    path = lookup.locate("models", name_or_path)
     if path.is_dir():
         path /= "config.json"
     if path.suffix.lower() != ".json":
@@ -102,12 +95,12 @@ def software(name_or_path: str | os.PathLike[str]) -> "SoftwareStack":
     """A software stack of the catalog or of a .toml file; raises UnknownName or BadFile."""
     from profiles.software import SoftwareStack
 
-    return _record(SoftwareStack, _locate("software", name_or_path))
+    return _record(SoftwareStack, lookup.locate("software", name_or_path))
 
 
 def reliability(name_or_path: str | os.PathLike[str]) -> Reliability:
     """The failures of a fleet of the catalog or of a .toml file; raises UnknownName or BadFile."""
-    return _record(Reliability, _locate("reliability", name_or_path))
+    return _record(Reliability, lookup.locate("reliability", name_or_path))
 
 
 def kernel_curves(accelerator: str) -> KernelCurves:
@@ -130,7 +123,7 @@ def library_curves(accelerator: str) -> "LibraryCurves":
     """
     from profiles.libraries import LibraryCurves
 
-    for _, path in sorted(_files(DATA / "calibration" / "libraries").items()):
+    for _, path in sorted(lookup.files(DATA / "calibration" / "libraries").items()):
         if f" {accelerator} = " in read_text(path).partition("\n[")[0]:
             return _record(LibraryCurves, path)
     raise ValueError(f"accelerator {accelerator}: no library's kernels were measured on a device of its family")
@@ -149,12 +142,12 @@ def cluster(name_or_path: str | os.PathLike[str], num_devices: int | None = None
     ValueError when the devices do not fill whole nodes.
     """
     catalogued = None
-    if not _is_file_name(name_or_path):
+    if not lookup.is_file_name(name_or_path):
         name = str(name_or_path)
-        catalogued = _path("clusters", name) or _node_path(name)
+        catalogued = lookup.path_of("clusters", name) or lookup.node_path(name)
     if catalogued is not None:
         return _catalogued_cluster(catalogued, num_devices)
-    path = _given_path("clusters", name_or_path, also="nodes")
+    path = lookup.given_path("clusters", name_or_path, also="nodes")
     return _cluster(_record(ClusterSpec, path), num_devices, path)
 
 
@@ -163,8 +156,34 @@ def _catalogued_cluster(path: Path, num_devices: int | None) -> Cluster:
     if path.parent.name == "clusters":
         return _cluster(_record(ClusterSpec, path), num_devices, path.stem)
     host = _record(Node, path)
+    return _cluster(_spec_of(host), num_devices, host.name)
+
+
+def cluster_spec(name_or_path: str | os.PathLike[str]) -> ClusterSpec:
+    """The cluster, node or accelerator called so, or the cluster in a .toml file, as a file states it.
+
+    A node alone becomes a specification that names it. Raises UnknownName or BadFile.
+    """
+    if not lookup.is_file_name(name_or_path):
+        name = str(name_or_path)
+        if (host := lookup.node_path(name)) is not None and lookup.path_of("clusters", name) is None:
+            return _spec_of(_record(Node, host))
+    return _record(ClusterSpec, lookup.locate("clusters", name_or_path))
+
+
+def _spec_of(host: Node) -> ClusterSpec:
     about = host.model_dump(include={"name", "source", "unverified", "notes"})
-    return _cluster(ClusterSpec(node=host.name, **about), num_devices, host.name)
+    return ClusterSpec(node=host.name, **about)
+
+
+def expand(spec: ClusterSpec, num_devices: int | None = None) -> Cluster:
+    """The cluster that `spec` stands for, with `num_devices` devices; raises as `cluster`."""
+    return _cluster(spec, num_devices, spec.name)
+
+
+def devices_per_host(spec: ClusterSpec) -> int:
+    """Accelerators of one host of the cluster that `spec` states; raises UnknownName."""
+    return node(spec.node).num_devices if spec.node is not None else spec.tiers[0].num_devices or 1
 
 
 def load(kind: str, name: str) -> Sourced:
@@ -175,7 +194,7 @@ def load(kind: str, name: str) -> Sourced:
         return model(name)
     if kind == "software":
         return software(name)
-    path = _find(kind, name)
+    path = lookup.find(kind, name)
     if kind == "calibration":
         from profiles.libraries import LibraryCurves
 
@@ -205,7 +224,7 @@ def _cluster(spec: ClusterSpec, num_devices: int | None, where: Path | str) -> C
             **spec.model_dump(include={"name", "source", "unverified", "notes"}),
             accelerator=device,
             num_devices=wanted,
-            tiers=tuple(_tier(tier, size) for tier, size in zip(tiers, sizes, strict=True) if size),
+            tiers=tuple(_tier(tier, size, spec.curves) for tier, size in zip(tiers, sizes, strict=True) if size),
             kernels=spec.kernels or _kernels_of(device),
             host_memory_bytes=spec.host_memory_bytes or (host.host_memory_bytes if host else None),
         )
@@ -239,14 +258,19 @@ def _wanted_devices(spec: ClusterSpec, num_devices: int | None, tiers: Sequence[
     return num_devices
 
 
-def _tier(spec: TierSpec, num_devices: int) -> Tier:
-    """`spec` with `num_devices` devices; what it leaves out comes from the record of its link, and its curves."""
-    path = _path("links", spec.link)
+def _tier(spec: TierSpec, num_devices: int, measured: Sequence[LinkCurves] = ()) -> Tier:
+    """`spec` with `num_devices` devices; what it leaves out comes from the record of its link, and its curves.
+
+    Curves `measured` on its link come before those.
+    """
+    path = lookup.path_of("links", spec.link)
     kind = _record(Link, path) if path is not None else None
     link_class = spec.link_class or (kind.link_class if kind else None)
     rate = spec.bytes_per_second or (kind.bytes_per_second if kind else None)
     if kind is None and (link_class is None or rate is None):
-        raise UnknownName(f"tier {spec.name}: {_unknown('links', spec.link)}, or give link_class and bytes_per_second")
+        raise UnknownName(
+            f"tier {spec.name}: {lookup.unknown('links', spec.link)}, or give link_class and bytes_per_second"
+        )
     if link_class is None or rate is None:
         raise ValueError(f"tier {spec.name}: gb_per_second is missing, and {spec.link} links have no usual rate")
     latency = spec.latency_seconds if spec.latency_seconds is not None else kind.latency_seconds if kind else 0.0
@@ -257,8 +281,18 @@ def _tier(spec: TierSpec, num_devices: int) -> Tier:
         num_devices=num_devices,
         bytes_per_second=rate * link_share(spec, num_devices),
         latency_seconds=latency,
-        curves=spec.curves or link_curves(kind.name if kind else spec.link, link_class),
+        curves=_with_measured(spec.curves or link_curves(kind.name if kind else spec.link, link_class), spec, measured),
     )
+
+
+def _with_measured(curves: LinkCurves, spec: TierSpec, measured: Sequence[LinkCurves]) -> LinkCurves:
+    """`curves` under those of `measured` that list the link of `spec`."""
+    for own in measured:
+        if spec.link in own.links:
+            source = f"{own.source}; collectives not measured there: {curves.source}"
+            collectives = curves.collectives | own.collectives
+            curves = curves.model_copy(update={"name": own.name, "source": source, "collectives": collectives})
+    return curves
 
 
 def _sentence(error: ValueError) -> str:
@@ -293,87 +327,12 @@ def _record(record: type[AnySourced], path: Path) -> AnySourced:
 def _curves(record: type[AnySourced], folder: Path, name: str, field: str, pool: str) -> AnySourced:
     """The record in `folder` whose `field` lists `name`, else `pool`. Files that do not mention it stay unparsed."""
     own = folder / f"{name}.toml"
-    others = (path for stem, path in sorted(_files(folder).items()) if not stem.startswith("pool") and path != own)
+    others = (
+        path for stem, path in sorted(lookup.files(folder).items()) if not stem.startswith("pool") and path != own
+    )
     for path in (own, *others):
         if path.exists() and f'"{name}"' in read_text(path):
             curves = _record(record, path)
             if name in getattr(curves, field):
                 return curves
     return _record(record, folder / f"{pool}.toml")
-
-
-def _key(name: str) -> str:
-    """How a name is looked up: lower case, anything but letters, digits and dots as one hyphen, no (remarks)."""
-    return re.sub(r"[^a-z0-9.]+", "-", re.sub(r"\([^()]*\)", "", name.casefold())).strip("-")
-
-
-@cache
-def _files(folder: Path) -> dict[str, Path]:
-    """Name -> file, for every TOML file under `folder`."""
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
-
-
-@cache
-def _stems(folder: Path) -> dict[str, Path]:
-    return {_key(name): path for name, path in _files(folder).items()}
-
-
-@cache
-def _aliases(folder: Path) -> dict[str, str]:
-    """Key -> name for every name and alias in `folder`; parses every file there."""
-    known = {}
-    for name, path in _files(folder).items():
-        for alias in (name, *read_table(path).get("aliases", ())):
-            known[_key(alias)] = name
-    return known
-
-
-def _path(kind: str, name: str) -> Path | None:
-    """The file of `name`: by its stem without reading anything, else by the aliases in all files of the kind."""
-    folder, key = DATA / kind, _key(name)
-    if key in (stems := _stems(folder)):
-        return stems[key]
-    alias = _aliases(folder).get(key)
-    return None if alias is None else _files(folder)[alias]
-
-
-def _node_path(name: str) -> Path | None:
-    """The file of the node called `name`, or of the usual host of the accelerator called so."""
-    path = _path("nodes", name)
-    if path is None and (device := _path("accelerators", name)) is not None:
-        path = _path("nodes", device.stem)
-    return path
-
-
-def _find(kind: str, name: str) -> Path:
-    path = _path(kind, name)
-    if path is None:
-        raise UnknownName(_unknown(kind, name))
-    return path
-
-
-def _is_file_name(name: str | os.PathLike[str]) -> bool:
-    return not isinstance(name, str) or name.lower().endswith((".toml", ".json"))
-
-
-def _locate(kind: str, name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a name in the catalog, or the file (or folder) that a user named."""
-    catalogued = None if _is_file_name(name_or_path) else _path(kind, str(name_or_path))
-    return catalogued or _given_path(kind, name_or_path)
-
-
-def _given_path(kind: str, name: str | os.PathLike[str], also: str | None = None) -> Path:
-    """The file a user named; raises UnknownName for what is neither a name of `kind` nor an existing file."""
-    if _is_file_name(name) or os.path.exists(name):
-        return Path(name)
-    raise UnknownName(_unknown(kind, str(name), also))
-
-
-def _unknown(kind: str, name: str, also: str | None = None) -> str:
-    known = {alias: stem for folder in (kind, also) if folder for alias, stem in _aliases(DATA / folder).items()}
-    close = difflib.get_close_matches(_key(name), known, n=_NUM_NEIGHBOURS, cutoff=_LEAST_LIKENESS)
-    neighbours = ", ".join(dict.fromkeys(known[alias] for alias in close))
-    listed = "profiles list" if also else f"profiles list {kind}"
-    all_names = f"`meshwise {listed}` shows all {len(set(known.values()))}"
-    hint = f"close names: {neighbours}" if neighbours else all_names
-    return f"no {kind.rstrip('s')} is called {name!r}; {hint}"

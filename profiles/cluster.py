@@ -102,6 +102,8 @@ class ClusterSpec(Sourced):
     num_devices: NumDevices | None = None
     tiers: tuple[TierSpec, ...] = ()
     kernels: KernelCurves | None = None
+    curves: tuple[LinkCurves, ...] = ()
+    """Measured here: each serves the tiers whose link it lists; what it lacks comes from the catalog."""
     host_memory_bytes: Positive | None = None
     aliases: tuple[str, ...] = ()
 

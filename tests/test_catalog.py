@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from profiles import catalog
 from profiles.catalog import BadFile, UnknownName
+from profiles.lookup import key
 from profiles.model import LayerList, TransformerShape
 from profiles.units import GIGA
 
@@ -53,7 +54,7 @@ def test_every_record_loads_under_the_name_of_its_file(kind: str, name: str) -> 
 @pytest.mark.parametrize("kind", ["accelerators", "nodes", "clusters", "links"])
 def test_aliases_point_at_one_record(kind: str) -> None:
     claims = [
-        (catalog._key(alias), name)
+        (key(alias), name)
         for name in catalog.names(kind)
         for alias in {name, *getattr(catalog.load(kind, name), "aliases", ())}
     ]
@@ -65,8 +66,8 @@ def test_aliases_point_at_one_record(kind: str) -> None:
 
 
 def test_a_cluster_name_hides_no_node() -> None:
-    clusters = {catalog._key(name) for name in (*catalog.names("clusters"), *catalog.aliases("clusters"))}
-    nodes = {catalog._key(name) for name in (*NODES, *catalog.aliases("nodes"))}
+    clusters = {key(name) for name in (*catalog.names("clusters"), *catalog.aliases("clusters"))}
+    nodes = {key(name) for name in (*NODES, *catalog.aliases("nodes"))}
     assert clusters.isdisjoint(nodes | set(ACCELERATORS) | set(catalog.aliases("accelerators")))
 
 

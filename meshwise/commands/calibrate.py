@@ -1,4 +1,4 @@
-"""`meshwise calibrate`: measure this machine into a cluster file."""
+"""`meshwise calibrate`: measure this machine, or read what was measured elsewhere, into a cluster file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,14 @@ import typer
 
 from meshwise.options import JsonFlag
 
+_LOGS = "From logs you have"
+
 
 def calibrate(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More logs of the kind given.", show_default=False)
+    ] = None,
+    *,
     output: Annotated[Path, typer.Option(help="The cluster file to write.")] = Path("machine.toml"),
     nproc: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Ranks to measure with (default: one a core, at most 4).")
@@ -17,28 +23,24 @@ def calibrate(
         bool, typer.Option("--quick", help="A few shapes only: a check that it works, not a fit.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
-    *,
+    from_nccl_tests: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read what all_reduce_perf and its like printed.", rich_help_panel=_LOGS),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Whose links were measured: a name or .toml (default: by device).", rich_help_panel=_LOGS),
+    ] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Measure this machine's kernels and links, and write them as a cluster. Takes about two minutes.
+    """Measure this machine's kernels and links, or read logs, and write them as a cluster.
 
     Example: meshwise calibrate --output machine.toml, then meshwise plan --model gpt2 --cluster machine.toml
     """
-    from meshwise import screen
-    from meshwise.tables.calibration import show_calibration
-    from validate.calibrate import NORMAL, QUICK
-    from validate.calibrate import calibrate as measure
+    from meshwise import calibrating
 
-    with screen.progress() as on_progress:
-        spec = measure(
-            output,
-            num_ranks=nproc,
-            effort=QUICK if quick else NORMAL,
-            overwrite=force,
-            on_progress=lambda what, fraction: on_progress("calibrate", round(1000 * fraction), 1000),
-        )
-    if json:
-        screen.print_json({"output": str(output), "cluster": spec.model_dump(mode="json")})
-    else:
-        show_calibration(screen.console(), spec, output)
-    return 0
+    if from_nccl_tests is not None:
+        calibrating.refuse_measuring("--from-nccl-tests", nproc, quick)
+        return calibrating.read_nccl_tests([from_nccl_tests, *(files or [])], output, cluster, force, json)
+    calibrating.refuse_logs(files, cluster)
+    return calibrating.measure_here(output, nproc, quick, force, json)

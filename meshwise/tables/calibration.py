@@ -11,6 +11,7 @@ from profiles.accelerator import Accelerator
 from profiles.calibration import Fit
 from profiles.cluster import ClusterSpec
 from profiles.units import GIGA
+from validate.logs.profile import LogProfile
 
 
 def show_calibration(console: Console, spec: ClusterSpec, output: Path) -> None:
@@ -31,6 +32,24 @@ def show_calibration(console: Console, spec: ClusterSpec, output: Path) -> None:
     console.print()
     file = shlex.quote(str(output))
     console.print(f"wrote {file}; next: meshwise plan --model gpt2 --cluster {file} --devices 2", markup=False)
+
+
+def show_links(console: Console, found: LogProfile, output: Path) -> None:
+    """What logs of messages say of each link, beside the error of the curves that stood there before."""
+    console.print(f"{found.spec.name}: {found.spec.source}", style="bold", markup=False)
+    console.print()
+    made = table("link", "collective", ">ranks", ">hosts", ">points", ">error before", ">held-out median", ">p90")
+    for group in found.groups:
+        fit = group.curve.fit
+        made.add_row(group.link, group.op, str(group.num_ranks), str(group.num_hosts), str(fit.num_points),
+                     share(group.error_before_fraction), share(fit.held_out_median_error_fraction),
+                     share(fit.held_out_p90_error_fraction))  # fmt: skip
+    console.print(made)
+    for reason, count in found.skipped.items():
+        console.print(f"not used: {count} {reason}", markup=False)
+    console.print()
+    file = shlex.quote(str(output))
+    console.print(f"wrote {file}; next: meshwise plan --model llama2-7b --cluster {file}", markup=False)
 
 
 def _fits(spec: ClusterSpec) -> Iterator[tuple[str, Fit]]:
