@@ -168,6 +168,11 @@ def build_stage(shape: TransformerShape, layers: Iterable[int], *, first: bool, 
     return stage
 
 
+def is_expert(name: str) -> bool:
+    """Whether a parameter of that name is one of an expert, which ep spreads over ranks."""
+    return "experts" in name.split(".")
+
+
 def _norm(shape: TransformerShape) -> nn.Module:
     return (nn.LayerNorm if shape.norm == "layer_norm" else nn.RMSNorm)(shape.hidden_size, eps=1e-5)
 

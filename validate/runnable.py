@@ -6,12 +6,14 @@ from typing import Any
 from planner.offload import Offload
 from planner.plan import Plan
 from planner.recompute import Module, Recompute
+from planner.work.schedules import SCHEDULES
 from profiles.exchange import Exchange
 from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
 RUNNABLE_PRECISIONS = ("fp32", "bf16")
-RUNNABLE_SCHEDULES = ("gpipe", "1f1b", "interleaved")
+RUNNABLE_SCHEDULES = ("gpipe", "1f1b", "interleaved", "breadth-first", "zb-h1", "zb-v", "dualpipe-v")
+"""Those of torch.distributed.pipelining; it has neither ZB-H2 nor DualPipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +107,11 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
     for axis in ("cp", "ep"):
         if getattr(plan, axis) > 1:
             raise ValueError(f"{axis}: validate runs dp, tp and pp splits only, got {axis}={getattr(plan, axis)}")
-    if plan.zero_stage and plan.pp > 1:
-        raise ValueError("zero_stage: validate shards the optimizer of splits without a pipeline only (pp=1)")
-    if plan.zero_stage > 1:
-        raise ValueError(f"zero_stage: validate runs 0 or 1, got {plan.zero_stage}")
-    if plan.dp_replicate > 1:
-        raise ValueError(f"dp_replicate: validate shards over all of dp, got dp_replicate={plan.dp_replicate}")
     if plan.recompute not in (Recompute.NONE, Recompute.FULL):
         name = plan.recompute.name.lower()
         raise ValueError(f"recompute: validate runs none or full, got {name}; its fused attention keeps no scores")
     if plan.offload:
         raise ValueError(f"offload: validate keeps everything on the device (nothing), got {plan.offload.words}")
-    if plan.recompute_layers:
-        raise ValueError(f"recompute_layers: validate recomputes every layer (0), got {plan.recompute_layers}")
     if job.global_batch % (plan.dp * plan.micro_batch):
         raise ValueError(
             f"global_batch: {job.global_batch} is not a multiple of dp x micro_batch = {plan.dp * plan.micro_batch}"
@@ -130,23 +124,25 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
 def _check_pipeline(job: TrainingJob, plan: Plan) -> None:
     model = job.model
     assert isinstance(model, TransformerShape)
-    if plan.schedule not in RUNNABLE_SCHEDULES:
-        raise ValueError(f"schedule: validate runs {', '.join(RUNNABLE_SCHEDULES)}, got {plan.schedule}")
-    if (plan.vp > 1) != (plan.schedule == "interleaved") and plan.pp > 1:
-        raise ValueError(f"vp: the interleaved schedule needs more than 1 and the others exactly 1, got {plan.vp}")
-    if plan.pp == 1 and plan.vp > 1:
-        raise ValueError(f"vp: virtual stages need pp > 1, got vp={plan.vp}")
-    if model.num_layers < plan.pp * plan.vp:
-        raise ValueError(f"pp: {plan.pp * plan.vp} stages need as many layers, the model has {model.num_layers}")
     if plan.pp == 1:
+        if plan.vp > 1:
+            raise ValueError(f"vp: virtual stages need pp > 1, got vp={plan.vp}")
         return
-    if model.tied_embeddings:
-        raise ValueError("tied_embeddings: validate ties them on one stage only; take pp=1 or an untied model")
+    if plan.schedule not in RUNNABLE_SCHEDULES:
+        raise ValueError(
+            f"schedule: torch.distributed.pipelining has {', '.join(RUNNABLE_SCHEDULES)}, but no {plan.schedule}"
+        )
     num_microbatches = plan.num_microbatches(job.global_batch)
     if num_microbatches < plan.pp:
         raise ValueError(
             f"pp: {plan.pp} stages need at least {plan.pp} microbatches a step, got {num_microbatches}; "
             "raise global_batch or lower micro_batch"
         )
-    if plan.vp > 1 and num_microbatches % plan.pp:
-        raise ValueError(f"pp: interleaved needs microbatches in multiples of {plan.pp}, got {num_microbatches}")
+    SCHEDULES[plan.schedule].actions(plan.pp, num_microbatches, plan.vp)
+    num_chunks = plan.pp * plan.vp
+    if model.num_layers < num_chunks:
+        raise ValueError(f"pp: {num_chunks} stages need as many layers, the model has {model.num_layers}")
+    if plan.layout and 0 in plan.layout:
+        raise ValueError(f"layout: validate runs at least one layer a chunk, got {list(plan.layout)}")
+    if model.tied_embeddings:
+        raise ValueError("tied_embeddings: validate ties them on one stage only; take pp=1 or an untied model")

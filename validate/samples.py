@@ -20,7 +20,7 @@ from torch import Tensor
 from profiles.units import DTYPE_BYTES, MEGA
 from validate.launch import Report
 from validate.measure import Usage, keep_freed_memory, settle_process
-from validate.shard import all_gather_single, reduce_scatter_single
+from validate.parallel.groups import all_gather_single, reduce_scatter_single
 from validate.worker import choose_device, join
 
 _MOST_FOREIGN_CORES = 0.12

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from planner.plan import Plan
 from profiles.model import TransformerShape
 from validate.measure import PeakMemory, Recorder, Usage, keep_freed_memory, return_freed_memory, settle_process
 from validate.models import token_batch
+from validate.parallel.groups import Axis, Groups
 from validate.runnable import RunSpec, check_runnable
 from validate.steps import Trainer, make_trainer
 
@@ -78,18 +77,12 @@ def join(device: torch.device, num_ranks: int, timeout_seconds: float) -> None:
     )
 
 
-def make_mesh(plan: Plan, device: torch.device) -> DeviceMesh:
-    """Ranks as the planner numbers them: tp fastest, then dp, then pp."""
-    return init_device_mesh(device.type, (plan.pp, plan.dp, plan.tp), mesh_dim_names=("pp", "dp", "tp"))
-
-
 def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any]:
-    mesh = make_mesh(spec.plan, device)
+    groups = Groups(spec.plan, Recorder(device))
     memory = PeakMemory(device)
     report("building the model")
-    recorder = Recorder(device)
-    trainer = make_trainer(spec.job, spec.plan, mesh, recorder, spec.seed)
-    batches = _Batches(spec, mesh, device)
+    trainer = make_trainer(spec.job, groups, spec.seed)
+    batches = _Batches(spec, groups)
     losses, steps = [], []
     for index in range(spec.num_warmup + spec.num_steps):
         report(f"step {index + 1} of {spec.num_warmup + spec.num_steps}")
@@ -100,9 +93,9 @@ def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any
             steps.append(step)
     return {
         "rank": dist.get_rank(),
-        "coordinates": {axis: mesh.get_local_rank(axis) for axis in ("pp", "dp", "tp")},
+        "coordinates": groups.coordinates,
         "device": device.type,
-        "losses": _mean_over_dp(losses, mesh, device),
+        "losses": _mean_over_dp(losses, groups["dp"]),
         "steps": steps,
         "memory": memory.read(),
         "num_parameters": trainer.num_parameters,
@@ -112,8 +105,8 @@ def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any
 class _Batches:
     """This rank's share of the global batch of each step."""
 
-    def __init__(self, spec: RunSpec, mesh: DeviceMesh, device: torch.device) -> None:
-        self.spec, self.device, self.rank = spec, device, mesh.get_local_rank("dp")
+    def __init__(self, spec: RunSpec, groups: Groups) -> None:
+        self.spec, self.device, self.rank = spec, groups.recorder.device, groups.coordinates["dp"]
 
     def draw(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of step `index`, each (global_batch / dp, T)."""
@@ -138,11 +131,12 @@ def timed_step(
     return {"usage": before.until(Usage.now()), "spans": trainer.recorder.read()}, loss
 
 
-def _mean_over_dp(losses: list[torch.Tensor | None], mesh: DeviceMesh, device: torch.device) -> list[float] | None:
+def _mean_over_dp(losses: list[torch.Tensor | None], axis: Axis) -> list[float] | None:
     """Loss of each step over the global batch; None on ranks that hold no head."""
     present = [loss for loss in losses if loss is not None]
     if not present:
         return None
-    stacked = torch.stack(present).to(device, torch.float32)
-    dist.all_reduce(stacked, group=mesh.get_group("dp"))
-    return [float(value) for value in stacked / mesh["dp"].size()]
+    stacked = torch.stack(present).float()
+    if axis.size > 1:
+        dist.all_reduce(stacked, group=axis.group)
+    return [float(value) for value in stacked / axis.size]

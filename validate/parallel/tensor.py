@@ -1,4 +1,4 @@
-"""Tensor and sequence parallelism of a stage, and recomputation of its layers.
+"""Tensor and sequence parallelism of a stage, and the loss of logits that are split over tp.
 
 The styles here go through `torch.distributed.tensor.parallel.parallelize_module`, but leave plain tensors where
 torch's own leave DTensors: dispatching those took a third of a small model's step on CPUs, and DTensors do not
@@ -11,61 +11,38 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 
 from profiles.model import TransformerShape
-from validate.measure import Recorder
 from validate.models import Stage
-
-all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-"""Collectives on one tensor, by their names since torch 2.13 or before."""
+from validate.parallel.groups import Axis
 
 
 @dataclass(frozen=True, slots=True)
 class TensorAxis:
-    """The tp group as one rank sees it; its collectives are timed as spans called "tp"."""
+    """The tp group of this rank, and whether what lies between split parts is sharded by tokens."""
 
-    mesh: DeviceMesh
-    recorder: Recorder
+    axis: Axis
     sequence_parallel: bool
 
     @property
     def size(self) -> int:
         """Ranks that share each layer."""
-        return int(self.mesh.size())
+        return self.axis.size
 
     @property
     def rank(self) -> int:
         """This rank's place among them."""
-        return int(self.mesh.get_local_rank())
-
-    def shard(self, tensor: Tensor, dim: int) -> Tensor:
-        """This rank's equal part of `tensor` along `dim`."""
-        return tensor.chunk(self.size, dim)[self.rank].contiguous()
-
-    def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
-        """Combine `tensor` in place over the group."""
-        with self.recorder.span("tp"):
-            dist.all_reduce(tensor, op=op, group=self.mesh.get_group())
-        return tensor
+        return self.axis.index
 
     def gather_sequence(self, part: Tensor) -> Tensor:
         """(B, T / tp, H) of each rank -> (B, T, H)."""
-        parts = part.new_empty(self.size, *part.shape)
-        with self.recorder.span("tp"):
-            all_gather_single(parts.flatten(0, 1), part.contiguous(), group=self.mesh.get_group())
-        return parts.transpose(0, 1).flatten(1, 2)
+        return self.axis.all_gather(part).transpose(0, 1).flatten(1, 2)
 
     def scatter_sequence(self, whole: Tensor) -> Tensor:
         """Sum (B, T, H) over the ranks; each keeps its (B, T / tp, H)."""
-        parts = whole.unflatten(1, (self.size, -1)).transpose(0, 1).contiguous()
-        part = torch.empty_like(parts[0])
-        with self.recorder.span("tp"):
-            reduce_scatter_single(part, parts.flatten(0, 1), group=self.mesh.get_group())
-        return part
+        return self.axis.reduce_scatter(whole.unflatten(1, (self.size, -1)).transpose(0, 1))
 
 
 class _Enter(torch.autograd.Function):
@@ -79,7 +56,7 @@ class _Enter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         axis: TensorAxis = ctx.axis
-        return (axis.scatter_sequence if axis.sequence_parallel else axis.all_reduce)(gradient.contiguous()), None
+        return (axis.scatter_sequence if axis.sequence_parallel else axis.axis.all_reduce)(gradient.contiguous()), None
 
 
 class _Leave(torch.autograd.Function):
@@ -88,7 +65,7 @@ class _Leave(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, partial: Tensor, axis: TensorAxis) -> Tensor:
         ctx.axis = axis
-        return axis.scatter_sequence(partial) if axis.sequence_parallel else axis.all_reduce(partial.clone())
+        return axis.scatter_sequence(partial) if axis.sequence_parallel else axis.axis.all_reduce(partial.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -102,7 +79,7 @@ class _Split(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, whole: Tensor, axis: TensorAxis) -> Tensor:
         ctx.axis = axis
-        return axis.shard(whole, 1)
+        return axis.axis.shard(whole, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -128,7 +105,7 @@ class Columns(ParallelStyle):
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(self.axis.shard(parameter.detach(), 0)))
+            setattr(module, name, nn.Parameter(self.axis.axis.shard(parameter.detach(), 0)))
         return module
 
 
@@ -142,7 +119,7 @@ class Rows(ParallelStyle):
     axis: TensorAxis
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        module.weight = nn.Parameter(self.axis.shard(module.weight.detach(), 1))
+        module.weight = nn.Parameter(self.axis.axis.shard(module.weight.detach(), 1))
         if self.axis.rank:
             module.bias = None
         module.register_forward_hook(lambda _, inputs, output: _Leave.apply(output, self.axis))
@@ -156,8 +133,8 @@ class VocabularyRows(ParallelStyle):
     axis: TensorAxis
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        module.weight = nn.Parameter(self.axis.shard(module.weight.detach(), 0))
-        whole = TensorAxis(self.axis.mesh, self.axis.recorder, sequence_parallel=False)
+        module.weight = nn.Parameter(self.axis.axis.shard(module.weight.detach(), 0))
+        whole = TensorAxis(self.axis.axis, sequence_parallel=False)
         first, count = self.axis.rank * len(module.weight), len(module.weight)
 
         def forward(tokens: Tensor) -> Tensor:
@@ -182,14 +159,14 @@ class SplitOutput(ParallelStyle):
         return module
 
 
-def tensor_parallel(stage: Stage, shape: TransformerShape, axis: TensorAxis) -> None:
+def tensor_parallel(stage: Stage, shape: TransformerShape, axis: TensorAxis, device: torch.device) -> None:
     """Split the matrices of `stage` over tp, Megatron's way [Shoeybi 2019, arXiv:1909.08053].
 
     Each part of a layer enters once (one sum of the input's gradient) and leaves once. With sequence parallelism
     residuals and norms hold T / tp tokens [Korthikanti 2022, arXiv:2205.05198]; the gradients of what lies there
     (`sequence_parameters`) are then partial sums.
     """
-    parallelize_module(stage, axis.mesh, _styles(stage, axis))
+    parallelize_module(stage, axis.axis.mesh(device), _styles(stage, axis))
     stage.tie(shape)
 
 
@@ -222,12 +199,6 @@ def sequence_parameters(stage: Stage) -> list[nn.Parameter]:
     return [parameter for name, parameter in stage.named_parameters() if "norm" in name]
 
 
-def recompute_layers(stage: Stage) -> None:
-    """Keep only the input of each layer and run it again in the backward pass; call after `tensor_parallel`."""
-    for name, layer in stage.layers.items():
-        stage.layers[name] = checkpoint_wrapper(layer)
-
-
 class _ShardedLoss(torch.autograd.Function):
     """Cross-entropy of logits split over the vocabulary [Shoeybi 2019, section 3]: sums of one value a token."""
 
@@ -235,12 +206,12 @@ class _ShardedLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, axis: TensorAxis) -> Tensor:
         own = torch.log_softmax(logits, dim=-1)
         own_total = logits[:, 0] - own[:, 0]  # log of the sum of exponentials over this rank's columns
-        largest = axis.all_reduce(own_total.clone(), dist.ReduceOp.MAX)
+        largest = axis.axis.all_reduce(own_total.clone(), dist.ReduceOp.MAX)
         columns = targets - axis.rank * logits.shape[-1]
         absent = (columns < 0) | (columns >= logits.shape[-1])
         columns = columns.masked_fill(absent, 0).unsqueeze(-1)
         wanted = logits.gather(-1, columns).squeeze(-1).masked_fill(absent, 0.0)
-        share, wanted = axis.all_reduce(torch.stack(((own_total - largest).exp(), wanted)))
+        share, wanted = axis.axis.all_reduce(torch.stack(((own_total - largest).exp(), wanted)))
         total = largest + share.log()
         ctx.save_for_backward(own, own_total - total, columns, absent)
         return (total - wanted).mean()
