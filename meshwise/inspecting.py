@@ -44,6 +44,17 @@ def as_json(records: dict[str, Sourced]) -> dict[str, Any]:
     return {kind: record.model_dump(mode="json") for kind, record in records.items()}
 
 
+def draw_network(name: str, path: Path, num_devices: int | None, fabric: str | None, *, force: bool) -> None:
+    """Draw the network of the cluster, node or accelerator called `name`; raises ValueError for any other name."""
+    from profiles.files import PICTURES, check_writable
+    from simulator.network.build import build_network
+    from simulator.network.draw import save_network
+
+    check_writable(path, force, PICTURES)
+    cluster = catalog.cluster(name, num_devices)
+    save_network(build_network(cluster, catalog.fabric(fabric) if fabric else None), path)
+
+
 def check(files: Sequence[Path]) -> Report:
     """Load `files`, or without any the whole catalog with a cluster of each node; collect every fault."""
     tasks = [(str(path), lambda path=path: _load_file(path)) for path in files] or _catalogued()
@@ -86,6 +97,8 @@ def _load_file(path: Path) -> None:
         validated(Accelerator, values, path)
     elif "restart_minutes" in values or "restart_seconds" in values:
         catalog.reliability(path)
+    elif "wiring" in values:
+        catalog.fabric(path)
     elif set(values) & (set(ClusterSpec.model_fields) - set(Sourced.model_fields) - {"aliases"}):
         catalog.cluster(path)
     elif "family" in values or "layers" in values:

@@ -13,7 +13,6 @@ from planner.choose.losses import Loss
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENDINGS = (".png", ".svg", ".pdf")
 _IDEAL, _LOSS, _GAIN, _TOTAL = "#228833", "#EE7733", "#4477AA", "#444444"
 """Apart from one another for colour-blind readers too [Tol 2021, Colour Schemes, SRON/EPS/TN/09-002]."""
 
@@ -54,5 +53,5 @@ def draw_waterfall(losses: Sequence[Loss], title: str) -> "Figure":
 
 
 def save_waterfall(losses: Sequence[Loss], path: Path, title: str) -> None:
-    """Write the picture; the file's ending (one of ENDINGS) says the format."""
+    """Write the picture; the file's ending (one of `profiles.files.PICTURES`) says the format."""
     draw_waterfall(losses, title).savefig(path, dpi=130)

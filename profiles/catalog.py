@@ -18,6 +18,7 @@ from profiles.accelerator import Accelerator
 from profiles.calibration import KernelCurves, LinkCurves
 from profiles.clocks import under_power_limit
 from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
+from profiles.fabric import Fabric
 from profiles.files import BadFile, explain, read_table, read_text, validated
 from profiles.lookup import DATA, UnknownName
 from profiles.record import Sourced
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "cluster_spec", "devices_per_host",
-    "expand", "explain", "kernel_curves", "library_curves", "link", "link_curves", "load", "model", "names", "node",
-    "reliability", "software",
+    "expand", "explain", "fabric", "kernel_curves", "library_curves", "link", "link_curves", "load", "model", "names",
+    "node", "reliability", "software",
 ]  # fmt: skip
 
-KINDS = ("accelerators", "nodes", "clusters", "links", "models", "software", "calibration", "reliability")
+KINDS = (
+    "accelerators", "nodes", "clusters", "links", "fabrics", "models", "software", "calibration", "reliability",
+)  # fmt: skip
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
 
@@ -101,6 +104,11 @@ def software(name_or_path: str | os.PathLike[str]) -> "SoftwareStack":
 def reliability(name_or_path: str | os.PathLike[str]) -> Reliability:
     """The failures of a fleet of the catalog or of a .toml file; raises UnknownName or BadFile."""
     return _record(Reliability, lookup.locate("reliability", name_or_path))
+
+
+def fabric(name_or_path: str | os.PathLike[str]) -> Fabric:
+    """The wiring between nodes called so, or of a .toml file; raises UnknownName or BadFile."""
+    return _record(Fabric, lookup.locate("fabrics", name_or_path))
 
 
 def kernel_curves(accelerator: str) -> KernelCurves:
@@ -202,7 +210,7 @@ def load(kind: str, name: str) -> Sourced:
         return _record(curves.get(path.parent.name, Residuals), path)
     records: dict[str, type[Sourced]] = {
         "accelerators": Accelerator, "nodes": Node, "clusters": ClusterSpec, "links": Link,
-        "reliability": Reliability,
+        "reliability": Reliability, "fabrics": Fabric,
     }  # fmt: skip
     return _record(records[kind], path)
 
@@ -275,7 +283,9 @@ def _tier(spec: TierSpec, num_devices: int, measured: Sequence[LinkCurves] = ())
         raise ValueError(f"tier {spec.name}: gb_per_second is missing, and {spec.link} links have no usual rate")
     latency = spec.latency_seconds if spec.latency_seconds is not None else kind.latency_seconds if kind else 0.0
     return Tier(
-        **spec.model_dump(include={"name", "topology", "oversubscription", "in_network_reduction"}),
+        **spec.model_dump(
+            include={"name", "topology", "oversubscription", "in_network_reduction", "num_dimensions", "wrap_length"}
+        ),
         link=kind.name if kind else spec.link,
         link_class=link_class,
         num_devices=num_devices,

@@ -138,6 +138,8 @@ class Tier(Record):
     """Of each step of a collective, on top of the latency that `curves` contain."""
     oversubscription: float = Oversubscription
     in_network_reduction: bool = False
+    num_dimensions: Count | None = None
+    wrap_length: Count | None = None
     curves: LinkCurves
 
     @property

@@ -14,6 +14,8 @@ from profiles.units import MIB
 
 MAX_FILE_BYTES = 8 * int(MIB)
 """No profile, job or model configuration comes near this."""
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of the pictures that are drawn."""
 _MAX_FAULTS = 4
 _MAX_VALUE_CHARACTERS = 80
 

@@ -32,10 +32,10 @@ def estimate(
     from meshwise.tables import explain as explain_tables
     from meshwise.tables import memory as memory_tables
     from meshwise.tables import plans
-    from profiles.files import check_writable
+    from profiles.files import PICTURES, check_writable
 
     if plot:
-        check_writable(plot, force, waterfall.ENDINGS)
+        check_writable(plot, force, PICTURES)
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
     tensors = asking.tensors(asked) if memory else None

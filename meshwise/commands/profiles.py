@@ -36,17 +36,32 @@ def show_profile(
     name: Annotated[str, typer.Argument(help="A name or alias, e.g. h100-sxm, llama3-70b, dgx-h100.")],
     kind: Annotated[str | None, typer.Option("--kind", help="Where to look, when several kinds have the name.")] = None,
     *,
+    plot: Annotated[Path | None, typer.Option(help="Draw a cluster's network (.png, .svg, .pdf).")] = None,
+    devices: Annotated[int | None, typer.Option(help="Of --plot: accelerators (default: the cluster's).")] = None,
+    fabric: Annotated[str | None, typer.Option(help="Of --plot: how nodes are wired (profiles list fabrics).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --plot replace a file.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """A record as it is used: SI units, its sources, and which figures are unverified."""
+    """A record as it is used: SI units, its sources, and which figures are unverified.
+
+    With --plot also the network of a cluster (or of a node, or of an accelerator's usual node) as a picture.
+
+    Example: meshwise profiles show dgx-h100 --plot network.png --devices 128 --fabric rail-optimised
+    """
     from meshwise import inspecting, screen
     from meshwise.tables import catalog as tables
 
-    found = inspecting.find(name, kind)
+    found = {} if name.endswith(".toml") and plot else inspecting.find(name, kind)
+    if plot:
+        inspecting.draw_network(name, plot, devices, fabric, force=force)
+    elif devices is not None or fabric is not None:
+        raise ValueError(f"{'--devices' if fabric is None else '--fabric'}: says what --plot draws; give --plot FILE")
     if json:
         screen.print_json({"records": inspecting.as_json(found)})
     else:
         tables.show_records(screen.console(), found)
+        if plot:
+            screen.console().print(f"wrote {plot}", markup=False)
     return 0
 
 

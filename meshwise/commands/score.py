@@ -48,10 +48,10 @@ def score(
     from validate.table import read_runs
 
     if plot:
-        from meshwise.scatter import PLOT_ENDINGS, save_scatter
-        from profiles.files import check_writable
+        from meshwise.scatter import save_scatter
+        from profiles.files import PICTURES, check_writable
 
-        check_writable(plot, force, PLOT_ENDINGS)
+        check_writable(plot, force, PICTURES)
     runs = published_runs(str(table)) if str(table) in TABLES else read_runs(table)
     with screen.progress() as on_progress:
         board = score_runs(runs, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))

@@ -29,9 +29,9 @@ def simulate(
     from meshwise import asking, jsonout, longrun, screen
     from meshwise.tables import plans
     from meshwise.tables.longrun import show_long_run
-    from profiles.files import check_writable
+    from profiles.files import PICTURES, check_writable
 
-    for path, endings in ((gantt, (".png", ".svg", ".pdf")), (trace, (".json",))):
+    for path, endings in ((gantt, PICTURES), (trace, (".json",))):
         if path:
             check_writable(path, force, endings)
     weeks = given(long_run)

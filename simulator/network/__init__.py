@@ -1,0 +1,1 @@
+"""Networks as graphs of links, flows that share them fairly, and collectives as flows."""
