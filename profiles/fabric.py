@@ -24,13 +24,13 @@ class Fabric(Sourced):
     1: packets are spread evenly over all of them."""
     routers_per_group: Count = 1
     """Of a dragonfly."""
-    global_taper: Positive = 1.0
+    global_fraction: Positive = 1.0
     """Of a dragonfly: bytes per second between groups over those of the devices."""
 
     @model_validator(mode="after")
     def _fields_fit_the_wiring(self) -> Self:
         if self.wiring == "dragonfly" and self.num_planes > 1:
             raise ValueError("num_planes counts the paths of a tree, and wiring=dragonfly has one between two groups")
-        if self.wiring != "dragonfly" and (self.routers_per_group > 1 or self.global_taper != 1.0):
-            raise ValueError(f"routers_per_group and global_taper describe a dragonfly, not wiring={self.wiring}")
+        if self.wiring != "dragonfly" and (self.routers_per_group > 1 or self.global_fraction != 1.0):
+            raise ValueError(f"routers_per_group and global_fraction describe a dragonfly, not wiring={self.wiring}")
         return self

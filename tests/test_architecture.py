@@ -121,6 +121,7 @@ DIMENSIONLESS = frozenset({
     "collective.rounds", "exposed_seconds.communication", "exposed_seconds.compute", "ffn_parameters.ffn_size",
     "host_excess_seconds.loads", "front_rows.first", "front_mask.costs", "Figure.units", "Requirement.value",
     "Funnel.known_limit", "Funnel.misses",
+    "Level.oversubscription", "fair_rates.capacity", "fair_rates.limits",
 })  # fmt: skip
 """Pure numbers and counts of elements; and what a `_seconds` function takes in seconds."""
 

@@ -29,7 +29,7 @@ def dragonfly(order: Order) -> Wiring:
     near = rate * per_router / max(routers - 1, 1)
     local = Links.alike(first + np.tile(own, num_groups), first + np.tile(other, num_groups), near, latency)
     here, there = np.nonzero(~np.eye(num_groups, dtype=bool))
-    far = rate * per_router * routers * fabric.global_taper / max(num_groups - 1, 1)
+    far = rate * per_router * routers * fabric.global_fraction / max(num_groups - 1, 1)
     ends = [size + side * routers + _gateway(side, away, routers) for side, away in ((here, there), (there, here))]
     bundles = Links.alike(ends[0], ends[1], far, latency)
     starts = np.cumsum([0, size, size, len(local)])
