@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from planner.layout import EVEN, parsed
 from planner.offload import Offload
+from planner.order import USUAL_ORDER, OrderName
 from planner.plan import Plan, ScheduleName, as_written
 from planner.recompute import Module, Recompute
 from profiles import catalog
@@ -96,6 +97,7 @@ class SplitTable(_Table):
     zero_stage: int = Field(default=0, ge=0, le=3)
     reshard_after_forward: bool = True
     dp_replicate: Degree = 1
+    order: OrderName = USUAL_ORDER
 
 
 class JobFile(_Table):

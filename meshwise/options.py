@@ -75,6 +75,7 @@ class SplitFlags:
     zero_stage: Annotated[int | None, _split("Shard 1: optimizer, 2: gradients too, 3: parameters too.")] = None
     reshard_after_forward: Annotated[bool | None, _split("Of ZeRO 3: gather again for backward (default).")] = None
     dp_replicate: Annotated[int | None, _split("Groups that each hold all shards (HSDP).")] = None
+    order: Annotated[str | None, _split("Axes as ranks are numbered, inner first (default: tp-cp-dp-pp).")] = None
 
 
 def _search(help: str, **more: Any) -> Any:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from planner.layout import EVEN, Layout, layout_code, layout_of, written
 from planner.offload import Offload
+from planner.order import ORDER_NAMES, USUAL_ORDER, OrderName
 from planner.recompute import Module, Recompute
 
 Ints = NDArray[np.int64]
 AXES = ("tp", "cp", "ep", "dp", "pp")
-"""Parallel axes. Ranks are numbered tp first, then cp, dp, pp (Megatron-Core order); the expert mesh of a stage
-numbers the same ranks etp first, then ep, then what is left of them (edp)."""
+"""Parallel axes."""
 
 
 ScheduleName = Literal[
@@ -66,6 +66,8 @@ class Plan:
     pass. False keeps them (FSDP2's switch of this name; FSDP's SHARD_GRAD_OP)."""
     dp_replicate: int = 1
     """Groups of ranks that each hold all shards (HSDP): sharding runs over dp * cp / dp_replicate neighbours."""
+    order: OrderName = USUAL_ORDER
+    """Axes in the order in which ranks are numbered, the innermost first."""
 
     @property
     def num_recomputed_layers(self) -> int:
@@ -108,6 +110,8 @@ class Plan:
             parts.append(f"of={self.recompute_layers}layers")
         if self.offload:
             parts.append(f"offload={self.offload.words}")
+        if self.order != USUAL_ORDER:
+            parts.append(f"order={self.order}")
         return " ".join(parts)
 
 
@@ -124,7 +128,7 @@ def as_written(plan: Plan) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class PlanGrid:
-    """Many plans as equally long integer columns; `schedule` holds indices into SCHEDULE_NAMES, `layout` codes."""
+    """Many plans as equally long integer columns; `schedule` and `order` hold indices of names, `layout` codes."""
 
     dp: Ints
     tp: Ints
@@ -146,6 +150,7 @@ class PlanGrid:
     zero_stage: Ints
     reshard_after_forward: Ints
     dp_replicate: Ints
+    order: Ints
 
     @classmethod
     def of(cls, plans: Iterable[Plan]) -> "PlanGrid":
@@ -178,7 +183,7 @@ class PlanGrid:
     def plan(self, row: int) -> Plan:
         """One row as a `Plan`."""
         values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
-        values["schedule"] = SCHEDULE_NAMES[values["schedule"]]
+        values["schedule"], values["order"] = SCHEDULE_NAMES[values["schedule"]], ORDER_NAMES[values["order"]]
         values["layout"] = layout_of(values["layout"])
         values["recompute"] = Recompute(values["recompute"])
         values["recompute_modules"] = Module(values["recompute_modules"])
@@ -196,6 +201,11 @@ class PlanGrid:
         return self.recompute_layers * self.pp * self.vp
 
     @property
+    def numbering(self) -> Ints:
+        """A code of what the order makes of the distances between ranks: 0 for the usual one."""
+        return np.where(self.order, self.order + len(ORDER_NAMES) * (self.pp + (int(self.pp.max()) + 1) * self.dp), 0)
+
+    @property
     def num_ranks(self) -> Ints:
         """Ranks each plan occupies."""
         return self.dp * self.tp * self.pp * self.cp
@@ -208,23 +218,6 @@ class PlanGrid:
 def _code(name: str, value: Any) -> int:
     if name == "layout":
         return layout_code(value)
+    if name == "order":
+        return ORDER_NAMES.index(value)
     return SCHEDULE_NAMES.index(value) if name == "schedule" else int(value)
-
-
-def axis_stride(plan: Plan | PlanGrid, axis: str) -> Any:
-    """Distance in ranks between neighbours along `axis`: tp, then cp, dp and pp; or etp, then ep and edp."""
-    match axis:
-        case "tp" | "etp":
-            return np.ones_like(plan.tp)
-        case "cp" | "cp_a2a":
-            return plan.tp * 1
-        case "cp_ring":
-            return plan.tp * plan.cp_a2a
-        case "ep":
-            return plan.etp * 1
-        case "edp":
-            return plan.etp * plan.ep
-        case "dp":
-            return plan.tp * plan.cp
-    assert axis == "pp", axis
-    return plan.tp * plan.cp * plan.dp

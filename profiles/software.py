@@ -56,6 +56,8 @@ class SoftwareStack(Sourced):
     backward pass (Megatron-LM); else they are kept whole (DTensor)."""
     schedules: tuple[str, ...] = ("1f1b", "interleaved")
     """Pipeline schedules it can run; a search offers no others (unless asked for every choice)."""
+    rank_orders: tuple[str, ...] = ("tp-cp-dp-pp",)
+    """Orders in which it can number ranks, the innermost axis first; a search offers no others."""
     uneven_stages: bool = False
     """Stages may hold any numbers of layers (Megatron-Core's pipeline layout); else equal ones, or equal but for
     embedding and head."""

@@ -30,7 +30,7 @@ def stack(name: str = "megatron-core", **changes: object) -> SoftwareStack:
 
 def plan_space(work: TrainingJob, devices: Cluster, fixed: Mapping[str, int] | None = None) -> PlanGrid:
     """The whole usual space at once, where it is known to be small."""
-    space = Space(work, devices, fixed)
+    space = Space(work, devices, fixed, orders=stack().rank_orders)
     return next(space.chunks(max(1, len(space))), PlanGrid.of([]))
 
 

@@ -33,6 +33,7 @@ CHANGES = {
     "zero_stage": (SHARDED, {"zero_stage": 1}),
     "reshard_after_forward": (SHARDED, {"reshard_after_forward": False}),
     "dp_replicate": (SHARDED, {"dp_replicate": 2}),
+    "order": (DENSE, {"order": "tp-cp-pp-dp"}),
 }
 """Field -> a plan, and what sets the field to a value that costs something else."""
 

@@ -107,6 +107,15 @@ def test_what_a_framework_can_run_is_written(name: str) -> None:
     assert isinstance(attempt(name, experts, asked("deepseek-v2-lite")), Exported)
 
 
+def test_megatron_numbers_ranks_in_its_two_orders() -> None:
+    plan = Plan(dp=2, tp=4, pp=2, order="tp-cp-pp-dp")
+    written = attempt("megatron", plan, asked("llama3-8b"))
+    assert isinstance(written, Exported)
+    assert "--use-tp-pp-dp-mapping" in written.text
+    assert "tp-cp-pp-dp" in str(attempt("megatron", replace(plan, order="pp-tp-cp-dp"), asked("llama3-8b")))
+    assert "order=tp-cp-pp-dp" in str(attempt("torchtitan", plan, asked("llama3-8b")))
+
+
 MESH = Plan(dp=4, tp=2, cp=2, ep=2, sequence_parallel=True, zero_stage=3)
 BASES = {
     "vp": Plan(dp=4, pp=4, zero_stage=1), "etp": MESH, "cp_a2a": MESH, "cp_gather": MESH,
@@ -120,7 +129,7 @@ BASES = {
     ("deepspeed", "cp_gather"): Plan(dp=8, cp=2, cp_a2a=2, zero_stage=3),
 }  # fmt: skip
 """Plans in which a field means something, by target and field or by field."""
-NUMBERS = [name for name in PLAN_FIELDS if name not in ("dp", "schedule", "recompute", "layout")]
+NUMBERS = [name for name in PLAN_FIELDS if name not in ("dp", "schedule", "recompute", "layout", "order")]
 """Fields that can be changed by a number; dp is what Megatron-LM takes the processes' number to leave."""
 
 

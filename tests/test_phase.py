@@ -9,7 +9,6 @@ from planner.cost.kernels import kernel_seconds
 from planner.cost.phase import (
     FLOOR_EXPONENT,
     LOAD_FIELDS,
-    group_of,
     host_excess_seconds,
     load,
     price_program,
@@ -41,22 +40,6 @@ def test_the_host_is_a_floor(device: float, host: float) -> None:
     rows = np.array([[device], [0.0], [0.0], [0.0], [0.0], [host]])
     total = device + host_excess_seconds(rows)[0]
     assert max(device, host) - 1e-9 <= total <= max(device, host) * 2 ** (1 / FLOOR_EXPONENT) + 1e-9
-
-
-def test_groups_of_the_axes() -> None:
-    plan = Plan(dp=4, tp=2, pp=8, cp=2, ep=4, etp=2, cp_a2a=2)
-    assert group_of("tp", plan) == (2, 1)
-    assert group_of("cp", plan) == (2, 2)
-    assert group_of("ep", plan) == (4, 2)
-    assert group_of("dp", plan) == (8, 2)
-    assert group_of("edp", plan) == (2, 8)
-    assert group_of("etp", plan) == (2, 1)
-    assert group_of("cp_a2a", plan) == (2, 2)
-    assert group_of("cp_ring", plan) == (1, 4)
-    folded = Plan(dp=4, tp=2, pp=8, cp=2, ep=8)
-    assert group_of("ep", folded) == (8, 1)
-    assert group_of("edp", folded) == (2, 8)
-    assert group_of("pp", plan) == (2, 16)
 
 
 def test_a_grid_is_priced_like_its_plans() -> None:

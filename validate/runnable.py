@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.offload import Offload
+from planner.order import USUAL_ORDER
 from planner.plan import Plan
 from planner.recompute import Module, Recompute
 from planner.work.schedules import SCHEDULES
@@ -107,6 +108,8 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
     for axis in ("cp", "ep"):
         if getattr(plan, axis) > 1:
             raise ValueError(f"{axis}: validate runs dp, tp and pp splits only, got {axis}={getattr(plan, axis)}")
+    if plan.order != USUAL_ORDER:
+        raise ValueError(f"order: validate numbers ranks {USUAL_ORDER}, got order={plan.order}")
     if plan.recompute not in (Recompute.NONE, Recompute.FULL):
         name = plan.recompute.name.lower()
         raise ValueError(f"recompute: validate runs none or full, got {name}; its fused attention keeps no scores")

@@ -9,6 +9,7 @@ from itertools import groupby
 from meshwise.export.registry import Exported, refuse, target
 from meshwise.jobfile import Question
 from planner.layout import written
+from planner.order import USUAL_ORDER
 from planner.plan import Plan, Recompute
 from planner.work.layers import num_blocks
 from profiles.model import LatentAttention, LayerList, MixtureOfExperts, TransformerShape
@@ -19,11 +20,13 @@ NAME = "megatron"
 _FIELDS = (
     "dp", "tp", "pp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "vp", "layout", "micro_batch", "schedule",
     "recompute", "recompute_modules", "recompute_layers", "sequence_parallel", "zero_stage", "dp_replicate",
+    "order",
 )  # fmt: skip
 _PRECISION = {
     "fp32": (), "bf16": ("--bf16",), "fp16": ("--fp16",), "fp8": ("--bf16", "--fp8-format hybrid"),
     "mxfp8": ("--bf16", "--fp8-format e4m3", "--fp8-recipe mxfp8"), "nvfp4": ("--bf16", "--fp4-format e2m1"),
 }  # fmt: skip
+_ORDERS = {USUAL_ORDER: (), "tp-cp-pp-dp": ("--use-tp-pp-dp-mapping",)}
 _SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
 
 Arguments = list[str]
@@ -135,7 +138,12 @@ def _batch(job: TrainingJob, plan: Plan) -> Arguments:
 def _split(plan: Plan, model: TransformerShape) -> Arguments:
     if model.sliding_window:
         refuse(NAME, f"is not written for sliding windows, as those of {model.name}")
+    if plan.order not in _ORDERS:
+        refuse(NAME, f"numbers ranks in the order {' or '.join(_ORDERS)}, not {plan.order}")
+    if model.moe and plan.order != USUAL_ORDER and plan.pp > 1 and plan.etp * plan.ep != plan.tp * plan.cp:
+        refuse(NAME, f"needs etp*ep = tp*cp under the order {plan.order}, got {plan.etp * plan.ep}")
     return [
+        *_ORDERS[plan.order],
         f"--tensor-model-parallel-size {plan.tp}",
         f"--pipeline-model-parallel-size {plan.pp}",
         f"--context-parallel-size {plan.cp}",

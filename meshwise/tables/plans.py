@@ -20,6 +20,7 @@ from planner.cost.estimate import Estimate
 from planner.cost.fit import Fit, fit_of
 from planner.cost.intervals import Interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
+from planner.order import USUAL_ORDER
 from planner.plan import Plan
 from planner.recompute import Module
 from profiles.model import LayerList
@@ -288,6 +289,7 @@ def _options(plan: Plan) -> str:
     words += [plan.recompute_modules.words.replace(",", " ")] if plan.recompute_modules != Module.CORE_ATTN else []
     words += [f"{plan.recompute_layers}layers"] if plan.recompute_layers else []
     words += [f"offload:{plan.offload.words}"] if plan.offload else []
+    words += [plan.order] if plan.order != USUAL_ORDER else []
     return " ".join(words)
 
 
@@ -332,6 +334,7 @@ def split_flags(plan: Plan) -> str:
     flags = []
     for name in (
         "tp", "pp", "cp", "cp_a2a", "ep", "etp", "vp", "micro_batch", "schedule", "zero_stage", "dp_replicate",
+        "order",
     ):  # fmt: skip
         if getattr(plan, name) != getattr(default, name):
             flags.append(f"--{name.replace('_', '-')} {getattr(plan, name)}")

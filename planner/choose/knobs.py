@@ -7,8 +7,12 @@ its virtual stages) are one knob. A plan field without a knob keeps `Plan`'s def
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from planner.choose.recompute_rules import modules_of
-from planner.plan import SCHEDULE_NAMES
+from planner.cost.groups import axes_within
+from planner.order import ORDER_NAMES, USUAL_ORDER
+from planner.plan import SCHEDULE_NAMES, PlanGrid
 from planner.recompute import Module, Recompute
 from planner.work.layers import divides_evenly, most_chunks, num_blocks
 from planner.work.schedules import SCHEDULES
@@ -47,6 +51,8 @@ class Setting:
     """Schedules that the software can run."""
     layout_of: Callable[[int], int] | None = None
     """The code of the best layout for a number of chunks; None where the software knows only even stages."""
+    orders: tuple[str, ...] = (USUAL_ORDER,)
+    """Orders of ranks that the software knows."""
     chosen: Mapping[str, int] = field(default_factory=dict)
     """Values of the outer knobs, for the choices of the inner ones."""
 
@@ -161,6 +167,16 @@ def _schedule(at: Setting) -> Iterable[Choice]:
             uneven = vp == 1 or (not even and vp <= MOST_UNEVEN_CHUNKS)
             if takes and uneven and at.layout_of is not None:
                 yield code, vp, at.layout_of(pp * vp)
+
+
+@knob("order", is_outer=True)
+def _order(at: Setting) -> Iterable[Choice]:
+    """The orders that the software knows; of those that put the same axes on the same tiers, the first."""
+    codes = [code for code, name in enumerate(ORDER_NAMES) if name in at.orders]
+    split = at.split
+    plans = PlanGrid.product(tp=(split.tp,), pp=(split.pp,), cp=(split.cp,), dp=(split.dp,), order=ORDER_NAMES)
+    reach = axes_within(plans.take(np.array(codes)), at.cluster)
+    return ((codes[place],) for place in sorted(np.unique(reach, axis=1, return_index=True)[1]))
 
 
 @knob("recompute", "recompute_modules", "recompute_layers")

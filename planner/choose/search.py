@@ -17,6 +17,7 @@ from planner.cost.layouts import fastest_layout
 from planner.cost.memory import usable_bytes
 from planner.layout import layout_code, parsed
 from planner.offload import Offload
+from planner.order import ORDER_NAMES
 from planner.plan import SCHEDULE_NAMES, Plan
 from planner.recompute import Module, Recompute
 from profiles.cluster import Cluster
@@ -105,7 +106,7 @@ def search(
     codes, on = _codes(fixed or {}), Scenario(job, cluster, stack)
     layouts = _layouts(job, cluster, stack) if stack.uneven_stages else None
     look = partial(Space, job, cluster, codes, max_micro_batch=max_micro_batch, layout_of=layouts,
-                   schedules=stack.schedules)  # fmt: skip
+                   schedules=stack.schedules, orders=stack.rank_orders)  # fmt: skip
     space = look(exhaustive=exhaustive)
     limit = np.inf
     if exhaustive:  # the usual plans are among these too, and soon found: a bound to begin with
@@ -156,6 +157,10 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
             if value not in SCHEDULE_NAMES:
                 raise ValueError(f"fix: schedule={value!r} is not one of {', '.join(SCHEDULE_NAMES)}")
             codes[name] = SCHEDULE_NAMES.index(value)
+        elif name == "order":
+            if value not in ORDER_NAMES:
+                raise ValueError(f"fix: order={value!r} is not one of {', '.join(ORDER_NAMES)}")
+            codes[name] = ORDER_NAMES.index(value)
         elif name == "layout":
             codes[name] = layout_code(parsed(str(value)))
         elif name == "recompute" and isinstance(value, str):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.choose.knobs import KNOBS, USUAL_SCHEDULES, Knob, Setting, Split, divisors
+from planner.order import USUAL_ORDER
 from planner.plan import PLAN_FIELDS, Plan, PlanGrid
 from planner.work.layers import most_chunks
 from profiles.cluster import Cluster
@@ -66,7 +67,8 @@ class _Block:
 class Space:
     """The plans of a job on a cluster before any rule; `fixed` holds plan fields (as grid codes) to a value.
 
-    `schedules` are those the software can run; others are offered where `fixed` or `exhaustive` asks for them.
+    `schedules` and `orders` are those the software can run; others are offered where `fixed` or `exhaustive` asks for
+    them.
     `layout_of` gives the code of the best layout for a number of chunks, where stages need not be even.
 
     Its plans have an order, the simpler of two plans first, in which `chunks` yields them. A fixed value that no
@@ -82,13 +84,14 @@ class Space:
         max_micro_batch: int = MAX_MICRO_BATCH,
         exhaustive: bool = False,
         schedules: tuple[str, ...] = USUAL_SCHEDULES,
+        orders: tuple[str, ...] = (USUAL_ORDER,),
         layout_of: Callable[[int], int] | None = None,
     ) -> None:
         held = dict(fixed or {})
         default = PlanGrid.of([Plan()])
         self._defaults = {name: held.get(name, int(getattr(default, name)[0])) for name in PLAN_FIELDS}
         settings = [
-            Setting(job, cluster, split, exhaustive, max_micro_batch, schedules, layout_of)
+            Setting(job, cluster, split, exhaustive, max_micro_batch, schedules, layout_of, orders)
             for split in splits(job, cluster, exhaustive=exhaustive)
             if all(held.get(axis, getattr(split, axis)) == getattr(split, axis) for axis in DEGREES)
         ]

@@ -4,7 +4,7 @@ A collective is one function here, registered by its name: the bytes that a devi
 tier. Sizes follow nccl-tests (see `planner.work.ops.Message`). Everything broadcasts over arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from profiles.cluster import Cluster, Tier
 
 Numbers = Any
 """A float or an array."""
+NO_GAP = 2.0**62
+"""Ranks of a block that has no gap behind it."""
 Floats = NDArray[np.float64]
 
 WireBytes = Callable[[Numbers, Numbers, Numbers], Numbers]
@@ -102,7 +104,7 @@ def group_sizes(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
     is their ratio to the members within the tier inside, so that the product over tiers is `size`. A stride
     that does not divide a tier gives the mean over ranks.
     """
-    return _ratios(_members(size, stride, cluster))
+    return _ratios(members_within(size, stride, cluster))
 
 
 def message_seconds(
@@ -113,8 +115,28 @@ def message_seconds(
     cluster: Cluster,
     library: str = "",
     num_choices: float = 0.0,
+    block: Numbers = NO_GAP,
+    skip: Numbers = 1.0,
 ) -> Floats:
     """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
+
+    `block` and `skip` say where the ranks lie that `stride` counts (`members_within`). `library` and `num_choices`:
+    see `tiered_seconds`.
+    """
+    size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
+    members = members_within(size, stride, cluster, block, skip)
+    return tiered_seconds(collective, num_bytes, members, cluster.tiers, library, num_choices)
+
+
+def tiered_seconds(
+    collective: str,
+    num_bytes: Numbers,
+    members: Floats,
+    tiers: Sequence[Tier],
+    library: str = "",
+    num_choices: float = 0.0,
+) -> Floats:
+    """Seconds of one `collective` of `num_bytes` in a group with so many `members` within each tier, (tiers, ...).
 
     `library` names an implementation other than NCCL's (`profiles.calibration.LinkCurves.libraries`); where a link has
     no curve of it, NCCL's serves. `num_choices`: see `planner.work.ops.Message`.
@@ -125,13 +147,10 @@ def message_seconds(
     follows [Cho 2019, BlueConnect, section 3]. 0 for a group of one.
     """
     pattern = COLLECTIVES[collective]
-    num_bytes, size, stride = np.broadcast_arrays(
-        *(np.asarray(value, dtype=np.float64) for value in (num_bytes, size, stride))
-    )
-    members = _members(size, stride, cluster)
+    num_bytes, size = np.broadcast_arrays(np.asarray(num_bytes, dtype=np.float64), members[-1])
     transfer, latency = np.zeros(size.shape), np.zeros(size.shape)
     inner = np.ones(size.shape)
-    for tier, joined, within in zip(cluster.tiers, _ratios(members), members, strict=True):
+    for tier, joined, within in zip(tiers, _ratios(members), members, strict=True):
         spans = joined > 1.0
         if spans.any():
             wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
@@ -154,11 +173,19 @@ def _sent_once_fraction(num_ports: Floats, num_choices: float) -> Floats:
     return -num_ports * np.expm1(num_choices * np.log1p(-1.0 / num_ports)) / num_choices
 
 
-def _members(size: Numbers, stride: Numbers, cluster: Cluster) -> Floats:
-    """Members of a group inside each tier, inner first; shape (num_tiers, ...)."""
+def members_within(
+    size: Numbers, stride: Numbers, cluster: Cluster, block: Numbers = NO_GAP, skip: Numbers = 1.0
+) -> Floats:
+    """Members of a group inside each tier, inner first; shape (num_tiers, ...).
+
+    The group takes every `stride`-th of some ranks, which lie in blocks of `block` neighbours, one in `skip` blocks:
+    of a stage's ranks a tier of D devices holds D, or block * D / (block * skip) once that is more than a block.
+    """
     size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
     devices = np.array([tier.num_devices for tier in cluster.tiers], dtype=np.float64)
-    within = np.clip(devices.reshape(-1, *([1] * size.ndim)) / stride, 1.0, size)
+    devices = devices.reshape(-1, *([1] * np.broadcast(size, block, skip).ndim))
+    reached = np.maximum(np.minimum(devices, block), devices / skip)
+    within = np.clip(reached / stride, 1.0, size)
     within[-1] = size
     return within
 

@@ -6,16 +6,16 @@ same; `tests/test_columns.py` holds every field to that.
 
 WORK_COLUMNS = (
     "tp", "cp", "ep", "etp", "cp_a2a", "cp_gather", "micro_batch", "recompute", "recompute_modules",
-    "num_recomputed_layers", "offload", "sequence_parallel",
+    "num_recomputed_layers", "offload", "sequence_parallel", "numbering",
 )  # fmt: skip
 """The forward and backward work of a layer (`planner.cost.stages`, `planner.choose.bounds`)."""
 SHARDING_COLUMNS = ("dp", "pp", "zero_stage", "reshard_after_forward", "dp_replicate")
 """The data-parallel messages of a layer, besides."""
-TRANSFER_COLUMNS = ("tp", "cp", "dp", "micro_batch", "sequence_parallel")
+TRANSFER_COLUMNS = ("tp", "cp", "dp", "pp", "micro_batch", "sequence_parallel", "order")
 """A message between neighbouring stages (`planner.cost.estimate`)."""
 GRADIENT_COLUMNS = (
     "tp", "cp", "ep", "etp", "dp", "pp", "vp", "schedule", "layout", "zero_stage",
-    "reshard_after_forward", "dp_replicate", "offload",
+    "reshard_after_forward", "dp_replicate", "offload", "order",
 )  # fmt: skip
 """Data-parallel work once a step (`planner.cost.gradients`), and the states it works on (`planner.cost.memory`)."""
 STAGE_COLUMNS = ("pp", "vp", "schedule", "layout")

@@ -1,6 +1,6 @@
 """Closed forms of one training step: a plan, or a grid of a million, to its breakdown and memory."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,5 @@ def _transfers(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: Softwa
     """(seconds of one message between neighbouring stages, by combination; the combination of each plan)."""
     rows, inverse = combinations(grid, TRANSFER_COLUMNS)
     distinct = grid.take(rows)
-    neighbours = replace(distinct, pp=np.full(len(rows), 2))
     message = Message("pp", "send_recv", boundary_bytes(job, distinct, stack))
-    return np.broadcast_to(priced_message(message, neighbours, cluster), len(rows)), inverse
+    return np.broadcast_to(priced_message(message, distinct, cluster), len(rows)), inverse

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.collectives import message_seconds
+from planner.cost.collectives import members_within, message_seconds
+from planner.cost.groups import group_of, stage_stride
 from planner.cost.kernels import kernel_seconds
 from planner.cost.layered import LayerPrice, LayerTimes, layer_prices
-from planner.plan import Plan, PlanGrid, axis_stride
+from planner.plan import Plan, PlanGrid
 from planner.work.ops import GroupedGemm, HostCopy, Message
 from planner.work.program import Counted, Kind, StepProgram, Work
 from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
@@ -84,7 +85,7 @@ def _kernels(ops: Counted, plan: Plan | PlanGrid, cluster: Cluster, stack: Softw
     launches: Seconds = 0.0
     for op, count in ops:
         if isinstance(op, Message):
-            is_launched = np.greater(group_of(op.axis, plan)[0], 1)
+            is_launched = np.greater(group_of(op.axis, plan).size, 1)
             launches = launches + count * is_launched * (not stack.captures_dense_parts)
         elif not (isinstance(op, HostCopy) and op.is_beside):
             seconds = seconds + count * kernel_seconds(op, cluster)
@@ -119,11 +120,32 @@ def exposed_message_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cl
 
 
 def priced_message(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
-    """Seconds of a message alone on the links of its axis; a pp message goes to the neighbouring stage."""
-    size, stride = group_of(message.axis, plan)
+    """Seconds of a message alone on the links of its axis; one between neighbouring stages as the mean over them."""
+    if message.collective == "send_recv" and message.axis == "pp":
+        return _hop_seconds(message, plan, cluster)
+    size, stride, block, skip = group_of(message.axis, plan)
     return message_seconds(
-        message.collective, message.num_bytes, size, stride, cluster, num_choices=message.num_choices
-    )
+        message.collective, message.num_bytes, size, stride, cluster, num_choices=message.num_choices,
+        block=block, skip=skip,
+    )  # fmt: skip
+
+
+def _hop_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> Seconds:
+    """Mean over the pp - 1 pairs of neighbouring stages.
+
+    Of pp / m groups of stages within a tier all but one end where a message crosses it.
+    """
+    num_stages, stride = np.maximum(plan.pp, 2), stage_stride(plan)
+    within = members_within(num_stages, stride, cluster)
+    crossing = (num_stages / np.concatenate([np.ones_like(within[:1]), within]) - 1.0) / (num_stages - 1.0)
+    total: Seconds = 0.0
+    reached = 1.0
+    for tier, share in zip(cluster.tiers, crossing[:-1] - crossing[1:], strict=True):
+        if np.any(share):
+            pair = message_seconds(message.collective, message.num_bytes, 2.0, reached, cluster)
+            total = total + share * pair
+        reached = float(tier.num_devices)
+    return total
 
 
 def layer_times(
@@ -143,37 +165,6 @@ def layer_times(
         gather_again=seconds(Kind.GATHER_AGAIN) * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
         reduce=seconds(Kind.REDUCE_GRADIENTS) * reduces_in_backward(plan),
     )
-
-
-def group_of(axis: str, plan: Plan | PlanGrid) -> tuple[Any, Any]:
-    """(size, stride) of the groups on `axis`.
-
-    Gradients of replicated parameters are reduced over dp and cp together; those of experts ("edp") over what
-    etp and ep leave of tp, cp and dp. Shard groups are neighbours within those, and replica groups join ranks
-    with equal shards. "cp_a2a" and "cp_ring" are the two levels of cp. A pp message joins two neighbouring stages.
-    "dp-shard/8" are the neighbours within a shard group, eight at most.
-    """
-    name, _, limit = axis.partition("/")
-    if limit:
-        size, stride = group_of(name, plan)
-        return np.minimum(size, int(limit)), stride
-    match axis:
-        case "dp":
-            return plan.dp * plan.cp, axis_stride(plan, "cp")
-        case "edp":
-            return plan.tp * plan.cp * plan.dp // (plan.etp * plan.ep), axis_stride(plan, "edp")
-        case "dp-shard":
-            return plan.dp * plan.cp // plan.dp_replicate, axis_stride(plan, "cp")
-        case "edp-shard":
-            ranks = plan.tp * plan.cp * plan.dp // plan.dp_replicate // (plan.etp * plan.ep)
-            return np.maximum(ranks, 1), axis_stride(plan, "edp")
-        case "dp-replicate":
-            return plan.dp_replicate, axis_stride(plan, "cp") * (plan.dp * plan.cp // plan.dp_replicate)
-        case "cp_ring":
-            return plan.cp // plan.cp_a2a, axis_stride(plan, "cp_ring")
-        case "pp":
-            return np.minimum(plan.pp, 2), axis_stride(plan, "pp")
-    return getattr(plan, axis), axis_stride(plan, axis)
 
 
 def price_program(
