@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from planner.cost.phase import group_of
+from planner.cost.groups import group_of
 from planner.plan import Plan
 from validate.measure import Recorder
 
@@ -139,5 +139,5 @@ class Groups:
 
 def ranks_of(axis: str, plan: Plan) -> tuple[int, int]:
     """(size, stride) of the groups on `axis`; a pp group holds all stages, not only the two of a message."""
-    size, stride = group_of(axis, plan)
-    return (plan.pp if axis == "pp" else int(size)), int(stride)
+    group = group_of(axis, plan)
+    return int(plan.pp if axis == "pp" else group.size), int(group.stride)
