@@ -17,7 +17,7 @@ from profiles.cluster import Cluster, Tier
 
 Numbers = Any
 """A float or an array."""
-NO_GAP = 2.0**62
+NO_GAP = np.inf
 """Ranks of a block that has no gap behind it."""
 Floats = NDArray[np.float64]
 
