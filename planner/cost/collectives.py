@@ -121,7 +121,7 @@ def message_seconds(
     """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
 
     `block` and `skip` say where the ranks lie that `stride` counts (`members_within`). `library` and `num_choices`:
-    see `tiered_seconds`.
+    see `tiered_seconds`, whose formula this is [Cho 2019, BlueConnect, section 3].
     """
     size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
     members = members_within(size, stride, cluster, block, skip)
@@ -131,12 +131,12 @@ def message_seconds(
 def tiered_seconds(
     collective: str,
     num_bytes: Numbers,
-    members: Floats,
+    num_members: Floats,
     tiers: Sequence[Tier],
     library: str = "",
     num_choices: float = 0.0,
 ) -> Floats:
-    """Seconds of one `collective` of `num_bytes` in a group with so many `members` within each tier, (tiers, ...).
+    """Seconds of one `collective` of `num_bytes` in a group with `num_members` within each tier, (tiers, ...).
 
     `library` names an implementation other than NCCL's (`profiles.calibration.LinkCurves.libraries`); where a link has
     no curve of it, NCCL's serves. `num_choices`: see `planner.work.ops.Message`.
@@ -147,10 +147,10 @@ def tiered_seconds(
     follows [Cho 2019, BlueConnect, section 3]. 0 for a group of one.
     """
     pattern = COLLECTIVES[collective]
-    num_bytes, size = np.broadcast_arrays(np.asarray(num_bytes, dtype=np.float64), members[-1])
+    num_bytes, size = np.broadcast_arrays(np.asarray(num_bytes, dtype=np.float64), num_members[-1])
     transfer, latency = np.zeros(size.shape), np.zeros(size.shape)
     inner = np.ones(size.shape)
-    for tier, joined, within in zip(tiers, _ratios(members), members, strict=True):
+    for tier, joined, within in zip(tiers, _ratios(num_members), num_members, strict=True):
         spans = joined > 1.0
         if spans.any():
             wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
