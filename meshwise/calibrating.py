@@ -24,13 +24,14 @@ def refuse_logs(files: Sequence[Path] | None, cluster: str | None) -> None:
 def measure_here(output: Path, nproc: int | None, quick: bool, force: bool, as_json: bool) -> int:
     """Measure this machine."""
     from meshwise.tables.calibration import show_calibration
-    from validate.calibrate import NORMAL, QUICK, calibrate
+    from validate.calibrate import calibrate
+    from validate.effort import QUICK
 
     with screen.progress() as on_progress:
         spec = calibrate(
             output,
             num_ranks=nproc,
-            effort=QUICK if quick else NORMAL,
+            effort=QUICK if quick else None,
             overwrite=force,
             on_progress=lambda what, fraction: on_progress("calibrate", round(1000 * fraction), 1000),
         )

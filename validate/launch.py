@@ -83,7 +83,7 @@ def launch_local(
 ) -> list[dict[str, Any]]:
     """`launch` on this machine, whatever the environment says."""
     cores = num_cores()
-    if num_ranks > cores and not oversubscribe and not _gpu_for_each(num_ranks):
+    if num_ranks > cores and not oversubscribe and num_gpus() < num_ranks:
         raise LaunchError(
             f"the plan needs {num_ranks} ranks but this machine has {cores} cores, so that ranks would take turns "
             f"and timings mean nothing; take a plan of at most {cores} ranks, or allow oversubscription"
@@ -98,9 +98,9 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _gpu_for_each(num_ranks: int) -> bool:
-    """Whether NVIDIA devices are visible as files, without importing torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*"))) >= num_ranks
+def num_gpus() -> int:
+    """NVIDIA devices visible as files, without importing torch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def free_port() -> int:

@@ -1,6 +1,5 @@
 """A profile from logs: a known cluster, with the curves that the logs measured in place of the catalog's."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,10 +10,9 @@ from profiles.cluster import ClusterSpec
 from profiles.files import check_writable, write_whole
 from profiles.writer import to_toml
 from validate.fit import Origin
+from validate.logs.devices import without_maker
 from validate.logs.links import FittedGroup, fit_links
 from validate.logs.nccl_tests import read_nccl_tests
-
-_MAKERS = re.compile(r"^(NVIDIA|AMD Instinct|AMD|Tesla|Intel)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def _usual_cluster(device_names: Sequence[str]) -> str:
     if len(device_names) != 1:
         told = " and ".join(device_names) or "no device"
         raise ValueError(f"cluster: the logs name {told}; say whose links were measured (--cluster dgx-h100)")
-    name = _MAKERS.sub("", device_names[0])
+    name = without_maker(device_names[0])
     try:
         return catalog.node(name).name
     except catalog.UnknownName:
