@@ -120,6 +120,8 @@ DIMENSIONLESS = frozenset({
     "SoftwareStack.reserved_p90_over_median", "Tier.oversubscription", "TierSpec.oversubscription",
     "collective.rounds", "exposed_seconds.communication", "exposed_seconds.compute", "ffn_parameters.ffn_size",
     "host_excess_seconds.loads", "front_rows.first", "front_mask.costs", "Figure.units", "Requirement.value",
+    "Estimate.value", "Estimate.low", "Estimate.high", "mean_estimate.values", "percentile_estimate.values",
+    "percentile_estimate.percent", "spread.values",
     "Funnel.known_limit", "Funnel.misses",
     "Level.oversubscription", "fair_rates.capacity", "fair_rates.limits",
 })  # fmt: skip

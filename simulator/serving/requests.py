@@ -32,7 +32,7 @@ class Requests:
     output_tokens: Ints
     """Tokens made for it, the first included: at least 1."""
     tenant: Ints | None = None
-    """Index into `tenants`; None: all are of the first."""
+    """Index into `tenants`; None: there is only one."""
     tenants: tuple[str, ...] = ("all",)
     cached_tokens: Ints | None = None
     """Prompt tokens whose keys and values are known to be there already; None: found in the cache by `prefixes`."""
