@@ -1,8 +1,9 @@
 """Curves of implementations other than NCCL's in a loop, and of links that only they were measured on."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from benchmarks.surface_fit import fit_physics, folds
 from planner.cost.collectives import group_sizes, message_seconds
 from profiles.calibration import CollectiveCurve, CollectiveOp, Fit
 from profiles.cluster import Cluster
-from validate.columns import Table
+from validate.columns import read_table
+from validate.expert_tables import read_exchanges
 from validate.fit import COLLECTIVE_PRIORS
 from validate.message_tables import MessageBatch, read_messages
 
@@ -38,16 +40,33 @@ class Rows:
         columns = (column[chosen] for column in (batch.num_bytes, batch.sizes, batch.strides))
         num_bytes, sizes, strides = columns
         cluster = _with_curve(batch.cluster, self.tier, batch.collective, batch.library, parameters)
-        return message_seconds(batch.collective, num_bytes, sizes, strides, cluster, batch.library)
+        return message_seconds(batch.collective, num_bytes, sizes, strides, cluster, batch.library, batch.routing)
 
 
-def library_curves(table: Table) -> dict[str, dict[str, dict[CollectiveOp, CollectiveCurve]]]:
-    """Link -> library -> collective -> curve, of every implementation beside NCCL in a loop.
+LibraryCurves = dict[str, dict[str, dict[CollectiveOp, CollectiveCurve]]]
+"""Link -> library -> collective -> curve."""
+MESSAGES = "collectives.csv.gz"
+EXCHANGES = ("moe_dispatch_combine_deepep.csv.gz", "moe_alltoall_trtllm.csv.gz")
+
+
+def message_curves(folder: Path) -> LibraryCurves:
+    """Of every implementation beside NCCL in a loop, from the table of collectives in `folder`."""
+    batches = read_messages(read_table(folder / MESSAGES), Counter())
+    return _curves(batch for batch in batches if batch.library)
+
+
+def exchange_curves(folder: Path) -> LibraryCurves:
+    """Of the exchanges between experts, from the tables of them in `folder`."""
+    return _curves(batch for name in EXCHANGES for batch in read_exchanges(read_table(folder / name), Counter()))
+
+
+def _curves(batches: Iterable[MessageBatch]) -> LibraryCurves:
+    """The curve of every library on every link.
 
     Tiers inside the one fitted are priced with the curves found for them before.
     """
     groups: defaultdict[tuple[int, str, str, CollectiveOp, int], list[Rows]] = defaultdict(list)
-    for rows in _split(table):
+    for rows in _split(batches):
         link = rows.batch.cluster.tiers[rows.tier].link
         joined = int(_joined(rows)[0])
         groups[rows.tier, link, rows.batch.library, rows.batch.collective, joined].append(rows)  # type: ignore[index]
@@ -64,12 +83,10 @@ def library_curves(table: Table) -> dict[str, dict[str, dict[CollectiveOp, Colle
     return dict(found)
 
 
-def _split(table: Table) -> list[Rows]:
+def _split(batches: Iterable[MessageBatch]) -> list[Rows]:
     """Batches by the tier they cross last and by how many sub-groups they join there."""
     parts = []
-    for batch in read_messages(table, Counter()):
-        if not batch.library:
-            continue
+    for batch in batches:
         joined = group_sizes(batch.sizes, batch.strides, batch.cluster)
         outermost = (joined > 1.0) * np.arange(1, len(joined) + 1)[:, None]
         tier = outermost.max(axis=0) - 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks import tables
 from benchmarks.kernel_records import AIC, DATE, HERE, VIDUR
-from benchmarks.library_links import library_curves
+from benchmarks.library_links import exchange_curves, message_curves
 from benchmarks.tables import Table
 from planner.cost.collectives import message_seconds
 from profiles import catalog
@@ -82,10 +82,18 @@ class Case:
         return np.abs(predicted / self.seconds - 1.0)
 
 
+def with_more(record: LinkCurves, libraries: Mapping[str, Mapping[CollectiveOp, CollectiveCurve]]) -> LinkCurves:
+    """`record` with the curves of more libraries."""
+    merged = {name: {**record.libraries.get(name, {}), **libraries.get(name, {})}
+              for name in (*record.libraries, *libraries)}  # fmt: skip
+    return record.model_copy(update={"libraries": merged})
+
+
 class Links:
     """Link curves of every kind of link in the tables, and the pool of each class."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.table = tables.read_table(folder / "collectives.csv.gz")
         self.published = tables.read_table(PUBLISHED)
         self.published_curves = tomllib.loads((HERE / "published_curves.toml").read_text(encoding="utf-8"))
@@ -107,7 +115,7 @@ class Links:
     def _with_libraries(self, measured: list[LinkCurves], pools: list[LinkCurves]) -> list[LinkCurves]:
         """The records with the curves of other implementations; links that only these were measured on get the
         pool's curves beside them."""
-        found = library_curves(self.table)
+        found = message_curves(self.folder)
         by_class = {pool.link_class: pool for pool in pools}
         records = [
             record.model_copy(update={"libraries": found.pop(record.name, {})}) if record.name in found else record
@@ -119,6 +127,8 @@ class Links:
                 pool = by_class[kind.link_class]
                 update = {"name": link, "links": (link,), "libraries": libraries}
                 records.append(pool.model_copy(update=update))
+        for link, libraries in exchange_curves(self.folder).items():
+            records = [with_more(record, libraries) if link in record.links else record for record in records]
         return [*records, *pools]
 
     def _inner(self, link: MeasuredLink) -> LinkCurves:

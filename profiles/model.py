@@ -26,6 +26,10 @@ class MixtureOfExperts(Record):
     shared_ffn_size: SizeOrZero = 0
     """Width of all shared experts together; 0 means num_shared_experts * expert_ffn_size."""
     num_first_dense_layers: SizeOrZero = 0
+    num_groups: Size = 1
+    """Equal groups of experts that lie side by side."""
+    num_chosen_groups: Size = 1
+    """Groups that hold all the experts of a token (node-limited routing)."""
     layer_step: Size = 1
     """Every `layer_step`-th layer after the first dense ones is sparse (the last of each such group)."""
 
@@ -33,6 +37,15 @@ class MixtureOfExperts(Record):
     def _top_k_fits(self) -> "MixtureOfExperts":
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k must be at most num_experts ({self.num_experts}), got {self.top_k}")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> "MixtureOfExperts":
+        if self.num_experts % self.num_groups or self.num_chosen_groups > self.num_groups:
+            raise ValueError(
+                f"num_groups must divide num_experts ({self.num_experts}) and be at least num_chosen_groups "
+                f"({self.num_chosen_groups}), got {self.num_groups}"
+            )
         return self
 
     @property

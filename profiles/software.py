@@ -30,9 +30,13 @@ class SoftwareStack(Sourced):
     ep_exposed_fraction: Fraction = 1.0
     """Share of the exchange of tokens between experts that is not run beside the compute of another microbatch; where
     it is, the share of the device that it takes from that compute."""
-    expert_dispatch: Literal["all_to_all", "fused"] = "all_to_all"
+    expert_dispatch: Literal["all_to_all", "fused", "deepep"] = "all_to_all"
     """"all_to_all": copies of tokens are sorted by destination, exchanged, and sorted again by expert. "fused": one
-    kernel sends a token once to each rank that needs it and lays its copies out by expert (DeepEP, HybridEP)."""
+    kernel sends a token once to each rank that needs it and lays its copies out by expert (HybridEP), at the rates of
+    NCCL; "deepep": so, at the rates measured of DeepEP."""
+    expert_dispatch_precision: Literal["model", "fp8"] = "model"
+    """Format in which tokens travel to experts, and gradients of what experts give; the ways back are in the model's
+    ["fp8": DeepSeek-AI 2024, arXiv:2412.19437, section 3.3.3]."""
     loops_over_experts: bool = False
     """The host launches the product of each expert by itself, outside any captured graph."""
     captures_dense_parts: bool = False
@@ -89,6 +93,10 @@ class SoftwareStack(Sourced):
     """The product that makes a weight gradient adds it; else a kernel of its own does."""
     weight_gradient_workspace: bool = False
     """Transformer Engine keeps one dummy weight gradient per distinct weight shape."""
+    narrow_saved: Literal["nothing", "product inputs", "activation inputs"] = "nothing"
+    """What 8-bit and narrower training keeps in its own format between the passes: nothing, the inputs of products as
+    these read them (Transformer Engine; NVIDIA/Megatron-LM@d98e8a64 megatron/core/transformer/moe/README.md), or
+    those of activation functions too (its --activation-func-fp8-input-store)."""
     library_workspace_bytes: NonNegative = 0.0
     """Allocator memory of libraries and small buffers, whatever the plan (cuBLAS, rotary tables, batch)."""
     reserved_over_allocated: float = Field(default=1.05, ge=1.0, allow_inf_nan=False)

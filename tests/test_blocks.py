@@ -9,6 +9,7 @@ from planner.cost.estimate import estimate
 from planner.plan import Plan
 from planner.work.layers import layer_parameters, layer_work, sequence
 from planner.work.ops import Elementwise, Message
+from planner.work.routing import Routing
 from profiles.parameters import trained_fraction
 from profiles.workload import TrainingJob
 from tests.scenes import cluster, job, stack
@@ -140,14 +141,34 @@ def test_a_fused_dispatch_sends_a_token_once_to_a_port() -> None:
     """Two of eight experts on two ranks: 1.5 ranks a token in the mean, in place of 2 copies."""
     nodes = cluster(64, "dgx-h100")
     plain, fused = (
-        message_seconds("all_to_all", 1e9, 2, 1, nodes, num_choices=choices) for choices in (0.0, 2.0)
+        message_seconds("all_to_all", 1e9, 2, 1, nodes, routing=routing) for routing in (None, Routing(2.0))
     )  # fmt: skip
     assert fused == pytest.approx(0.75 * plain, rel=0.02)
     across, once_a_node = (
-        message_seconds("all_to_all", 1e9, 64, 1, nodes, num_choices=choices) for choices in (0.0, 8.0)
+        message_seconds("all_to_all", 1e9, 64, 1, nodes, routing=routing) for routing in (None, Routing(8.0))
     )  # fmt: skip
     assert once_a_node == pytest.approx(across * (1.0 - (7 / 8) ** 8), rel=0.02)
     assert step_parts(SPREAD, expert_dispatch="fused")["ep"] < step_parts(SPREAD)["ep"]
+
+
+def test_groups_of_experts_reach_few_nodes() -> None:
+    """Experts in 4 of 8 groups, a group a node: 4 nodes a token; 5.2 of 8 where any experts are chosen."""
+    free, limited = Routing(8.0), Routing(8.0, 8.0, 4.0)
+    assert float(limited.ports_reached(8.0)) == pytest.approx(4.0)
+    assert float(free.ports_reached(8.0)) == pytest.approx(8.0 * (1.0 - (7 / 8) ** 8))
+    assert float(limited.ports_reached(64.0)) < float(free.ports_reached(64.0)) < 8.0
+    assert float(limited.ports_reached(1.0)) == float(free.ports_reached(1.0)) == 1.0
+
+
+def test_tokens_travel_to_experts_in_the_format_the_stack_says() -> None:
+    """Gradients of what experts give go that way too; the ways back stay in 16 bits."""
+    work, plan = job("deepseek-v3"), Plan(dp=64, ep=32)
+    for precision, forth in (("model", 2.0), ("fp8", 1.0 + 4.0 / 128.0)):
+        software = stack("megatron-core", expert_dispatch="deepep", expert_dispatch_precision=precision)
+        steps = layer_work(work, "moe", plan, software)
+        for one in (steps.forward, steps.backward):
+            out, back = (op.num_bytes for op, _ in one.ops if isinstance(op, Message) and op.axis == "ep")
+            assert out / back == pytest.approx(forth / 2.0)
 
 
 def test_a_loop_over_experts_is_paid_by_the_host() -> None:

@@ -52,6 +52,26 @@ def test_rows_are_priced_by_the_prices_of_plans(table: Path) -> None:
     assert {name: errors.n for name, errors in board.by_library.items()} == {"nccl": 4, "torch": 2, "trtllm": 1}
 
 
+EXCHANGES = """\
+gpu,mode,node_num,hidden_size,num_tokens_per_rank,topk,num_experts,sms,dispatch_us,combine_us,source
+h100_sxm,normal,1,7168,4096,8,256,20,492,982,a@1:x
+h100_sxm,normal,2,7168,4096,8,256,20,843,2099,a@1:x
+h100_sxm,normal,8,7168,4096,8,256,20,5516,4461,a@1:x
+h100_sxm,normal,1,7168,4096,8,256,4,2068,3897,a@1:x
+h100_sxm,low_latency,1,7168,128,8,256,,30,40,a@1:x
+"""
+
+
+def test_exchanges_between_experts_are_messages_too(tmp_path: Path) -> None:
+    path = tmp_path / "deepep.csv"
+    path.write_text(EXCHANGES, encoding="utf-8")
+    board = score_collectives(path)
+    assert board.overall.n == 4
+    assert sum(board.skipped.values()) == 6
+    assert board.overall.median is not None
+    assert board.overall.median < 0.2 < (board.baseline.median or 0.0)
+
+
 def test_groups_lie_where_the_table_says(table: Path) -> None:
     batches = {
         (batch.accelerator.name, batch.cluster.num_devices): batch

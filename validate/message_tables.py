@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.cost.collectives import message_seconds
+from planner.work.routing import Routing
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster, Tier
@@ -53,6 +55,15 @@ class MessageBatch:
     index: NDArray[np.int64]
     """Row numbers in the table, from 0."""
     sources: NDArray[np.str_]
+    routing: Routing | None = None
+    """Of an exchange between experts: see `planner.work.ops.Message`."""
+
+    @property
+    def predicted_seconds(self) -> Floats:
+        """The prices of plans."""
+        return message_seconds(
+            self.collective, self.num_bytes, self.sizes, self.strides, self.cluster, self.library, self.routing
+        )
 
 
 def read_messages(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
@@ -95,7 +106,7 @@ def _batches(table: Table, index: NDArray[np.int64], skipped: Skipped) -> Iterat
         yield MessageBatch(
             collective, library_of(str(table["impl"][0]), str(table["launch"][0])), cluster.accelerator, cluster,
             num_gpus[chosen], stride, num_bytes[chosen], latencies[chosen] * MICRO, index[chosen],
-            _sources(table)[chosen],
+            sources_of(table)[chosen],
         )  # fmt: skip
 
 
@@ -125,14 +136,14 @@ def _cluster(gpu: str, topology: str, num_nodes: int, *, reduces: bool) -> Clust
     if num_nodes > 1 and node is not None:
         inside = catalog.cluster(node, per_node * num_nodes)
     elif num_nodes > 1:
-        inside = _joined(inside, *_UNNAMED_NETWORKS[gpu], num_nodes)
+        inside = joined_nodes(inside, *_UNNAMED_NETWORKS[gpu], num_nodes)
     if reduces:
         return inside
     tiers = tuple(tier.model_copy(update={"in_network_reduction": False}) for tier in inside.tiers)
     return inside.model_copy(update={"tiers": tiers})
 
 
-def _joined(node: Cluster, link: str, gb_per_second: float, num_nodes: int) -> Cluster:
+def joined_nodes(node: Cluster, link: str, gb_per_second: float, num_nodes: int) -> Cluster:
     """`num_nodes` nodes over a network of `link`."""
     kind = catalog.link(link)
     num_devices = node.num_devices * num_nodes
@@ -144,7 +155,8 @@ def _joined(node: Cluster, link: str, gb_per_second: float, num_nodes: int) -> C
     return node.model_copy(update={"tiers": (*node.tiers, network), "num_devices": num_devices})
 
 
-def _sources(table: Table) -> NDArray[np.str_]:
+def sources_of(table: Table) -> NDArray[np.str_]:
+    """The source of each row, up to its first colon."""
     if "source" not in table:
         return np.full(len(table["gpu"]), "unstated")
     return np.array([str(source).partition(":")[0] for source in table["source"]])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from planner.cost.collectives import COLLECTIVES, group_sizes, message_seconds
+from planner.cost.collectives import COLLECTIVES, group_sizes
 from validate.columns import read_table
+from validate.expert_tables import is_of_experts, read_exchanges
 from validate.kernel_tables import Skipped
 from validate.message_tables import MessageBatch, read_messages
 from validate.score_kernels import Floats, Priced, PriceScore, board
@@ -23,7 +24,8 @@ def score_collectives(
     table = read_table(table_path)
     skipped: Skipped = Counter()
     priced, done, total = [], 0, len(next(iter(table.values())))
-    for batch in read_messages(table, skipped):
+    read = read_exchanges if is_of_experts(table) else read_messages
+    for batch in read(table, skipped):
         priced.append(_priced(batch))
         done += len(batch.seconds)
         if on_progress is not None:
@@ -32,14 +34,11 @@ def score_collectives(
 
 
 def _priced(batch: MessageBatch) -> Priced:
-    predicted = message_seconds(
-        batch.collective, batch.num_bytes, batch.sizes, batch.strides, batch.cluster, batch.library
-    )
     labels = {
         "op": batch.collective, "accelerator": batch.accelerator.name, "library": batch.library or "nccl",
         "form": " + ".join(tier.link for tier in batch.cluster.tiers),
     }  # fmt: skip
-    baseline = _datasheet_seconds(batch)
+    predicted, baseline = batch.predicted_seconds, _datasheet_seconds(batch)
     return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, baseline, _p90_error(batch))
 
 
@@ -61,6 +60,8 @@ def _datasheet_seconds(batch: MessageBatch) -> Floats:
     inner, slowest = np.ones_like(batch.sizes), np.zeros_like(batch.sizes)
     for tier, members in zip(batch.cluster.tiers, joined, strict=True):
         wire = np.where(members > 1.0, pattern.wire_bytes(batch.num_bytes, batch.sizes, inner), 0.0)
+        if batch.routing is not None:
+            wire = wire * batch.routing.ports_reached(batch.sizes / inner) / batch.routing.num_choices
         slowest = np.maximum(slowest, wire / tier.usable_bytes_per_second)
         inner = inner * members
     return slowest

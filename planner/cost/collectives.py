@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.roofline import smooth_max
+from planner.work.routing import Routing
 from profiles.calibration import CollectiveCurve
 from profiles.cluster import Cluster, Tier
 
@@ -114,18 +115,18 @@ def message_seconds(
     stride: Numbers,
     cluster: Cluster,
     library: str = "",
-    num_choices: float = 0.0,
+    routing: Routing | None = None,
     block: Numbers = NO_GAP,
     skip: Numbers = 1.0,
 ) -> Floats:
     """Seconds of one `collective` of `num_bytes` within a group of `size` ranks at distance `stride`.
 
-    `block` and `skip` say where the ranks lie that `stride` counts (`members_within`). `library` and `num_choices`:
+    `block` and `skip` say where the ranks lie that `stride` counts (`members_within`). `library` and `routing`:
     see `tiered_seconds`, whose formula this is [Cho 2019, BlueConnect, section 3].
     """
     size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
     members = members_within(size, stride, cluster, block, skip)
-    return tiered_seconds(collective, num_bytes, members, cluster.tiers, library, num_choices)
+    return tiered_seconds(collective, num_bytes, members, cluster.tiers, library, routing)
 
 
 def tiered_seconds(
@@ -134,17 +135,18 @@ def tiered_seconds(
     num_members: Floats,
     tiers: Sequence[Tier],
     library: str = "",
-    num_choices: float = 0.0,
+    routing: Routing | None = None,
 ) -> Floats:
     """Seconds of one `collective` of `num_bytes` in a group with `num_members` within each tier, (tiers, ...).
 
     `library` names an implementation other than NCCL's (`profiles.calibration.LinkCurves.libraries`); where a link has
-    no curve of it, NCCL's serves. `num_choices`: see `planner.work.ops.Message`.
+    no curve of it, NCCL's serves. `routing`: see `planner.work.ops.Message`.
 
     Each tier t that the group spans has a latency L_t and a wire time W_t; alone it takes T_t = (L**p +
     W**p)**(1/p). Tiers work as one pipeline: t = max_t(T_t - L_t) + sum_t L_t, so the slowest tier's transfer
     hides the others' and latencies add (of a single transfer, only the largest counts). The split by tier
-    follows [Cho 2019, BlueConnect, section 3]. 0 for a group of one.
+    follows [Cho 2019, BlueConnect, section 3]. 0 for a group of one. Rows with a routing cross to each port once and
+    are forwarded behind it [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP].
     """
     pattern = COLLECTIVES[collective]
     num_bytes, size = np.broadcast_arrays(np.asarray(num_bytes, dtype=np.float64), num_members[-1])
@@ -154,8 +156,8 @@ def tiered_seconds(
         spans = joined > 1.0
         if spans.any():
             wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
-            if num_choices:
-                wire_bytes = wire_bytes * _sent_once_fraction(np.where(spans, size / inner, 2.0), num_choices)
+            if routing is not None:
+                wire_bytes = wire_bytes * routing.ports_reached(size / inner) / routing.num_choices
             tier_latency, tier_transfer = _tier_seconds(pattern, wire_bytes, joined, tier, library)
             tier_latency = np.where(spans, tier_latency, 0.0)
             add = np.add if pattern.visits_every_tier else np.maximum
@@ -163,14 +165,6 @@ def tiered_seconds(
             transfer = np.maximum(transfer, np.where(spans, tier_transfer, 0.0))
         inner = within
     return transfer + latency
-
-
-def _sent_once_fraction(num_ports: Floats, num_choices: float) -> Floats:
-    """Share left of k copies that go to independent ports out of N, if each port gets one: N (1 - (1 - 1/N)**k) / k.
-
-    [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP: tokens cross to a node once and are forwarded inside it]
-    """
-    return -num_ports * np.expm1(num_choices * np.log1p(-1.0 / num_ports)) / num_choices
 
 
 def members_within(

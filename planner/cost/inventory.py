@@ -12,10 +12,10 @@ from planner.cost.memory import stage_memory
 from planner.cost.stage_loads import ENDS, LayerBytes, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
 from planner.offload import Offload
-from planner.plan import AXES, Plan, PlanGrid
+from planner.plan import AXES, SCHEDULE_NAMES, Plan, PlanGrid
 from planner.work.activations import policy_of, saved_bytes, saved_tensors, transient_bytes
 from planner.work.layers import layer_parameters, sequence
-from planner.work.schedules import chunks_per_rank, in_flight
+from planner.work.schedules import chunks_per_rank, in_flight, waiting_losses
 from planner.work.sharding import gathers_in_backward, reduces_in_backward
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -117,9 +117,8 @@ def _peak(
     widest = max(held, key=lambda kind: float(at[kind][4] + at[kind][5] + gradient[kind]))
     waiting = sum(at[kind][3] * count for kind, count in held.items())
     yield Item("logits", widest, "logits and loss", float(at[widest][4]), 1.0, ALWAYS)
-    yield Item(
-        "logits", "head", "softmax of waiting microbatches", float(waiting), max(microbatches - 1.0, 0.0), ALWAYS
-    )
+    held_losses = float(waiting_losses(SCHEDULE_NAMES.index(plan.schedule), microbatches))
+    yield Item("logits", "head", "softmax of waiting microbatches", float(waiting), held_losses, ALWAYS)
     for name, num_bytes in _running(plan, job, stack, widest, float(at[widest][5])).items():
         yield Item("workspace", widest, name, num_bytes, 1.0, ALWAYS)
     yield Item("workspace", widest, "weight gradient before its reduction", gradient[widest], 1.0, ALWAYS)

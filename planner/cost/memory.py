@@ -19,7 +19,7 @@ from planner.cost.states import gathered_bytes, state_bytes
 from planner.offload import Offload
 from planner.plan import AXES, Plan, PlanGrid
 from planner.work.host import offloads
-from planner.work.schedules import chunks_per_rank, in_flight
+from planner.work.schedules import chunks_per_rank, in_flight, waiting_losses
 from planner.work.sharding import reduces_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -165,7 +165,7 @@ def _work(
     if is_reduced.any():
         logits = np.where(is_reduced, load.sharded_logits_bytes[load_of], logits)
         working = np.where(is_reduced, load.sharded_working_bytes[load_of], working)
-    logits += load.waiting_bytes[load_of] * np.maximum(microbatches - 1.0, 0.0)
+    logits += load.waiting_bytes[load_of] * waiting_losses(grid.schedule, microbatches)
     return [kept, logits, working + stack.library_workspace_bytes]
 
 

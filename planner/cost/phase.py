@@ -125,8 +125,8 @@ def priced_message(message: Message, plan: Plan | PlanGrid, cluster: Cluster) ->
         return _hop_seconds(message, plan, cluster)
     size, stride, block, skip = group_of(message.axis, plan)
     return message_seconds(
-        message.collective, message.num_bytes, size, stride, cluster, num_choices=message.num_choices,
-        block=block, skip=skip,
+        message.collective, message.num_bytes, size, stride, cluster, message.library, message.routing,
+        block, skip,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: So
         return _mask(shard, model, "embedding dropout mask")
     if kind == "head":
         outside = shard.width * shard.outside_tokens * model.hidden_size
-        read = _as_read(model, shard)
+        read = _as_read(model, shard, shard.width)
         return (Saved("final norm input", outside, is_input=True), Saved("logits input", read, is_input=True))
     attention = _latent_attention(model, shard) if model.mla else _attention(model, shard)
     cross = _cross_attention(model, shard) if model.num_encoder_layers and kind != "encoder" else ()
@@ -81,10 +81,17 @@ def _mask(shard: Shard, model: TransformerShape, name: str) -> tuple[Saved, ...]
     return (Saved(name, shard.outside_tokens * model.hidden_size),) if shard.stack.dropout else ()
 
 
-def _as_read(model: TransformerShape, shard: Shard) -> Numbers:
+def _as_read(model: TransformerShape, shard: Shard, width: float) -> Numbers:
     """The input of a tensor-parallel part: kept sharded if it is gathered again, else as the part reads it."""
     tokens = shard.outside_tokens if shard.stack.regathers_inputs else shard.tokens
-    return shard.width * tokens * model.hidden_size
+    return width * tokens * model.hidden_size
+
+
+def _product_copy(shard: Shard, num_bytes: Numbers) -> tuple[Saved, ...]:
+    """The narrow copy that the product behind attention keeps of its input, which attention keeps too."""
+    if shard.product_width == shard.width:
+        return ()
+    return (Saved("attention output as its product reads it", num_bytes * shard.product_width / shard.width),)
 
 
 def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...]:
@@ -95,11 +102,13 @@ def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...
     the feed-forward part, though nothing reads it again.
     """
     outside = shard.width * shard.outside_tokens * model.hidden_size
-    read = _as_read(model, shard)
+    read = _as_read(model, shard, shard.product_width)
     tensors = [Saved("layer input", outside, is_input=True), Saved("attention norm output", read, Module.LAYERNORM)]
     if model.norms_per_layer >= 2:
-        modules = Module.LAYERNORM if kind == "moe" else Module.LAYERNORM | Module.MLP
-        tensors += [Saved("residual", outside), Saved("feed-forward norm output", read, modules)]
+        routed = kind == "moe"  # the router reads it in 16 bits
+        modules = Module.LAYERNORM if routed else Module.LAYERNORM | Module.MLP
+        normed = _as_read(model, shard, shard.width if routed else shard.product_width)
+        tensors += [Saved("residual", outside), Saved("feed-forward norm output", normed, modules)]
     tensors.append(Saved("feed-forward product", outside, operators_fraction=1.0, only_operators=True))
     tensors += [Saved(f"post-norm input {index}", outside) for index in range(model.norms_per_layer - 2)]
     return tuple(tensors)
@@ -118,6 +127,7 @@ def _attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
         Saved("values", keys, operators_fraction=1.0),
         *_core(model, shard),
         Saved("attention output", query, operators_fraction=1.0),
+        *_product_copy(shard, query),
         *_traded(shard, query),
         *_mask(shard, model, "attention dropout mask"),
     )
@@ -171,14 +181,16 @@ def _latent_attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...
     assert mla is not None
     outside, inside = shard.width * shard.outside_tokens, shard.width * shard.tokens * heads
     query_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
+    normed = shard.product_width * shard.outside_tokens
     return (
-        Saved("query latents", 2.0 * outside * mla.q_lora_rank),
-        Saved("key-value latents", outside * (2.0 * mla.kv_lora_rank + mla.qk_rope_head_dim)),
+        Saved("query latents", (outside + normed) * mla.q_lora_rank),
+        Saved("key-value latents", (outside + normed) * mla.kv_lora_rank + outside * mla.qk_rope_head_dim),
         Saved("queries", inside * query_dim, Module.MLA_UP_PROJ, operators_fraction=1.0),
         Saved("keys", inside * query_dim, Module.MLA_UP_PROJ),
         Saved("values", inside * mla.v_head_dim, Module.MLA_UP_PROJ, operators_fraction=1.0),
         *_core(model, shard),
         Saved("attention output", inside * mla.v_head_dim, operators_fraction=1.0),
+        *_product_copy(shard, inside * mla.v_head_dim),
         *_traded(shard, inside * mla.v_head_dim),
         *_mask(shard, model, "attention dropout mask"),
     )
@@ -195,9 +207,9 @@ def _inner(
     gates = 2.0 if model.gated_ffn else 1.0
     unfused = Saved(f"{name} activated gate", shard.width * elements, modules)
     return (
-        Saved(f"{name} activation input", gates * shard.width * elements, modules, operators_fraction=1.0 / gates),
+        Saved(f"{name} activation input", gates * shard.act_width * elements, modules, operators_fraction=1.0 / gates),
         *((unfused,) if model.gated_ffn and not shard.stack.fused_elementwise else ()),
-        Saved(f"{name} activation output", shard.width * elements, modules | act),
+        Saved(f"{name} activation output", shard.product_width * elements, modules | act),
     )
 
 
@@ -221,7 +233,7 @@ def _experts(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     shared = shard.tokens * moe.shared_width / shard.tp
     both = Module.MOE | Module.SHARED_EXPERTS
     return (
-        Saved("expert input", shard.width * copies * model.hidden_size, Module.MOE),
+        Saved("expert input", shard.product_width * copies * model.hidden_size, Module.MOE),
         *_inner(model, shard, inside, "expert", Module.MOE, Module.MOE_ACT),
         *(_inner(model, shard, shared, "shared expert", both) if moe.shared_width else ()),
         *_mask(shard, model, "feed-forward dropout mask"),

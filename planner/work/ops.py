@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from planner.work.forms import OUTPUT_BYTES, form_of
+from planner.work.routing import Routing
 from profiles.units import DTYPE_BYTES
 
 Numbers = Any
@@ -341,9 +342,11 @@ class Message:
     """Share of it that a stack leaves uncovered by compute."""
     beside: Kernel | None = None
     """The kernel that runs while it travels; only what outlasts it is waited for."""
-    num_choices: float = 0.0
-    """Of an all_to_all: copies of each row in `num_bytes`, of which a port (of a rank, or of a node) gets one and
-    forwards it to all who want it behind; 0: every copy travels by itself."""
+    routing: Routing | None = None
+    """Of an all_to_all: where the copies of each row in `num_bytes` go. A port (of a rank, or of a node) gets one of
+    them and forwards it to all who want it behind; None: every copy travels by itself."""
+    library: str = ""
+    """Whose implementation (`profiles.calibration.LinkCurves.libraries`); "": NCCL's."""
 
 
 Op = Kernel | HostOp | Message

@@ -15,7 +15,7 @@ _HARMLESS = re.compile(
     r"|masked_softmax_fusion|bias_dropout_fusion|skip_bias_add.*|slow_but_exact|apply_residual_.*|router_jitter.*"
     r"|swiglu_limit|rope_.*|rotary.*|partial_rotary_factor|alibi|offset_alibi|original_max_position_embeddings"
     r"|initial_context_length|max_sequence_length|n_ctx|model_max_length|relative_attention_max_distance"
-    r"|use_parallel_residual|norm_topk_prob|n_group|topk_group|topk_method|scoring_func|routed_scaling_factor"
+    r"|use_parallel_residual|norm_topk_prob|topk_method|scoring_func|routed_scaling_factor"
     r"|ep_size|pretraining_tp|gradient_checkpointing|chunk_size_feed_forward|use_cache|cache_implementation"
     r"|.*token_ids?|.*_token_index|output_.*|return_dict.*|.*_sample|.*beam.*"
     r"|.*penalty|.*_ngram_size|(max|min)_length|early_stopping|temperature|top_k|top_p|typical_p|bad_words_ids"

@@ -103,17 +103,23 @@ def _qwen_experts(experts: int, top_k: int, width: int, shared: int = 0) -> Part
     return read
 
 
-def _deepseek_experts(experts: int, top_k: int | None, width: int, shared: int, dense: int) -> Part:
-    """The first layers dense, the others with shared experts of the width of the routed ones."""
+def _deepseek_experts(
+    experts: int, top_k: int | None, width: int, shared: int, dense: int, groups: tuple[int, int] = (1, 1)
+) -> Part:
+    """The first layers dense, the others with shared experts of the width of the routed ones; `groups` of experts,
+    and those that a token may choose."""
 
     def read(config: Config, fields: Fields) -> Fields:
         config.only("moe_layer_freq", 1)
+        num_groups = config.optional_count("n_group", groups[0]) or 1
         moe = {
             "num_experts": config.count("n_routed_experts", experts),
             "top_k": config.count("num_experts_per_tok", top_k),
             "expert_ffn_size": config.count("moe_intermediate_size", width),
             "num_shared_experts": config.optional_count("n_shared_experts", shared) or 0,
             "num_first_dense_layers": config.count("first_k_dense_replace", dense, least=0),
+            "num_groups": num_groups,
+            "num_chosen_groups": min(config.optional_count("topk_group", groups[1]) or 1, num_groups),
         }
         if config.count("num_nextn_predict_layers", 0, least=0):
             return {"moe": moe, "notes": "the multi-token-prediction module is not counted"}
@@ -318,7 +324,7 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_v2": Family("DeepSeek-V2", _SIZED_HEADS, _sizes(32000, 2048, 4096, 11008, 32, 32, None, 64), _LLAMA,
                           parts=(_latent_attention, _deepseek_experts(64, None, 1407, 2, 0))),
     "deepseek_v3": Family("DeepSeek-V3", _SIZED_HEADS, _sizes(129280, 4096, 7168, 18432, 61, 128, None, 64), _LLAMA,
-                          parts=(_latent_attention, _deepseek_experts(256, 8, 2048, 1, 3))),
+                          parts=(_latent_attention, _deepseek_experts(256, 8, 2048, 1, 3, (8, 4)))),
     "glm4_moe": Family("GLM", _SIZED_HEADS, _sizes(151552, 131072, 4096, 10944, 46, 96, 8), _LLAMA,
                        parts=(_glm4, _deepseek_experts(128, 8, 1408, 1, 1))),
     "gpt_oss": Family("gpt-oss", _SIZED_HEADS, _sizes(201088, 131072, 2880, 2880, 36, 64, 8, 64),

@@ -5,12 +5,15 @@ The ranks of a stage form two meshes: tp x cp x dp for attention and dense parts
 ranks share the width of an expert, the tokens of all of them meet at each [Megatron-Core token dispatchers].
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from planner.recompute import Module
 from planner.work.blocks.feed_forward import activation, ffn
 from planner.work.blocks.shard import Shard, Step, enter, leave, norm, residual, within
 from planner.work.ops import Message, Numbers
+from planner.work.routing import Routing
 from profiles.model import MixtureOfExperts, TransformerShape
 
 
@@ -30,13 +33,14 @@ def mixture_of_experts(model: TransformerShape, shard: Shard) -> list[Step]:
             *ffn(model, shard, moe.shared_width / shard.tp, shard.tokens),
             *leave(shard, hidden),
         ]
+    exchange = _exchange(moe, shard, sent * hidden * shard.load_factor)
     inner = [
         *_route(moe, shard, hidden),
-        *_exchange(moe, shard, sent * hidden * shard.load_factor),
+        *exchange,
         *_gather(shard, copies * hidden),
         *_expert_ffn(model, moe, shard, copies),
         *_scatter(shard, copies * hidden),
-        *reversed(_exchange(moe, shard, sent * hidden * shard.load_factor)),
+        *reversed([_turned(step) for step in exchange]),
         *within(Module.SHARED_EXPERTS, shared),
     ]
     return [
@@ -61,23 +65,37 @@ score function, top-k, mask, counts, two sorts of the map, auxiliary loss)."""
 
 
 def _exchange(moe: MixtureOfExperts, shard: Shard, elements: Numbers) -> list[Step]:
-    """Copies of tokens on their way to the experts; the way back is the same in reverse.
+    """Copies of tokens on their way to the experts; the way back is the same in reverse (`_turned`).
 
     `elements` of all copies a rank sends. By plain all-to-all they are laid out by destination, sent, and laid out
     by expert; a fused dispatch sends each token once to each node and rank that needs it, and lays copies out once
     [Zhao 2025, DeepEP, github.com/deepseek-ai/DeepEP].
     """
-    spread = 1.0 * (shard.ep > 1.0)
-    num_choices, before = 0.0, []
-    if shard.stack.expert_dispatch == "fused":
-        num_choices = float(moe.top_k)
-        moves = [shard.move_rows(elements, 2.0)]
-    else:
+    spread, stack = 1.0 * (shard.ep > 1.0), shard.stack
+    back = Message("ep", "all_to_all", shard.width * elements)
+    if stack.expert_dispatch == "all_to_all":
         before = [shard.move_rows(elements, 1.0 + 1.0 / moe.top_k)]
         sort = shard.move_rows(elements, 2.0)
         moves = [Step(sort.op, sort.backward, spread * np.greater(moe.num_experts, shard.ep))]
-    message = Message("ep", "all_to_all", shard.width * elements, num_choices=num_choices)
-    return [*before, Step(message, (message,), spread), *moves]
+    else:
+        routing = Routing(moe.top_k, moe.num_groups, moe.num_chosen_groups)
+        back = replace(back, routing=routing, library=stack.expert_dispatch.removeprefix("fused"))
+        before, moves = [], [shard.move_rows(elements, 2.0)]
+    width = FP8_ROW_BYTES if stack.expert_dispatch_precision == "fp8" else shard.width
+    forth = replace(back, num_bytes=width * elements)
+    return [*before, Step(forth, (back,), spread), *moves]
+
+
+def _turned(step: Step) -> Step:
+    """The way back from the experts: what went forward goes backward, and the other way round."""
+    if not isinstance(step.op, Message):
+        return step
+    (back,) = step.backward
+    return replace(step, op=back, backward=(step.op,))
+
+
+FP8_ROW_BYTES = 1.0 + 4.0 / 128.0
+"""Per element of a row in FP8 with an fp32 scale for every 128."""
 
 
 def _expert_ffn(model: TransformerShape, moe: MixtureOfExperts, shard: Shard, rows: Numbers) -> list[Step]:

@@ -60,6 +60,10 @@ BLOCK_SCALING: Mapping[str, BlockScaling] = {
 what the weight gradient reads (a random Hadamard transform and the conversion in one kernel)."""
 
 
+NARROW_BYTES: Mapping[str, float] = {"fp8": 1.0, "mxfp8": 1.0 + 1.0 / 32.0, "nvfp4": 0.5 + 1.0 / 16.0}
+"""Bytes of an element, with its share of the scales, by precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """What one rank sees of a microbatch, and how the stack runs it."""
@@ -85,11 +89,17 @@ class Shard:
     """How a narrow format with a scale for every few elements is made; None for other formats."""
     width: float
     """Bytes of one activation element."""
+    product_width: float
+    """Bytes of one as it is kept for a product that reads it."""
+    act_width: float
+    """The same for an activation function."""
     stack: SoftwareStack
 
     @classmethod
     def of(cls, job: TrainingJob, split: Plan | PlanGrid, stack: SoftwareStack) -> "Shard":
         """The shard of one rank under `split`; degrees are floats so that products never overflow."""
+        width = 4.0 if job.precision == "fp32" else 2.0
+        narrow = NARROW_BYTES.get(job.precision, width)
         return cls(
             sequences=split.micro_batch * 1.0,
             query_length=job.sequence_length / (split.cp * 1.0),
@@ -106,7 +116,9 @@ class Shard:
             lora_rank=job.lora_rank,
             load_factor=job.busiest_load_factor,
             scaling=BLOCK_SCALING.get(job.precision),
-            width=4.0 if job.precision == "fp32" else 2.0,
+            width=width,
+            product_width=width if stack.narrow_saved == "nothing" else narrow,
+            act_width=narrow if stack.narrow_saved == "activation inputs" else width,
             stack=stack,
         )
 

@@ -17,9 +17,11 @@ from planner.work.schedules.registry import (
     num_copies,
     schedule,
     splits_backward,
+    waiting_losses,
 )
 
 __all__ = [
     "FOLD", "LOOP", "MIRROR", "SCHEDULES", "Placement", "Ranks", "Requirement", "Schedule", "chunk_lead",
-    "chunks_per_rank", "classic", "dualpipe", "in_flight", "num_copies", "schedule", "splits_backward", "zero_bubble",
+    "chunks_per_rank", "classic", "dualpipe", "in_flight", "num_copies", "schedule", "splits_backward",
+    "waiting_losses", "zero_bubble",
 ]  # fmt: skip

@@ -20,7 +20,10 @@ def _fill_and_drain(p: Numbers, vp: Numbers, f: Any, i: Any, w: Any) -> Any:
     return (p - 1.0) * (f + i + w) / vp
 
 
-@schedule("gpipe", ONE_CHUNK, in_flight=lambda p, m, vp, rank: m + 0 * rank, bubble=_fill_and_drain)
+@schedule(
+    "gpipe", ONE_CHUNK,
+    in_flight=lambda p, m, vp, rank: m + 0 * rank, bubble=_fill_and_drain, turns_at_once=False,
+)  # fmt: skip
 def _gpipe(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
     """All forwards, then all backwards [Huang 2019, arXiv:1811.06965, section 2.3]."""
     for kind in (Kind.FORWARD, Kind.BACKWARD):
@@ -74,6 +77,7 @@ def _alternate(forwards: Iterator[Action], backwards: Iterator[Action], total: i
 @schedule(
     "breadth-first", CHUNKS, _FULL_ROUND,
     in_flight=lambda p, m, vp, rank: m * vp + 0 * rank, bubble=_fill_and_drain, drains_chunk_by_chunk=True,
+    turns_at_once=False,
 )  # fmt: skip
 def _breadth_first(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
     """Every microbatch through the first chunk of the rank, then through the next; backwards likewise.

@@ -49,6 +49,8 @@ class Schedule:
     """Some backward passes run in two parts, for inputs and for weights."""
     drains_chunk_by_chunk: bool = False
     """A rank runs all backward passes of a chunk before those of the next; else chunks take turns every p."""
+    turns_at_once: bool = True
+    """The last chunk runs a microbatch backward, weights and all, right after its forward pass."""
 
     def actions(self, num_stages: int, num_microbatches: int, vp: int = 1) -> Ranks:
         """The forwards and backwards of every rank.
@@ -84,6 +86,7 @@ def schedule(
     placement: Placement = LOOP,
     splits_backward: bool = False,
     drains_chunk_by_chunk: bool = False,
+    turns_at_once: bool = True,
 ) -> Callable[[Build], Build]:
     """Register a schedule: its builder for one rank, its memory, its bubble and its requirements."""
 
@@ -91,7 +94,7 @@ def schedule(
         assert name not in SCHEDULES, f"schedule {name} is registered twice"
         every = (POSITIVE, *requirements)
         SCHEDULES[name] = Schedule(
-            name, build, in_flight, bubble, every, placement, splits_backward, drains_chunk_by_chunk
+            name, build, in_flight, bubble, every, placement, splits_backward, drains_chunk_by_chunk, turns_at_once
         )
         return build
 
@@ -121,6 +124,15 @@ def num_copies(schedules: Any) -> Any:
 def chunks_per_rank(schedules: Any, vp: Numbers) -> Numbers:
     """Chunks on each rank, of a schedule's name or of an array of codes."""
     return num_copies(schedules) * vp
+
+
+def waiting_losses(schedule_codes: Any, held: Numbers) -> Numbers:
+    """Microbatches whose loss waits on a rank that holds `held` of them, beside the one that runs, by schedule code.
+
+    None where the last chunk turns a microbatch at once.
+    """
+    turns_at_once = np.array([SCHEDULES[name].turns_at_once for name in SCHEDULE_NAMES])[schedule_codes]
+    return np.where(turns_at_once, 0.0, np.maximum(held - 1.0, 0.0))
 
 
 def splits_backward(schedule_codes: Any) -> Any:

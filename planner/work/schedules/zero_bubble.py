@@ -51,7 +51,7 @@ def _handcrafted(num_microbatches: int, rank: int, num_ahead: int, delay: int) -
     "zb-h1", ONE_CHUNK,
     in_flight=lambda p, m, vp, rank: np.minimum(m, p + 0 * rank),
     bubble=lambda p, vp, f, i, w: (p - 1.0) * (f + i - w),
-    splits_backward=True,
+    splits_backward=True, turns_at_once=False,
 )  # fmt: skip
 def _zb_h1(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
     """1F1B in the memory of its first rank: rank r runs W r microbatches late.
@@ -65,7 +65,7 @@ def _zb_h1(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterat
     "zb-h2", ONE_CHUNK,
     in_flight=lambda p, m, vp, rank: np.minimum(m, 2 * p - 1 + 0 * rank),
     bubble=lambda p, vp, f, i, w: (p - 1.0) * (f + i - 2.0 * w),
-    splits_backward=True,
+    splits_backward=True, turns_at_once=False,
 )  # fmt: skip
 def _zb_h2(num_stages: int, num_microbatches: int, vp: int, rank: int) -> Iterator[Action]:
     """No idle time on any rank when f = i = w, in the memory of 2 p - 1 microbatches.
