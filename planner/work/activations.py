@@ -89,9 +89,9 @@ def _as_read(model: TransformerShape, shard: Shard, width: float) -> Numbers:
 
 def _product_copy(shard: Shard, num_bytes: Numbers) -> tuple[Saved, ...]:
     """The narrow copy that the product behind attention keeps of its input, which attention keeps too."""
-    if shard.product_width == shard.width:
+    if shard.kept_product_bytes == shard.width:
         return ()
-    return (Saved("attention output as its product reads it", num_bytes * shard.product_width / shard.width),)
+    return (Saved("attention output as its product reads it", num_bytes * shard.kept_product_bytes / shard.width),)
 
 
 def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...]:
@@ -102,12 +102,12 @@ def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...
     the feed-forward part, though nothing reads it again.
     """
     outside = shard.width * shard.outside_tokens * model.hidden_size
-    read = _as_read(model, shard, shard.product_width)
+    read = _as_read(model, shard, shard.kept_product_bytes)
     tensors = [Saved("layer input", outside, is_input=True), Saved("attention norm output", read, Module.LAYERNORM)]
     if model.norms_per_layer >= 2:
         routed = kind == "moe"  # the router reads it in 16 bits
         modules = Module.LAYERNORM if routed else Module.LAYERNORM | Module.MLP
-        normed = _as_read(model, shard, shard.width if routed else shard.product_width)
+        normed = _as_read(model, shard, shard.width if routed else shard.kept_product_bytes)
         tensors += [Saved("residual", outside), Saved("feed-forward norm output", normed, modules)]
     tensors.append(Saved("feed-forward product", outside, operators_fraction=1.0, only_operators=True))
     tensors += [Saved(f"post-norm input {index}", outside) for index in range(model.norms_per_layer - 2)]
@@ -181,7 +181,7 @@ def _latent_attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...
     assert mla is not None
     outside, inside = shard.width * shard.outside_tokens, shard.width * shard.tokens * heads
     query_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
-    normed = shard.product_width * shard.outside_tokens
+    normed = shard.kept_product_bytes * shard.outside_tokens
     return (
         Saved("query latents", (outside + normed) * mla.q_lora_rank),
         Saved("key-value latents", (outside + normed) * mla.kv_lora_rank + outside * mla.qk_rope_head_dim),
@@ -207,9 +207,11 @@ def _inner(
     gates = 2.0 if model.gated_ffn else 1.0
     unfused = Saved(f"{name} activated gate", shard.width * elements, modules)
     return (
-        Saved(f"{name} activation input", gates * shard.act_width * elements, modules, operators_fraction=1.0 / gates),
+        Saved(
+            f"{name} activation input", gates * shard.kept_act_bytes * elements, modules, operators_fraction=1.0 / gates
+        ),
         *((unfused,) if model.gated_ffn and not shard.stack.fused_elementwise else ()),
-        Saved(f"{name} activation output", shard.product_width * elements, modules | act),
+        Saved(f"{name} activation output", shard.kept_product_bytes * elements, modules | act),
     )
 
 
@@ -233,7 +235,7 @@ def _experts(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     shared = shard.tokens * moe.shared_width / shard.tp
     both = Module.MOE | Module.SHARED_EXPERTS
     return (
-        Saved("expert input", shard.product_width * copies * model.hidden_size, Module.MOE),
+        Saved("expert input", shard.kept_product_bytes * copies * model.hidden_size, Module.MOE),
         *_inner(model, shard, inside, "expert", Module.MOE, Module.MOE_ACT),
         *(_inner(model, shard, shared, "shared expert", both) if moe.shared_width else ()),
         *_mask(shard, model, "feed-forward dropout mask"),

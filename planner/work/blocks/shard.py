@@ -89,9 +89,9 @@ class Shard:
     """How a narrow format with a scale for every few elements is made; None for other formats."""
     width: float
     """Bytes of one activation element."""
-    product_width: float
+    kept_product_bytes: float
     """Bytes of one as it is kept for a product that reads it."""
-    act_width: float
+    kept_act_bytes: float
     """The same for an activation function."""
     stack: SoftwareStack
 
@@ -117,8 +117,8 @@ class Shard:
             load_factor=job.busiest_load_factor,
             scaling=BLOCK_SCALING.get(job.precision),
             width=width,
-            product_width=width if stack.narrow_saved == "nothing" else narrow,
-            act_width=narrow if stack.narrow_saved == "activation inputs" else width,
+            kept_product_bytes=width if stack.narrow_saved == "nothing" else narrow,
+            kept_act_bytes=narrow if stack.narrow_saved == "activation inputs" else width,
             stack=stack,
         )
 
