@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,12 +24,22 @@ def validate(
     oversubscribe: Annotated[
         bool, typer.Option("--oversubscribe", help="Start more ranks than there are cores; timings then mean little.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Run nothing: count what torch would do on ranks that are only pretended.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Of --trace: every layer and microbatch, not a few of each.")
+    ] = False,
     json: JsonFlag = False,
 ) -> int:
     """Run one split for real and print estimated | simulated | measured. Joins the ranks of torchrun.
 
     Example: meshwise validate examples/gpt-20m-dp2.toml --cluster machine.toml
     """
+    if whole and not trace:
+        raise ValueError("--whole: it says how much --trace counts; give --trace too")
+    if trace:
+        return _trace(file, given(job), given(split), whole, json)
     from meshwise import asking, jsonout, screen
     from meshwise.tables.comparison import show_comparison
     from validate.compare import validate_plan
@@ -58,3 +68,20 @@ def validate(
     else:
         show_comparison(screen.console(), question, comparison)
     return 0
+
+
+def _trace(file: Path | None, job: dict[str, Any], split: dict[str, Any], whole: bool, json: bool) -> int:
+    """Trace a plan; 1 when torch would do something that neither the planner says nor a reason names."""
+    from meshwise import asking, screen, tracing
+    from meshwise.tables.tracing import show_trace
+    from validate.trace.report import trace_plan
+
+    asked = asking.plan_question(file, job, split)
+    question = asked.question
+    with screen.progress() as on_progress:
+        report = trace_plan(question.job, asked.plan, question.stack, whole=whole, on_progress=on_progress)
+    if json:
+        screen.print_json(tracing.document(question, asked.plan, report))
+    else:
+        show_trace(screen.console(), question, asked.plan, report)
+    return 1 if report.num_faults else 0
