@@ -133,7 +133,14 @@ class Chunk(nn.Module):
         self.embedding = Embedding(shape) if first else None
         self.layers = nn.ModuleList(layers)
         self.head = Head(shape) if last else None
-        if shape.tied_embeddings and self.embedding is not None and self.head is not None:
+        self.is_tied = shape.tied_embeddings and first and last
+        self.tie()
+
+    def tie(self) -> None:
+        """Share the token rows with the logits where the model does (again after a split replaced them)."""
+        if self.is_tied:
+            assert self.embedding is not None
+            assert self.head is not None
             self.head.logits.weight = self.embedding.tokens.weight
 
     def forward(self, hidden: Tensor) -> Tensor:

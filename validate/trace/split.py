@@ -42,6 +42,7 @@ def tensor_parallel(chunk: Chunk, plan: Plan, mesh: DeviceMesh) -> None:
     if plan.sequence_parallel:
         styles |= {name: SequenceParallel() for name, _ in chunk.named_modules() if name.endswith(_OUTER_NORMS)}
     parallelize_module(chunk, mesh, styles)
+    chunk.tie()
 
 
 _OUTER_NORMS = ("attention_norm", "ffn_norm", "head.norm")
