@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -180,12 +180,17 @@ def trace_events(tracks: Sequence[Track], prices: Prices, *, arrows: bool = True
 
 def write_trace(path: str | Path, tracks: Sequence[Track], prices: Prices, *, arrows: bool = True) -> None:
     """Write `trace_events` as a JSON file, whole or not at all."""
+    write_events(path, trace_events(tracks, prices, arrows=arrows))
+
+
+def write_events(path: str | Path, events: Iterable[Mapping[str, Any]]) -> None:
+    """Write events of the Chrome trace format as a JSON file, one a line, whole or not at all."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write('{"displayTimeUnit": "ms", "traceEvents": [')
-            for count, event in enumerate(trace_events(tracks, prices, arrows=arrows)):
+            for count, event in enumerate(events):
                 file.write((",\n" if count else "\n") + json.dumps(event))
             file.write("\n]}\n")
         os.replace(partial, path)

@@ -1,6 +1,8 @@
 """Continuous batching: runs taken at once are exact, memory is conserved, and each engine's rules hold."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.engine import EngineRecord
+from simulator.serving.perfetto import COUNTERS, serving_events
+from simulator.serving.picture import save_serving
 from simulator.serving.play import Game, play
 from simulator.serving.requests import ClosedLoop, Prefixes, Requests
 from simulator.serving.result import Played
+from simulator.serving.scaling import Autoscaling, Failure
 from simulator.serving.sources import OpenLoop
 from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec, Speculation, Transfer
+from simulator.serving.timeline import Timeline
+from simulator.trace import write_events
 from tests.linear_prices import LinearPrices
 
 VLLM = EngineRecord(name="mixed", source="this test", library="vllm")
@@ -231,3 +238,70 @@ def test_follow_up_requests_arrive_with_the_answer() -> None:
     played = play(requests, [one(spec()), one(spec())])
     assert played.arrival_seconds[1] == played.last_token_seconds[0]
     assert played.replica.tolist() == [0, 1]
+
+
+def test_a_failed_replica_loses_its_requests_to_the_others() -> None:
+    """All are answered, those it ran later than without the failure; a lone replica's wait for its repair."""
+    requests = some_requests(2, count=120)
+    fine = play(requests, [one(spec(), 2)])
+    failing = Deployment(PoolSpec(spec(), 2, failures=(Failure(2.0, 3.0, replica=1),)))
+    played = play(requests, [failing])
+    assert np.all(np.isfinite(played.last_token_seconds))
+    hit = (fine.replica == 1) & (fine.arrival_seconds < 2.0) & (fine.last_token_seconds > 2.0)
+    assert hit.any()
+    assert np.all(played.num_preemptions[hit] == 1)
+    assert np.all(played.last_token_seconds[hit] > fine.last_token_seconds[hit])
+    lone = play(requests, [Deployment(PoolSpec(spec(), failures=(Failure(2.0, 3.0),)))])
+    waited = (lone.arrival_seconds > 2.0) & (lone.arrival_seconds < 5.0)
+    assert np.all(lone.first_token_seconds[waited] > 5.0)
+    assert lone.replica_seconds[0] == pytest.approx(lone.last_token_seconds.max() - 3.0)
+
+
+def test_autoscaling_follows_the_load() -> None:
+    """A burst makes replicas start, after their start-up; when it is over they go, and are no longer paid for."""
+    generator = np.random.default_rng(4)
+    burst, calm = np.sort(generator.uniform(0.0, 20.0, 600)), 20.0 + np.arange(100) * 4.0
+    requests = Requests(np.concatenate([burst, calm]), np.full(700, 200), np.full(700, 100))
+    scaling = Autoscaling(
+        1, 4, num_requests_per_replica=4.0, startup_seconds=5.0, interval_seconds=2.0, quiet_seconds=30.0
+    )
+    fixed = play(requests, [one(spec(), 1, "least-loaded")])
+    played = play(requests, [Deployment(PoolSpec(spec(), 1, "least-loaded", scaling))])
+    lives = played.lives_seconds[0]
+    assert len(lives) == 4
+    assert lives[0][0] == 0.0
+    assert all(begin >= 2.0 for begin, _ in lives[1:])
+    assert played.first_token_seconds[played.replica > 0].min() > 7.0
+    end = played.last_token_seconds.max()
+    assert sum(until < end for _, until in lives) == 3
+    assert played.ttft_seconds.mean() < fixed.ttft_seconds.mean()
+    assert played.replica_seconds[0] < 2.5 * end
+
+
+def test_timeline_sees_what_happens() -> None:
+    """Batches of one loop follow one another, their iterations make all tokens, and memory is never over-full."""
+    requests = some_requests(6, rate=200.0)
+    timeline = Timeline(keeps_batches=True)
+    played = play(requests, [one(spec(kv_tokens=2000))], timeline=timeline)
+    begins = np.array([batch.begin_seconds for batch in timeline.batches])
+    ends = np.array([batch.end_seconds for batch in timeline.batches])
+    assert np.all(begins[1:] >= ends[:-1] - 1e-12)
+    assert timeline.busy_seconds[0] == pytest.approx(float(np.sum(ends - begins)))
+    assert sum(batch.prefill_tokens for batch in timeline.batches) >= requests.input_tokens.sum()
+    used = timeline.column(3, [0], np.linspace(0.0, played.last_token_seconds.max(), 500))
+    assert 0.5 < used.max() <= 1.0
+
+
+def test_picture_and_trace(tmp_path: Path) -> None:
+    """Both are written; every request has a beginning and an end in the trace, and every batch a name."""
+    requests = some_requests(8, count=100)
+    timeline = Timeline(keeps_batches=True)
+    played = play(requests, [one(spec(), 2)], timeline=timeline)
+    save_serving(played, timeline, tmp_path / "a.svg", title="two replicas", limit_seconds=0.5)
+    assert (tmp_path / "a.svg").read_text().count("<path") > 50
+    write_events(tmp_path / "a.json", serving_events(played, timeline))
+    events = json.loads((tmp_path / "a.json").read_text())["traceEvents"]
+    kinds = [event["ph"] for event in events]
+    assert kinds.count("b") == kinds.count("e") == 200
+    assert all(event["name"] and event["dur"] >= 0.0 for event in events if event["ph"] == "X")
+    assert {event["name"] for event in events if event["ph"] == "C"} == {name for _, name in COUNTERS}

@@ -22,6 +22,8 @@ class Played:
     """That made its last token; -1: none."""
     first_counted: int = 0
     """Requests before this one were warm-up."""
+    lives_seconds: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """Of every pool: from when until when each of its replicas was there, asked for or starting included."""
 
     @property
     def counted(self) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
@@ -53,6 +55,11 @@ class Played:
             return np.where(
                 gaps > 0, (self.last_token_seconds - self.first_token_seconds) / np.maximum(gaps, 1), np.nan
             )
+
+    @property
+    def replica_seconds(self) -> tuple[float, ...]:
+        """Time of all replicas of each pool together, which is what they cost."""
+        return tuple(sum(end - begin for begin, end in lives) for lives in self.lives_seconds)
 
     @property
     def duration_seconds(self) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from planner.serving import IterationPrices
 from profiles.engine import EngineRecord
+from simulator.serving.scaling import Autoscaling, Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,10 @@ class PoolSpec:
 
     replica: ReplicaSpec
     num_replicas: int = 1
+    """At the start."""
     router: str = "round-robin"
+    scaling: Autoscaling | None = None
+    failures: tuple[Failure, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for an empty pool."""
