@@ -19,6 +19,7 @@ from profiles.workload import TrainingJob
 from simulator.play import play_plan
 from validate.launch import launch, run_rank
 from validate.runnable import RunSpec, check_runnable
+from validate.sampling import Launcher
 
 MOST_FOREIGN_CORES = 0.12
 """Cores that other processes may keep busy beside a launch that counts; below it the kernel's ticks are noise."""
@@ -223,6 +224,8 @@ class Runner:
     on_progress: Progress | None
     num_launches: int
     num_done: int = 0
+    launcher: Launcher = launch
+    """What starts the ranks: `validate.launch.launch`, or the same of a test bed."""
 
     def alternate(self, plans: Sequence[Plan]) -> list[Measurement]:
         """Measure `plans` in turn until each has `num_launches` undisturbed launches or is out of repeats.
@@ -264,7 +267,7 @@ class Runner:
             measure_memory=measure_memory,
             device=self.device,
         )
-        return launch(
+        return self.launcher(
             run_rank, spec.to_json(), plan.num_ranks, timeout_seconds=self.timeout_seconds,
             oversubscribe=self.oversubscribe,
         )  # fmt: skip

@@ -18,9 +18,10 @@ _COLD_BYTES = 96 * MEGA
 
 
 def cold(kernel: Callable[..., object], make: Callable[[], Sequence[Tensor]], num_bytes: float) -> Callable[[], object]:
-    """A call of `kernel` on the tensors of `make`, of which there are so many that none is in the caches."""
+    """A call of `kernel` on copies of the tensors of `make`, so many that none is in the caches."""
     num_buffers = max(1, int(_COLD_BYTES / num_bytes))
-    inputs = itertools.cycle([make() for _ in range(num_buffers)])
+    first = make()
+    inputs = itertools.cycle([first, *([one.clone() for one in first] for _ in range(num_buffers - 1))])
     kept: deque[object] = deque(maxlen=num_buffers)
     return lambda: kept.append(kernel(*next(inputs)))
 
