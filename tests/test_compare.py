@@ -89,7 +89,7 @@ def test_exclusive_seconds_cover_what_the_outer_spans_cover(pairs: list[tuple[fl
 def test_other_losses_are_refused(losses: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="losses: the split's differ from those of one rank"):
         check_losses(made(1.0, losses=losses), made(1.0), JOB)
-    check_losses(made(1.0, losses=(1.00001,)), made(1.0), JOB)
+    check_losses(made(1.0, losses=(1.000001,)), made(1.0), JOB)
 
 
 def launches_in_turn(monkeypatch: pytest.MonkeyPatch, launches: list[Launch]) -> Runner:

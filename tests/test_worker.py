@@ -1,12 +1,9 @@
 """Every split that is really run trains exactly as one rank does."""
 
-import itertools
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,93 +13,14 @@ from planner.plan import Plan, Recompute
 from planner.work.layers import layer_parameters, sequence
 from profiles.model import LayerList, ListedLayer, TransformerShape
 from profiles.workload import TrainingJob
+from tests.features import GPT, LLAMA, MIXTURE, TIED, TOLERANCE, job, losses, reference, run
 from validate.launch import LaunchError, launch_local, run_rank
 from validate.runnable import RunSpec, check_runnable
 
 pytest.importorskip("torch")
 
-GPT = TransformerShape(
-    name="gpt", source="made up for tests", family="gpt", num_layers=4, hidden_size=32, num_heads=4, num_kv_heads=4,
-    head_dim=8, ffn_size=64, vocabulary_size=64, max_sequence_length=16, num_learned_positions=16,
-    norm="layer_norm", qkv_bias=True, linear_bias=True,
-)  # fmt: skip
-LLAMA = GPT.model_copy(
-    update={
-        "num_kv_heads": 2,
-        "gated_ffn": True,
-        "norm": "rms_norm",
-        "num_learned_positions": 0,
-        "qkv_bias": False,
-        "linear_bias": False,
-    }
-)
-TIED = LLAMA.model_copy(update={"tied_embeddings": True})
-TOLERANCE = 2e-6
-"""Relative difference of losses in fp32: sums are taken in another order, nothing else."""
-
-
-def job(model: TransformerShape = GPT, **changes: Any) -> TrainingJob:
-    return TrainingJob(model=model, global_batch=8, sequence_length=16, precision="fp32").model_copy(update=changes)
-
-
-def run(plan: Plan, model: TransformerShape = GPT, **options: Any) -> list[dict[str, Any]]:
-    options = {"num_warmup": 0, "num_steps": 3, "device": "cpu"} | options
-    precision = options.pop("precision", "fp32")
-    spec = RunSpec(job(model, precision=precision), plan, **options)
-    values = json.loads(json.dumps(spec.to_json()))
-    return launch_local(run_rank, values, plan.num_ranks, timeout_seconds=120, oversubscribe=True)
-
-
-def losses(results: list[dict[str, Any]]) -> list[float]:
-    (first, *others) = [result["losses"] for result in results if result["losses"] is not None]
-    assert all(other == pytest.approx(first, rel=TOLERANCE) for other in others)
-    return list(first)
-
-
-@cache
-def reference(model: TransformerShape) -> tuple[float, ...]:
-    return tuple(losses(run(Plan(micro_batch=2), model)))
-
-
-PLANS = {
-    "dp2": Plan(dp=2, micro_batch=2),
-    "dp2 one microbatch": Plan(dp=2, micro_batch=4),
-    "dp2 zero1": Plan(dp=2, micro_batch=2, zero_stage=1),
-    "dp2 zero2": Plan(dp=2, micro_batch=2, zero_stage=2),
-    "dp2 fsdp": Plan(dp=2, micro_batch=2, zero_stage=3),
-    "dp2 fsdp kept": Plan(dp=2, micro_batch=2, zero_stage=3, reshard_after_forward=False),
-    "dp2 fsdp recompute": Plan(dp=2, micro_batch=2, zero_stage=3, recompute=Recompute.FULL),
-    "dp4 hsdp": Plan(dp=4, micro_batch=2, zero_stage=3, dp_replicate=2),
-    "dp4 zero1 in groups": Plan(dp=4, micro_batch=2, zero_stage=1, dp_replicate=2),
-    "tp2": Plan(tp=2, micro_batch=2),
-    "tp2 sp": Plan(tp=2, micro_batch=2, sequence_parallel=True),
-    "tp2 recompute": Plan(tp=2, micro_batch=2, recompute=Recompute.FULL, recompute_layers=3),
-    "pp2 1f1b": Plan(pp=2, micro_batch=2),
-    "pp2 gpipe recompute": Plan(pp=2, micro_batch=2, schedule="gpipe", recompute=Recompute.FULL),
-    "pp2 uneven": Plan(pp=2, micro_batch=2, layout=(3, 1)),
-    "pp2 interleaved": Plan(pp=2, vp=2, micro_batch=2, schedule="interleaved"),
-    "pp2 breadth-first": Plan(pp=2, vp=2, micro_batch=2, schedule="breadth-first"),
-    "pp2 zb-h1": Plan(pp=2, micro_batch=2, schedule="zb-h1"),
-    "pp2 zb-v": Plan(pp=2, vp=2, micro_batch=2, schedule="zb-v"),
-    "pp2 dualpipe-v recompute": Plan(pp=2, vp=2, micro_batch=2, schedule="dualpipe-v", recompute=Recompute.FULL),
-    "dp2 tp2": Plan(dp=2, tp=2, micro_batch=2),
-    "dp2 tp2 sp zero2": Plan(dp=2, tp=2, micro_batch=2, sequence_parallel=True, zero_stage=2),
-    "dp2 tp2 sp fsdp": Plan(dp=2, tp=2, micro_batch=2, sequence_parallel=True, zero_stage=3),
-    "dp2 pp2": Plan(dp=2, pp=2, micro_batch=2),
-    "dp2 pp2 zero1 zb-h1": Plan(dp=2, pp=2, micro_batch=2, zero_stage=1, schedule="zb-h1"),
-    "dp2 pp2 fsdp kept": Plan(dp=2, pp=2, micro_batch=2, zero_stage=3, reshard_after_forward=False),
-    "tp2 pp2 sp": Plan(tp=2, pp=2, micro_batch=2, sequence_parallel=True),
-}
-
-
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("model", [GPT, LLAMA], ids=["gpt", "llama"])
-def test_a_split_trains_as_one_rank_does(plan: Plan, model: TransformerShape) -> None:
-    results = run(plan, model)
-    assert losses(results) == pytest.approx(reference(model), rel=TOLERANCE)
-    assert [result["rank"] for result in results] == list(range(plan.num_ranks))
-    coordinates = [tuple(result["coordinates"].values()) for result in results]
-    assert coordinates == list(itertools.product(*map(range, (plan.pp, plan.dp, plan.cp, plan.tp))))
+DP, PP = Plan(dp=2, micro_batch=2), Plan(pp=2, micro_batch=2)
+INTERLEAVED = Plan(pp=2, vp=2, micro_batch=2, schedule="interleaved")
 
 
 def test_training_changes_the_loss() -> None:
@@ -135,7 +53,7 @@ def test_bf16_stays_near_fp32() -> None:
     assert losses(run(Plan(dp=2, micro_batch=2), precision="bf16")) == pytest.approx(reference(GPT), rel=2e-2)
 
 
-@pytest.mark.parametrize("plan", [PLANS["dp2"], PLANS["pp2 1f1b"], PLANS["dp2 tp2"]], ids=str)
+@pytest.mark.parametrize("plan", [DP, PP, Plan(dp=2, tp=2, micro_batch=2)], ids=str)
 def test_a_rank_reports_what_it_did(plan: Plan) -> None:
     results = run(plan, num_warmup=1, num_steps=2)
     for result in results:
@@ -153,7 +71,7 @@ def test_a_rank_reports_what_it_did(plan: Plan) -> None:
             assert all(0.0 <= start <= end <= step["usage"]["wall_seconds"] * 1.01 for _, start, end in step["spans"])
 
 
-@pytest.mark.parametrize("plan", [Plan(), PLANS["tp2"], PLANS["pp2 1f1b"], PLANS["pp2 interleaved"]], ids=str)
+@pytest.mark.parametrize("plan", [Plan(), Plan(tp=2), PP, INTERLEAVED], ids=str)
 @pytest.mark.parametrize("model", [GPT, LLAMA], ids=["gpt", "llama"])
 def test_ranks_hold_the_parameters_the_planner_counts(plan: Plan, model: TransformerShape) -> None:
     held = [result["num_parameters"] for result in run(plan, model, num_steps=1) if not result["coordinates"]["tp"]]
@@ -171,8 +89,13 @@ def test_memory_is_measured_above_the_weights_and_gradients() -> None:
 @pytest.mark.parametrize(
     ("plan", "changes", "told"),
     [
-        (Plan(cp=2), {}, "cp: validate runs dp, tp and pp"),
-        (Plan(dp=2, ep=2), {}, "ep: validate runs"),
+        (Plan(cp=3), {}, "sequence_length: 16 tokens do not divide"),
+        (Plan(cp=8, cp_a2a=8), {}, "cp_a2a: 8 does not divide num_heads"),
+        (Plan(dp=2, ep=2), {}, "ep: gpt has no experts"),
+        (Plan(dp=8, ep=8), {"model": MIXTURE}, "ep: 8 does not divide the 4 experts"),
+        (Plan(tp=2), {"model": MIXTURE}, "tp: validate runs a mixture of experts under dp, cp, ep and pp only"),
+        (Plan(etp=2, tp=2), {"model": MIXTURE}, "etp: validate runs whole experts"),
+        (Plan(), {"model": MIXTURE, "expert_load_factor": 1.5}, "expert_load_factor"),
         (Plan(recompute=Recompute.SELECTIVE), {}, "recompute: validate runs none or full"),
         (Plan(dp=3), {}, "global_batch: 8 is not a multiple"),
         (Plan(tp=8), {}, "tp: 8 does not divide num_heads, which is 4"),
@@ -221,7 +144,7 @@ def test_cuda_without_gpus_is_refused() -> None:
 TORCHRUN_SCRIPT = """
 import json, os, sys
 from planner.plan import Plan
-from tests.test_worker import job
+from tests.features import job
 from validate.launch import launch, run_rank
 from validate.runnable import RunSpec
 
@@ -250,5 +173,5 @@ def test_ranks_started_by_torchrun_are_joined(tmp_path: Path) -> None:
 
 
 def test_a_spec_survives_json() -> None:
-    spec = RunSpec(job(LLAMA), replace(PLANS["tp2 recompute"], sequence_parallel=True), num_steps=5)
+    spec = RunSpec(job(LLAMA), Plan(tp=2, recompute=Recompute.FULL, layout=(1, 3), sequence_parallel=True), num_steps=5)
     assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec

@@ -18,6 +18,7 @@ from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from simulator.play import play_plan
 from validate.launch import launch, run_rank
+from validate.messages import check_messages, compare_messages
 from validate.runnable import RunSpec, check_runnable
 from validate.sampling import Launcher
 
@@ -27,8 +28,10 @@ MOST_OVER_BEST = 1.25
 """A launch slower than the best one by more than this met something that the counters did not see."""
 MOST_REPEATS = 3
 """Launches of one kind that may be run again."""
-LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+LOSS_TOLERANCE = {"fp32": 2e-6, "bf16": 3e-2}
 """Largest relative difference of losses from those of one rank, by precision: else the split computes other things."""
+NUM_COMPARED_STEPS = 3
+"""Losses of later steps drift apart: an optimizer makes rounding grow."""
 NOISE_FRACTION = 0.05
 """Differences below this are ties on any machine that does other things too."""
 
@@ -188,7 +191,7 @@ def validate_plan(
     runner = Runner(job, num_warmup, num_steps, device, timeout_seconds, oversubscribe, on_progress, num_launches)
     alone = single_rank(plan)
     measured = runner.alternate([plan] if plan == alone else [alone, plan])
-    peak_bytes = runner.peak_bytes(plan)
+    peak_bytes = runner.peak_bytes(plan, stack)
     return Comparison(
         plan=plan,
         estimated=estimate(plan, job, cluster, stack),
@@ -202,7 +205,7 @@ def validate_plan(
 
 def check_losses(split: Launch, whole: Launch, job: TrainingJob) -> None:
     """Raise ValueError unless `split` computes what one rank computes: else it is no validation, however fast."""
-    pairs = list(zip(split.losses, whole.losses, strict=True))
+    pairs = list(zip(split.losses, whole.losses, strict=True))[:NUM_COMPARED_STEPS]
     worst = max(abs(ours - theirs) / abs(theirs) for ours, theirs in pairs)
     if not worst <= LOSS_TOLERANCE[job.precision]:
         raise ValueError(
@@ -253,9 +256,13 @@ class Runner:
         self.num_done += 1
         return _launch_of(self._run(plan, self.num_warmup, self.num_steps, measure_memory=False), self.num_warmup)
 
-    def peak_bytes(self, plan: Plan) -> float:
-        """Peak memory of the fullest rank, in a launch of its own whose allocator gives memory back at once."""
+    def peak_bytes(self, plan: Plan, stack: SoftwareStack) -> float:
+        """Peak memory of the fullest rank, in a launch of its own whose allocator gives memory back at once.
+
+        Raises ValueError if its ranks send other bytes than the plan says and no reason explains them.
+        """
         results = self._run(plan, 1, 2, measure_memory=True)
+        check_messages(compare_messages(results, self.job, plan, stack))
         return float(max(result["memory"]["allocated_bytes"] for result in results))
 
     def _run(self, plan: Plan, num_warmup: int, num_steps: int, *, measure_memory: bool) -> list[Row]:
@@ -265,6 +272,7 @@ class Runner:
             num_warmup=num_warmup,
             num_steps=num_steps,
             measure_memory=measure_memory,
+            count_messages=measure_memory,
             device=self.device,
         )
         return self.launcher(

@@ -12,12 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from planner.work.layers import EMBEDDING, HEAD, MOE, sequence
 from profiles.model import TransformerShape
 
 _INIT_STD = 0.02
 """Standard deviation of initial weights (GPT-2, Radford 2019)."""
 _ROTARY_BASE = 10000.0
 """Base of the rotary frequencies (Su 2021, arXiv:2104.09864, section 3.2.2)."""
+
+
+class Core(nn.Module):
+    """Fused attention of (B, N, T, D) queries over (B, G, T, D) keys and values."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The context of every query, (B, N, T, D)."""
+        grouped = query.shape[1] != key.shape[1]
+        return F.scaled_dot_product_attention(query, key, value, is_causal=self.causal, enable_gqa=grouped)
 
 
 class Attention(nn.Module):
@@ -29,12 +43,15 @@ class Attention(nn.Module):
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
-        self.head_dim, self.causal = shape.head_dim, shape.causal
+        self.head_dim = shape.head_dim
         self.heads_per_group = shape.num_heads // shape.num_kv_heads
         self.rotary = shape.num_learned_positions == 0
         rows = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
         self.qkv = nn.Linear(shape.hidden_size, rows, bias=shape.qkv_bias)
         self.out = nn.Linear(shape.num_heads * shape.head_dim, shape.hidden_size, bias=shape.linear_bias)
+        self.core: nn.Module = Core(shape.causal)
+        self.positions: Tensor | None = None
+        """Places in the sequence of the T tokens, where they are not the first T."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Attend over the whole sequence; a tensor-parallel rank sees its own groups only."""
@@ -44,19 +61,21 @@ class Attention(nn.Module):
         query, key, value = groups.split([self.heads_per_group, 1, 1], dim=3)
         query, key, value = (part.flatten(2, 3).transpose(1, 2) for part in (query, key, value))
         if self.rotary:
-            query, key = rotate(query, key)
-        context = F.scaled_dot_product_attention(
-            query, key, value, is_causal=self.causal, enable_gqa=self.heads_per_group > 1
-        )
+            query, key = rotate(query, key, self.positions)
+        context = self.core(query, key, value)
         mixed: Tensor = self.out(context.transpose(1, 2).reshape(batch, length, -1))
         return mixed
 
 
-def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary positions on (B, N, T, D) tensors [Su 2021, arXiv:2104.09864, eq. 34], halves as pairs."""
+def rotate(query: Tensor, key: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rotary positions (by default 0 to T - 1) on (B, N, T, D) tensors, halves as pairs.
+
+    [Su 2021, arXiv:2104.09864, eq. 34]
+    """
     length, dim = query.shape[-2:]
     exponents = torch.arange(0, dim, 2, device=query.device, dtype=torch.float32) / dim
-    angles = torch.outer(torch.arange(length, device=query.device, dtype=torch.float32), _ROTARY_BASE**-exponents)
+    places = torch.arange(length, device=query.device) if positions is None else positions
+    angles = torch.outer(places.float(), _ROTARY_BASE**-exponents)
     cos, sin = angles.cos().to(query.dtype), angles.sin().to(query.dtype)
 
     def turn(x: Tensor) -> Tensor:
@@ -69,11 +88,12 @@ def rotate(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 class FeedForward(nn.Module):
     """GELU between two matrices, or SiLU-gated with three; takes and returns (B, T, H)."""
 
-    def __init__(self, shape: TransformerShape) -> None:
+    def __init__(self, shape: TransformerShape, width: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(shape.hidden_size, shape.ffn_size, bias=shape.linear_bias) if shape.gated_ffn else None
-        self.up = nn.Linear(shape.hidden_size, shape.ffn_size, bias=shape.linear_bias)
-        self.down = nn.Linear(shape.ffn_size, shape.hidden_size, bias=shape.linear_bias)
+        hidden, bias = shape.hidden_size, shape.linear_bias
+        self.gate = nn.Linear(hidden, width, bias=bias) if shape.gated_ffn else None
+        self.up = nn.Linear(hidden, width, bias=bias)
+        self.down = nn.Linear(width, hidden, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Up, activation, down."""
@@ -83,15 +103,70 @@ class FeedForward(nn.Module):
         return down
 
 
-class Block(nn.Module):
-    """One pre-norm transformer layer."""
+class Experts(nn.Module):
+    """The feed-forward parts of several experts, their matrices stacked; each runs the rows that chose it."""
 
     def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        moe, hidden = shape.moe, shape.hidden_size
+        assert moe is not None
+        self.is_gated = shape.gated_ffn
+        width, num_experts = moe.expert_ffn_size, moe.num_experts
+        self.up = nn.Parameter(torch.empty(num_experts, (2 if self.is_gated else 1) * width, hidden))
+        self.down = nn.Parameter(torch.empty(num_experts, hidden, width))
+
+    def forward(self, rows: Tensor, counts: list[int]) -> Tensor:
+        """(rows, H) sorted by expert, `counts` of them for each -> (rows, H)."""
+        outputs = []
+        for expert, mine in enumerate(rows.split(counts)):
+            inner = F.linear(mine, self.up[expert])
+            if self.is_gated:
+                gate, up = inner.chunk(2, dim=-1)
+                inner = F.silu(gate) * up
+            else:
+                inner = F.gelu(inner)
+            outputs.append(F.linear(inner, self.down[expert]))
+        return torch.cat(outputs)
+
+
+class MixtureOfExperts(nn.Module):
+    """A router sends each token to its best experts and adds what they return; none are dropped.
+
+    [Fedus 2021, arXiv:2101.03961, section 2.1; weights of the chosen experts sum to 1 as in Mixtral,
+    arXiv:2401.04088, section 2.1]
+    """
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        moe = shape.moe
+        assert moe is not None
+        self.top_k, self.num_experts = moe.top_k, moe.num_experts
+        self.router = nn.Linear(shape.hidden_size, moe.num_experts, bias=False)
+        self.experts: nn.Module = Experts(shape)
+        self.shared = FeedForward(shape, moe.shared_width) if moe.shared_width else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, H) -> (B, T, H)."""
+        tokens = hidden.flatten(0, -2)
+        weights, chosen = self.router(tokens).float().softmax(-1).topk(self.top_k)
+        weights = weights / weights.sum(-1, keepdim=True)
+        order = chosen.flatten().argsort(stable=True)
+        counts = chosen.flatten().bincount(minlength=self.num_experts)
+        rows = self.experts(tokens[order // self.top_k], counts.tolist())
+        weighted = rows * weights.flatten()[order].unsqueeze(-1).to(rows.dtype)
+        mixed = torch.zeros_like(tokens).index_add(0, order // self.top_k, weighted).view_as(hidden)
+        return mixed if self.shared is None else mixed + self.shared(hidden)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer, with experts where `is_sparse`."""
+
+    def __init__(self, shape: TransformerShape, *, is_sparse: bool) -> None:
         super().__init__()
         self.attention_norm = _norm(shape)
         self.attention = Attention(shape)
         self.ffn_norm = _norm(shape)
-        self.ffn = FeedForward(shape)
+        self.ffn = MixtureOfExperts(shape) if is_sparse else FeedForward(shape, shape.ffn_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, H)."""
@@ -106,14 +181,19 @@ class Embedding(nn.Module):
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
         self.tokens = nn.Embedding(shape.vocabulary_size, shape.hidden_size)
-        self.positions = (
+        self.learned = (
             nn.Embedding(shape.num_learned_positions, shape.hidden_size) if shape.num_learned_positions else None
         )
+        self.positions: Tensor | None = None
+        """Places in the sequence of the T tokens, where they are not the first T."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look up and add."""
         hidden: Tensor = self.tokens(tokens)
-        return hidden if self.positions is None else hidden + self.positions.weight[: tokens.shape[1]]
+        if self.learned is None:
+            return hidden
+        places = slice(tokens.shape[1]) if self.positions is None else self.positions
+        return hidden + self.learned.weight[places]
 
 
 class Head(nn.Module):
@@ -136,7 +216,8 @@ class Stage(nn.Module):
     def __init__(self, shape: TransformerShape, layers: Iterable[int], *, first: bool, last: bool) -> None:
         super().__init__()
         self.embedding = Embedding(shape) if first else None
-        self.layers = nn.ModuleDict({str(index): Block(shape) for index in layers})
+        kinds = [kind for kind in sequence(shape) if kind not in (EMBEDDING, HEAD)]
+        self.layers = nn.ModuleDict({str(index): Block(shape, is_sparse=kinds[index] == MOE) for index in layers})
         self.head = Head(shape) if last else None
         self.tie(shape)
 
@@ -163,7 +244,8 @@ def build_stage(shape: TransformerShape, layers: Iterable[int], *, first: bool, 
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
-            depth = math.sqrt(2.0 * shape.num_layers) if name.endswith(("out.weight", "down.weight")) else 1.0
+            closing = ("out.weight", "down.weight", "experts.down")
+            depth = math.sqrt(2.0 * shape.num_layers) if name.endswith(closing) else 1.0
             parameter.normal_(0.0, _INIT_STD / depth, generator=generator)
     return stage
 

@@ -27,6 +27,8 @@ class RunSpec:
     num_steps: int = 10
     measure_memory: bool = False
     """Return freed memory at once and report the peak; slows the steps, so ask for it in a launch of its own."""
+    count_messages: bool = False
+    """Run one more step and report what each rank sent in it."""
     seed: int = 1234
     device: str = "auto"
     """"cpu", "cuda", or "auto": CUDA when there is a GPU for every local rank."""
@@ -64,9 +66,11 @@ def check_runnable(job: TrainingJob, plan: Plan) -> None:
         ("tp", "num_kv_heads", job.model.num_kv_heads),
         ("tp", "ffn_size", job.model.ffn_size),
         ("tp", "vocabulary_size", job.model.vocabulary_size),
+        ("cp_a2a", "num_heads / tp", job.model.num_heads // plan.tp),
+        ("cp_a2a", "num_kv_heads / tp", job.model.num_kv_heads // plan.tp),
     ):
-        if size % plan.tp:
-            raise ValueError(f"{axis}: {plan.tp} does not divide {field}, which is {size}")
+        if size % getattr(plan, axis):
+            raise ValueError(f"{axis}: {getattr(plan, axis)} does not divide {field}, which is {size}")
 
 
 def _check_model(job: TrainingJob) -> None:
@@ -74,7 +78,6 @@ def _check_model(job: TrainingJob) -> None:
     if isinstance(model, LayerList):
         raise ValueError(f"model: {model.name} is a list of layers; validate runs decoder or encoder transformers")
     refused = {
-        "moe": model.moe is not None,
         "mla": model.mla is not None,
         "num_encoder_layers": model.num_encoder_layers > 0,
         "qk_norm": model.qk_norm,
@@ -105,9 +108,6 @@ def _check_model(job: TrainingJob) -> None:
 
 
 def _check_split(job: TrainingJob, plan: Plan) -> None:
-    for axis in ("cp", "ep"):
-        if getattr(plan, axis) > 1:
-            raise ValueError(f"{axis}: validate runs dp, tp and pp splits only, got {axis}={getattr(plan, axis)}")
     if plan.order != USUAL_ORDER:
         raise ValueError(f"order: validate numbers ranks {USUAL_ORDER}, got order={plan.order}")
     if plan.recompute not in (Recompute.NONE, Recompute.FULL):
@@ -119,9 +119,43 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
         raise ValueError(
             f"global_batch: {job.global_batch} is not a multiple of dp x micro_batch = {plan.dp * plan.micro_batch}"
         )
-    if plan.sequence_parallel and job.sequence_length % plan.tp:
-        raise ValueError(f"sequence_length: {job.sequence_length} is not a multiple of tp={plan.tp}")
+    ring = plan.cp // plan.cp_a2a
+    pieces = 2 * ring * plan.cp_a2a if plan.cp > 1 else 1
+    if job.sequence_length % (pieces * (plan.tp if plan.sequence_parallel else 1)):
+        raise ValueError(
+            f"sequence_length: {job.sequence_length} tokens do not divide into 2 x cp pieces (an early and a late one "
+            f"a rank) and, under sequence parallelism, tp: cp={plan.cp}, tp={plan.tp}"
+        )
+    _check_experts(job, plan)
     _check_pipeline(job, plan)
+
+
+def _check_experts(job: TrainingJob, plan: Plan) -> None:
+    assert isinstance(job.model, TransformerShape)
+    moe = job.model.moe
+    if plan.etp > 1:
+        raise ValueError(f"etp: validate runs whole experts (1), got {plan.etp}")
+    if moe is None:
+        if plan.ep > 1:
+            raise ValueError(f"ep: {job.model.name} has no experts to spread, got ep={plan.ep}")
+        return
+    if plan.tp > 1:
+        raise ValueError(f"tp: validate runs a mixture of experts under dp, cp, ep and pp only, got tp={plan.tp}")
+    if job.model.linear_bias:
+        raise ValueError(f"model: {job.model.name} has experts with biases; validate stacks their matrices without")
+    if moe.num_experts % plan.ep or plan.dp * plan.cp % plan.ep:
+        raise ValueError(
+            f"ep: {plan.ep} does not divide the {moe.num_experts} experts and dp x cp = {plan.dp * plan.cp}"
+        )
+    num_copies = plan.dp * plan.cp // plan.ep
+    if plan.zero_stage == 3 and plan.dp_replicate > 1 and num_copies <= plan.dp_replicate:
+        raise ValueError(
+            f"dp_replicate: {plan.dp_replicate} groups leave experts unsharded, {num_copies} ranks hold each of them"
+        )
+    if job.busiest_load_factor != 1.0 or job.expert_capacity_factor:
+        raise ValueError(
+            "expert_load_factor, expert_capacity_factor: validate routes as its router says, without drops"
+        )
 
 
 def _check_pipeline(job: TrainingJob, plan: Plan) -> None:
@@ -145,6 +179,11 @@ def _check_pipeline(job: TrainingJob, plan: Plan) -> None:
     num_chunks = plan.pp * plan.vp
     if model.num_layers < num_chunks:
         raise ValueError(f"pp: {num_chunks} stages need as many layers, the model has {model.num_layers}")
+    if plan.zero_stage == 3 and plan.reshard_after_forward and SCHEDULES[plan.schedule].splits_backward:
+        raise ValueError(
+            f"reshard_after_forward: {plan.schedule} runs a backward pass in two parts, between which parameters stay "
+            "gathered; set it to false"
+        )
     if plan.layout and 0 in plan.layout:
         raise ValueError(f"layout: validate runs at least one layer a chunk, got {list(plan.layout)}")
     if model.tied_embeddings:

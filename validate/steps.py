@@ -5,16 +5,18 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from planner.work.layers import DENSE, stage_counts
+from planner.work.layers import DENSE, MOE, stage_counts
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
 from validate.measure import Recorder
 from validate.models import Stage, build_stage, is_expert, token_loss
+from validate.parallel.context import context_parallel, token_positions
+from validate.parallel.experts import expert_parallel
 from validate.parallel.fsdp import FullyShard
 from validate.parallel.groups import Groups
-from validate.parallel.pipeline import held_chunks, make_schedule, scaled, total
+from validate.parallel.pipeline import Shapes, held_chunks, make_schedule, scaled, total
 from validate.parallel.recomputation import recompute
-from validate.parallel.replicas import Alone, Bucketed, Flat, Replicas
+from validate.parallel.replicas import Alone, Bucketed, Replicas, flat
 from validate.parallel.tensor import ShardedLoss, TensorAxis, tensor_parallel
 
 
@@ -80,7 +82,7 @@ class PipelineTrainer:
         self.replicas = make_replicas(job, stages, groups)
         num_microbatches = plan.num_microbatches(job.global_batch)
         self.schedule = make_schedule(
-            plan, self.replicas.modules, pipeline.index, pipeline.group, self.recorder,
+            plan, self.replicas.modules, pipeline.index, pipeline.group, self.recorder, Shapes.of(job, plan),
             scaled(_loss(groups), num_microbatches), num_microbatches,
         )  # fmt: skip
         chunks = held_chunks(plan, pipeline.index)
@@ -104,7 +106,7 @@ def make_replicas(job: TrainingJob, stages: list[Stage], groups: Groups) -> Repl
     is_bf16 = job.precision == "bf16"
     has_experts = any(is_expert(name) for stage in stages for name, _ in stage.named_parameters())
     is_shared = groups["dp"].size > 1 or (has_experts and groups["edp"].size > 1)
-    if plan.zero_stage == 3 and is_shared:
+    if plan.zero_stage == 3 and groups["dp-shard"].size > 1:
         return FullyShard(stages, groups, is_bf16=is_bf16)
     if is_bf16:
         stages = [stage.bfloat16() for stage in stages]
@@ -112,16 +114,16 @@ def make_replicas(job: TrainingJob, stages: list[Stage], groups: Groups) -> Repl
         return Alone(stages, groups)
     elif plan.zero_stage == 0 and plan.pp == 1 and not has_experts:
         return Bucketed(stages, groups)
-    return Flat(stages, groups)
+    return flat(stages, groups)
 
 
 def _stages(job: TrainingJob, groups: Groups, seed: int) -> list[Stage]:
-    """The model chunks of this rank, split over tp and with recomputation as the plan says."""
+    """The model chunks of this rank, split over tp, cp and ep and with recomputation as the plan says."""
     shape, plan = job.model, groups.plan
     assert isinstance(shape, TransformerShape)
-    counts = [chunk.get(DENSE, 0) for chunk in stage_counts(shape, plan.pp * plan.vp, plan.layout)]
+    counts = [chunk.get(DENSE, 0) + chunk.get(MOE, 0) for chunk in stage_counts(shape, plan.pp * plan.vp, plan.layout)]
     starts = [sum(counts[:chunk]) for chunk in range(len(counts))]
-    device = groups.recorder.device
+    device, positions = groups.recorder.device, token_positions(plan, job.sequence_length, groups)
     stages = []
     for chunk in held_chunks(plan, groups["pp"].index):
         layers = range(starts[chunk], starts[chunk] + counts[chunk])
@@ -129,6 +131,12 @@ def _stages(job: TrainingJob, groups: Groups, seed: int) -> list[Stage]:
         stage = build_stage(shape, layers, first=chunk == 0, last=is_last, seed=seed).to(device)
         if plan.tp > 1:
             tensor_parallel(stage, shape, _tensor_axis(groups), device)
+        if plan.cp > 1:
+            context_parallel(stage, positions, groups)
+        if stage.embedding is not None and (plan.cp > 1 or plan.sequence_parallel):
+            stage.embedding.positions = groups["tp"].shard(positions, 0) if plan.sequence_parallel else positions
+        if plan.ep > 1:
+            expert_parallel(stage, groups["ep"])
         recompute(stage, plan)
         stages.append(stage)
     return stages

@@ -16,7 +16,9 @@ import torch.distributed as dist
 from profiles.model import TransformerShape
 from validate.measure import PeakMemory, Recorder, Usage, keep_freed_memory, return_freed_memory, settle_process
 from validate.models import token_batch
+from validate.parallel.context import token_positions
 from validate.parallel.groups import Axis, Groups
+from validate.parallel.traffic import Traffic
 from validate.runnable import RunSpec, check_runnable
 from validate.steps import Trainer, make_trainer
 
@@ -31,7 +33,7 @@ def run_rank(values: dict[str, Any], report: Report = lambda phase: None) -> dic
     """Train the steps that `values` (`RunSpec.to_json`) asks for and return this rank's figures.
 
     `report` is told the phase the rank enters. The result has `rank`, `coordinates`, `losses` (None but on the
-    last stage), `steps` (`usage` and `spans` of each) and `memory`.
+    last stage), `steps` (`usage` and `spans` of each), `memory`, and `messages` if they are to be counted.
     Raises ValueError when the plan cannot be run, and what torch raises when a peer fails.
     """
     spec = RunSpec.from_json(values)
@@ -91,15 +93,39 @@ def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any
         losses.append(loss)
         if index >= spec.num_warmup:
             steps.append(step)
+    peak = memory.read()
     return {
         "rank": dist.get_rank(),
         "coordinates": groups.coordinates,
         "device": device.type,
         "losses": _mean_over_dp(losses, groups["dp"]),
         "steps": steps,
-        "memory": memory.read(),
+        "memory": peak,
         "num_parameters": trainer.num_parameters,
+        "messages": _count_messages(trainer, groups, batches) if spec.count_messages else [],
     }
+
+
+def _count_messages(trainer: Trainer, groups: Groups, batches: "_Batches") -> list[dict[str, Any]]:
+    """What this rank sends in one more step, which is neither timed nor part of the losses.
+
+    `padding_bytes` are those of `num_bytes` that only make shards equal.
+    """
+    traffic = Traffic(groups)
+    groups.padding.clear()
+    inputs, targets = batches.draw(0)
+    with traffic:
+        trainer.step(inputs, targets)
+    return [
+        {
+            "axis": axis,
+            "collective": collective,
+            "num_messages": count,
+            "num_bytes": size,
+            "padding_bytes": groups.padding[axis, collective],
+        }
+        for (axis, collective), (count, size) in sorted(traffic.sent.items())
+    ]
 
 
 class _Batches:
@@ -107,15 +133,16 @@ class _Batches:
 
     def __init__(self, spec: RunSpec, groups: Groups) -> None:
         self.spec, self.device, self.rank = spec, groups.recorder.device, groups.coordinates["dp"]
+        self.positions = token_positions(spec.plan, spec.job.sequence_length, groups).cpu()
 
     def draw(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of step `index`, each (global_batch / dp, T)."""
+        """Inputs and targets of step `index`, each (global_batch / dp, T / cp)."""
         job = self.spec.job
         assert isinstance(job.model, TransformerShape)
         inputs, targets = token_batch(job.model, job.global_batch, job.sequence_length, self.spec.seed + index)
         share = job.global_batch // self.spec.plan.dp
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        return inputs[mine].to(self.device), targets[mine].to(self.device)
+        return tuple(tokens[mine][:, self.positions].to(self.device) for tokens in (inputs, targets))
 
 
 def timed_step(

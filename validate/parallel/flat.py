@@ -8,8 +8,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from planner.plan import Plan
-from validate.parallel.groups import Axis
+from validate.parallel.groups import Axis, Groups
 
 
 class Bucket:
@@ -19,20 +18,19 @@ class Bucket:
         self,
         parameters: Sequence[nn.Parameter],
         partial: Collection[int],
+        groups: Groups,
         axes: tuple[Axis, Axis],
-        plan: Plan,
-        tensor_axis: Axis,
-        *,
-        reduces_each: bool,
     ) -> None:
         """`partial`: ids of parameters whose gradients are partial over tp; `axes`: shards, replicas of shards."""
+        plan = groups.plan
         self.parameters, self.partial = parameters, [p for p in parameters if id(p) in partial]
         self.shard_axis, self.replica_axis = axes
-        self.tensor_axis = tensor_axis
-        self.is_sharded = plan.zero_stage > 0 and self.shard_axis.size > 1
-        self.reduces_each = reduces_each and self.is_sharded
+        self.tensor_axis = groups["tp"]
+        self.is_sharded = self.shard_axis.size > 1
+        self.reduces_each = plan.zero_stage == 2 and plan.pp == 1 and self.is_sharded
         self.divisor = plan.dp * plan.cp
         self.values = self._flatten()
+        self.groups, self.num_padded = groups, len(self.values) - sum(p.numel() for p in parameters)
         size = 0 if self.reduces_each else len(self.values)
         self.gradients = torch.zeros(size, dtype=torch.float32, device=self.values.device)
         self.master = nn.Parameter(self._mine(self.values).detach().float())
@@ -40,7 +38,7 @@ class Bucket:
         self.num_pending = len(parameters)
         for parameter in parameters:
             if not self.reduces_each and parameter.dtype == torch.float32:
-                parameter.grad = self._view(self.gradients, parameter)
+                self.collect(parameter)
             else:
                 parameter.register_post_accumulate_grad_hook(self._take)
 
@@ -48,8 +46,7 @@ class Bucket:
         """Move the parameters into one buffer."""
         sizes = [parameter.numel() for parameter in self.parameters]
         self.starts = {id(parameter): sum(sizes[:index]) for index, parameter in enumerate(self.parameters)}
-        shards = self.shard_axis.size if self.is_sharded else 1
-        total = -(-sum(sizes) // shards) * shards
+        total = -(-sum(sizes) // self.shard_axis.size) * self.shard_axis.size
         first = self.parameters[0]
         values = torch.zeros(total, dtype=first.dtype, device=first.device)
         for parameter in self.parameters:
@@ -65,7 +62,7 @@ class Bucket:
 
     def _mine(self, buffer: Tensor) -> Tensor:
         """This rank's shard of a whole buffer."""
-        return buffer.chunk(self.shard_axis.size)[self.shard_axis.index] if self.is_sharded else buffer
+        return buffer.chunk(self.shard_axis.size)[self.shard_axis.index]
 
     def _take(self, parameter: Tensor) -> None:
         """A gradient came: add it in fp32, or reduce the bucket once all of its gradients are there."""
@@ -83,34 +80,42 @@ class Bucket:
             self._scatter(gradients)
 
     def collect(self, parameter: Tensor) -> None:
-        """Add the gradient of `parameter` to the fp32 buffer and free it."""
-        if parameter.grad is not None and parameter.dtype != torch.float32:
-            self._view(self.gradients, parameter).add_(parameter.grad)
-            parameter.grad = None
+        """Add a gradient that does not lie in the buffer to it, and let fp32 ones lie there (again)."""
+        place = self._view(self.gradients, parameter)
+        if parameter.grad is not None and parameter.grad.data_ptr() != place.data_ptr():
+            place.add_(parameter.grad)
+        parameter.grad = place if parameter.dtype == torch.float32 else None
 
     def reduce(self) -> None:
         """Make the gradients of this rank's shard those of the whole batch."""
-        for parameter in self.parameters:
-            self.collect(parameter)
         if self.reduces_each:
             return
+        for parameter in self.parameters:
+            self.collect(parameter)
         if self.is_sharded:
             self._scatter(self.gradients)
         else:
             self._sum_partial(self.gradients)
             self.gradients /= self.divisor
-            if self.shard_axis.size > 1:
-                self.shard_axis.all_reduce(self.gradients)
+            if self.replica_axis.size > 1:
+                self.replica_axis.all_reduce(self.gradients)
 
     def _scatter(self, gradients: Tensor) -> None:
         """Add the sum over ranks of a whole gradient buffer to this rank's shard."""
         self._sum_partial(gradients)
         gradients /= self.divisor
+        self._count_padding(self.shard_axis, "reduce_scatter", self.num_padded * gradients.element_size())
         shard = self.shard_axis.reduce_scatter(gradients.unflatten(0, (self.shard_axis.size, -1)))
         if self.replica_axis.size > 1:
+            padded = self.num_padded * shard.element_size() / self.shard_axis.size
+            self._count_padding(self.replica_axis, "all_reduce", padded)
             self.replica_axis.all_reduce(shard)
         assert self.master.grad is not None
         self.master.grad += shard
+
+    def _count_padding(self, axis: Axis, collective: str, num_bytes: float) -> None:
+        if self.num_padded:
+            self.groups.count_padding(axis.name, collective, num_bytes)
 
     def _sum_partial(self, gradients: Tensor) -> None:
         """Sum over tp what sequence parallelism left partial."""
@@ -121,13 +126,15 @@ class Bucket:
         mine = self._mine(self.values)
         if mine.data_ptr() != self.master.data_ptr():
             mine.copy_(self.master.detach())
-        assert self.master.grad is not None
-        self.master.grad.zero_()
         self.gradients.zero_()
+        if self.is_sharded:
+            assert self.master.grad is not None
+            self.master.grad.zero_()
 
     def gather(self) -> None:
         """Collect the parameters that other ranks updated."""
         if self.is_sharded:
+            self._count_padding(self.shard_axis, "all_gather", self.num_padded * self.values.element_size())
             self.shard_axis.gather_into(self.values, self._mine(self.values))
 
 

@@ -1,6 +1,7 @@
 """The process groups of a plan: for each axis of the planner, the ranks that share it with this one."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +10,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from planner.cost.groups import group_of
 from planner.plan import Plan
 from validate.measure import Recorder
+from validate.parallel.axes import AXES, first_name, ranks_of
 
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 """Collectives on one tensor, by their names since torch 2.13 or before."""
-
-AXES = {
-    "tp": "tp", "cp_a2a": "cp", "cp_ring": "cp", "ep": "ep", "pp": "pp",
-    "dp": "dp", "dp-shard": "dp", "dp-replicate": "dp", "edp": "dp", "edp-shard": "dp",
-}  # fmt: skip
-"""An axis of the planner's messages -> the part of a breakdown that they belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +77,27 @@ class Axis:
             dist.all_to_all_single(output, tensor.contiguous(), received, sent, group=self.group)
         return output
 
+    def pass_on(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Start to send `tensor` to the next rank of the ring; call the result for what the one before sent."""
+        coming = torch.empty_like(tensor)
+        ring = self.ranks
+        ahead, behind = ring[(self.index + 1) % self.size], ring[self.index - 1]
+        with self.recorder.span(self.part):
+            works = dist.batch_isend_irecv(
+                [
+                    dist.P2POp(dist.isend, tensor.contiguous(), ahead, self.group),
+                    dist.P2POp(dist.irecv, coming, behind, self.group),
+                ]
+            )
+
+        def arrived() -> Tensor:
+            with self.recorder.span(self.part):
+                for work in works:
+                    work.wait()
+            return coming
+
+        return arrived
+
     def mesh(self, device: torch.device) -> DeviceMesh:
         """The group as a one-dimensional device mesh."""
         return DeviceMesh.from_group(self.group, device.type)
@@ -92,6 +108,8 @@ class Groups:
 
     def __init__(self, plan: Plan, recorder: Recorder) -> None:
         self.plan, self.recorder = plan, recorder
+        self.padding: Counter[tuple[str, str]] = Counter()
+        """Bytes by (axis, collective) that were sent to make shards equal, since it was last cleared."""
         self.rank = dist.get_rank()
         self._made: dict[tuple[tuple[int, ...], ...], dict[int, Any]] = {}
         self._axes = {axis: self._make(axis) for axis in AXES}
@@ -103,6 +121,15 @@ class Groups:
     def __iter__(self) -> Iterator[Axis]:
         """All axes, those of a single rank too."""
         return iter(self._axes.values())
+
+    @property
+    def alone(self) -> Axis:
+        """An axis of this rank and no other."""
+        return Axis("dp", (self.rank,), 0, None, self.recorder)
+
+    def count_padding(self, axis: str, collective: str, num_bytes: float) -> None:
+        """Note that `num_bytes` of a message on `axis` were padding."""
+        self.padding[first_name(axis, self.plan), collective] += num_bytes  # type: ignore[assignment]
 
     @property
     def coordinates(self) -> dict[str, int]:
@@ -126,7 +153,7 @@ class Groups:
         return DeviceMesh.from_group([axis.group for axis in found], device.type, mesh=ranks, mesh_dim_names=names)
 
     def _make(self, axis: str) -> Axis:
-        size, stride = (int(value) for value in ranks_of(axis, self.plan))
+        size, stride = ranks_of(axis, self.plan)
         world = range(self.plan.num_ranks)
         starts = [rank for rank in world if rank // stride % size == 0]
         partition = tuple(tuple(range(start, start + size * stride, stride)) for start in starts)
@@ -135,9 +162,3 @@ class Groups:
             self._made[partition] = {rank: group for ranks, group in made.items() for rank in ranks}
         mine = next(ranks for ranks in partition if self.rank in ranks)
         return Axis(axis, mine, mine.index(self.rank), self._made[partition][self.rank], self.recorder)
-
-
-def ranks_of(axis: str, plan: Plan) -> tuple[int, int]:
-    """(size, stride) of the groups on `axis`; a pp group holds all stages, not only the two of a message."""
-    group = group_of(axis, plan)
-    return int(plan.pp if axis == "pp" else group.size), int(group.stride)

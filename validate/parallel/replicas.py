@@ -96,19 +96,10 @@ class Flat:
     copy of what this rank updates.
     """
 
-    def __init__(self, stages: Sequence[Stage], groups: Groups) -> None:
-        self.modules: Sequence[nn.Module] = stages
+    def __init__(self, modules: Sequence[nn.Module], buckets: Sequence[Bucket], groups: Groups) -> None:
+        self.modules, self.buckets = modules, buckets
         self.last_gradient: Any = None
         self.recorder = groups.recorder
-        self.tensor_axis = groups["tp"]
-        plan = groups.plan
-        partial = {id(parameter) for parameter in partial_parameters(stages, plan)}
-        self.reduces_each = plan.zero_stage >= 2 and plan.pp == 1
-        self.buckets = [
-            Bucket(parameters, partial, axes, plan, groups["tp"], reduces_each=self.reduces_each)
-            for stage in stages
-            for parameters, axes in _layers(stage, groups)
-        ]
         self.adam = adamw([bucket.master for bucket in self.buckets])
 
     def microbatch(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
@@ -127,6 +118,15 @@ class Flat:
             bucket.gather()
 
 
+def flat(stages: Sequence[Stage], groups: Groups) -> Flat:
+    """Every parameter of `stages` in a bucket of its layer."""
+    partial = {id(parameter) for parameter in partial_parameters(stages, groups.plan)}
+    buckets = [
+        Bucket(parameters, partial, groups, axes) for stage in stages for parameters, axes in _layers(stage, groups)
+    ]
+    return Flat(stages, buckets, groups)
+
+
 def _layers(stage: Stage, groups: Groups) -> Iterable[tuple[list[nn.Parameter], tuple[Axis, Axis]]]:
     """The parameters that are reduced as one, with the axes they are sharded and replicated over."""
     parts = [part for part in (stage.embedding, *stage.layers.values(), stage.head) if part is not None]
@@ -139,9 +139,10 @@ def _layers(stage: Stage, groups: Groups) -> Iterable[tuple[list[nn.Parameter], 
                 if is_expert(name) == experts and id(parameter) not in seen
             ]
             seen |= {id(parameter) for parameter in held}
-            if held:
-                shard = groups[f"{axis}-shard" if groups.plan.zero_stage else axis]
-                yield held, (shard, groups["dp-replicate"])
+            if held and groups.plan.zero_stage:
+                yield held, (groups[f"{axis}-shard"], groups[f"{axis}-replicate"])
+            elif held:
+                yield held, (groups.alone, groups[axis])
 
 
 def partial_parameters(stages: Sequence[Stage], plan: Plan) -> list[nn.Parameter]:

@@ -73,19 +73,6 @@ class _Leave(torch.autograd.Function):
         return axis.gather_sequence(gradient) if axis.sequence_parallel else gradient, None
 
 
-class _Split(torch.autograd.Function):
-    """Keep this rank's tokens of a replicated tensor; gather the gradients of all tokens backward."""
-
-    @staticmethod
-    def forward(ctx: Any, whole: Tensor, axis: TensorAxis) -> Tensor:
-        ctx.axis = axis
-        return axis.axis.shard(whole, 1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.axis.gather_sequence(gradient), None
-
-
 @dataclass
 class Entrance(ParallelStyle):
     """The input of a module becomes whole, its gradient summed."""
@@ -111,18 +98,18 @@ class Columns(ParallelStyle):
 
 @dataclass
 class Rows(ParallelStyle):
-    """A linear layer takes its rank's share of the input features; the outputs are summed.
-
-    The first rank alone holds the bias, so that the sum contains it once.
-    """
+    """A linear layer takes its rank's share of the input features; the outputs are summed, then the bias added."""
 
     axis: TensorAxis
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         module.weight = nn.Parameter(self.axis.axis.shard(module.weight.detach(), 1))
-        if self.axis.rank:
-            module.bias = None
-        module.register_forward_hook(lambda _, inputs, output: _Leave.apply(output, self.axis))
+
+        def forward(hidden: Tensor) -> Tensor:
+            summed: Tensor = _Leave.apply(nn.functional.linear(hidden, module.weight), self.axis)
+            return summed if module.bias is None else summed + module.bias
+
+        module.forward = forward
         return module
 
 
@@ -134,28 +121,16 @@ class VocabularyRows(ParallelStyle):
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         module.weight = nn.Parameter(self.axis.axis.shard(module.weight.detach(), 0))
-        whole = TensorAxis(self.axis.axis, sequence_parallel=False)
         first, count = self.axis.rank * len(module.weight), len(module.weight)
 
         def forward(tokens: Tensor) -> Tensor:
             rows = tokens - first
             absent = (rows < 0) | (rows >= count)
             found = nn.functional.embedding(rows.masked_fill(absent, 0), module.weight)
-            summed: Tensor = _Leave.apply(found.masked_fill(absent.unsqueeze(-1), 0.0), whole)
+            summed: Tensor = _Leave.apply(found.masked_fill(absent.unsqueeze(-1), 0.0), self.axis)
             return summed
 
         module.forward = forward
-        return module
-
-
-@dataclass
-class SplitOutput(ParallelStyle):
-    """The output of a module, the same on every rank, is dealt out by tokens."""
-
-    axis: TensorAxis
-
-    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        module.register_forward_hook(lambda _, inputs, output: _Split.apply(output, self.axis))
         return module
 
 
@@ -174,8 +149,6 @@ def _styles(stage: Stage, axis: TensorAxis) -> dict[str, ParallelStyle]:
     styles: dict[str, ParallelStyle] = {}
     if stage.embedding is not None:
         styles["embedding.tokens"] = VocabularyRows(axis)
-        if axis.sequence_parallel:
-            styles["embedding"] = SplitOutput(axis)
     for index, layer in stage.layers.items():
         columns = ["attention.qkv", "ffn.up"] + (["ffn.gate"] if layer.ffn.gate is not None else [])
         styles |= {f"layers.{index}.{name}": Columns(axis) for name in columns}
@@ -195,8 +168,9 @@ class _Logits(Columns):
 
 
 def sequence_parameters(stage: Stage) -> list[nn.Parameter]:
-    """Parameters that sequence parallelism applies to T / tp tokens only: the norms."""
-    return [parameter for name, parameter in stage.named_parameters() if "norm" in name]
+    """Parameters that sequence parallelism applies to T / tp tokens only: norms, learned positions, late biases."""
+    late = ("out.bias", "down.bias", "learned.weight")
+    return [parameter for name, parameter in stage.named_parameters() if "norm" in name or name.endswith(late)]
 
 
 class _ShardedLoss(torch.autograd.Function):

@@ -1,0 +1,64 @@
+"""What a rank really sends: every collective and transfer that torch dispatches, by axis."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from validate.parallel.groups import Axis
+
+_Arguments = tuple[Any, ...]
+
+
+class Traffic(TorchDispatchMode):
+    """While entered, counts messages and their bytes by (axis, collective), in the sizes of the planner's `Message`.
+
+    Ranks that share several axes are named by the first of `axes`.
+    """
+
+    def __init__(self, axes: Iterable[Axis]) -> None:
+        super().__init__()
+        self.sent: dict[tuple[str, str], list[float]] = {}
+        self.axis_of: dict[str, str] = {}
+        for axis in axes:
+            if axis.group is not None:
+                self.axis_of.setdefault(axis.group.group_name, axis.name)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: _Arguments = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run `func`, and count it if it sends something."""
+        if any(issubclass(kind, torch.distributed.tensor.DTensor) for kind in types):
+            return NotImplemented
+        if func._overloadpacket in _MESSAGES:
+            collective, size = _MESSAGES[func._overloadpacket]
+            entry = self.sent.setdefault((self._axis(args), collective), [0.0, 0.0])
+            entry[0] += 1.0
+            entry[1] += size(args)
+        return func(*args, **(kwargs or {}))
+
+    def _axis(self, args: _Arguments) -> str:
+        """The axis whose process group is among the arguments."""
+        boxed = next(arg for arg in args if isinstance(arg, torch.ScriptObject) and "ProcessGroup" in str(arg._type()))
+        return self.axis_of[dist.ProcessGroup.unbox(boxed).group_name]
+
+
+def _bytes_of(value: Any) -> float:
+    tensors = value if isinstance(value, list | tuple) else [value]
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def _argument(index: int) -> Callable[[_Arguments], float]:
+    return lambda args: _bytes_of(args[index])
+
+
+_MESSAGES: dict[Any, tuple[str, Callable[[_Arguments], float]]] = {
+    torch.ops.c10d.allreduce_: ("all_reduce", _argument(0)),
+    torch.ops.c10d._allgather_base_: ("all_gather", _argument(0)),
+    torch.ops.c10d._reduce_scatter_base_: ("reduce_scatter", _argument(1)),
+    torch.ops.c10d.alltoall_base_: ("all_to_all", _argument(1)),
+    torch.ops.c10d.send: ("send_recv", _argument(0)),
+}
+"""What torch calls a collective -> the planner's word, and which argument is as large as the planner says it is."""
