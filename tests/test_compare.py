@@ -153,5 +153,5 @@ def test_a_plan_three_times(plan: Plan, cluster: Cluster) -> None:
 
 def test_what_cannot_run_is_refused_before_anything_starts(cluster: Cluster) -> None:
     stack = catalog.software("pytorch-eager-cpu")
-    with pytest.raises(ValueError, match="cp: validate runs dp, tp and pp"):
-        compare.validate_plan(JOB, Plan(cp=2), cluster, stack)
+    with pytest.raises(ValueError, match="etp: validate runs whole experts"):
+        compare.validate_plan(JOB, Plan(dp=2, etp=2), cluster, stack)
