@@ -26,18 +26,20 @@ from profiles.reliability import Reliability
 from profiles.residuals import Residuals
 
 if TYPE_CHECKING:
+    from profiles.engine import EngineRecord
     from profiles.libraries import LibraryCurves
     from profiles.model import LayerList, TransformerShape
     from profiles.software import SoftwareStack
 
 __all__ = [
     "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "cluster_spec", "devices_per_host",
-    "expand", "explain", "fabric", "kernel_curves", "library_curves", "link", "link_curves", "load", "model", "names",
-    "node", "reliability", "software",
+    "engine", "expand", "explain", "fabric", "kernel_curves", "library_curves", "link", "link_curves", "load", "model",
+    "names", "node", "reliability", "software",
 ]  # fmt: skip
 
 KINDS = (
     "accelerators", "nodes", "clusters", "links", "fabrics", "models", "software", "calibration", "reliability",
+    "engines",
 )  # fmt: skip
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
@@ -109,6 +111,13 @@ def reliability(name_or_path: str | os.PathLike[str]) -> Reliability:
 def fabric(name_or_path: str | os.PathLike[str]) -> Fabric:
     """The wiring between nodes called so, or of a .toml file; raises UnknownName or BadFile."""
     return _record(Fabric, lookup.locate("fabrics", name_or_path))
+
+
+def engine(name_or_path: str | os.PathLike[str]) -> "EngineRecord":
+    """An inference engine of the catalog or of a .toml file; raises UnknownName or BadFile."""
+    from profiles.engine import EngineRecord
+
+    return _record(EngineRecord, lookup.locate("engines", name_or_path))
 
 
 def kernel_curves(accelerator: str) -> KernelCurves:
@@ -202,6 +211,8 @@ def load(kind: str, name: str) -> Sourced:
         return model(name)
     if kind == "software":
         return software(name)
+    if kind == "engines":
+        return engine(name)
     path = lookup.find(kind, name)
     if kind == "calibration":
         from profiles.libraries import LibraryCurves

@@ -2,7 +2,21 @@
 
 from pydantic import Field
 
-from profiles.record import Count, Fraction, NonNegative, Sourced
+from profiles.record import Count, Fraction, NonNegative, Positive, Record, Sourced
+
+
+class EngineFit(Record):
+    """What the constants of an engine were fitted on, and how far they are off on rows left out of the fit."""
+
+    date: str
+    num_rows: Count
+    """Fitted on one half of them, tested on the other."""
+    held_out_ttft_error_fraction: NonNegative
+    """Mean."""
+    held_out_tpot_error_fraction: NonNegative
+    held_out_ttft_p90_error_fraction: NonNegative
+    """What nine of ten rows stay below."""
+    held_out_tpot_p90_error_fraction: NonNegative
 
 
 class EngineRecord(Sourced):
@@ -41,3 +55,16 @@ class EngineRecord(Sourced):
     """The same for each request that makes a token: sampling, scheduling, detokenizing."""
     all_reduce_excess_seconds: NonNegative = 0.0
     """What an all-reduce takes beyond its micro-benchmark, for each doubling of its ranks: skew and launch."""
+    prompt_time_factor: Positive = 1.0
+    """Of iterations that run prompts, over the sum of their kernels: they are launched one by one, in eager mode."""
+    prompt_floor_seconds: NonNegative = 0.0
+    """Least time of such an iteration: what its launches take the host."""
+    fit: EngineFit | None = None
+    """None: the constants were not fitted."""
+    borrowed_kernels: dict[str, str] = Field(default_factory=dict)
+    """Kind and form of kernels, as "experts nvfp4" -> the library under whose name they were measured, where the
+    engine runs another library's, or its own were measured without a graph."""
+    routing_skew: NonNegative = 0.0
+    """Exponent of the power law by which tokens choose experts, as the tables of measured kernels count it."""
+    fraction_of_free_memory: bool = False
+    """Whether `usable_memory_fraction` is of what the weights leave rather than of the whole device."""

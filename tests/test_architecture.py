@@ -124,6 +124,10 @@ DIMENSIONLESS = frozenset({
     "percentile_estimate.percent", "spread.values",
     "Funnel.known_limit", "Funnel.misses",
     "Level.oversubscription", "fair_rates.capacity", "fair_rates.limits",
+    "Knots.at", "Knots.values", "Sheet.first", "Sheet.second", "Sheet.values", "geometric.first", "geometric.last",
+    "ServedShard.tp", "ServedShard.attention_dp", "ServedShard.ep", "ServedShard.pp", "ServedShard.routing_skew",
+    "EnginePrices.attention_dp", "EnginePrices.num_doublings", "EnginePrices.prompt_time_factor",
+    "EngineRecord.routing_skew", "EngineRecord.prompt_time_factor", "Repeated.times",
 })  # fmt: skip
 """Pure numbers and counts of elements; and what a `_seconds` function takes in seconds."""
 

@@ -15,6 +15,7 @@ class What(StrEnum):
     TRAINING = "training"
     KERNELS = "kernels"
     COLLECTIVES = "collectives"
+    SERVING = "serving"
 
 
 def score(
@@ -31,8 +32,8 @@ def score(
     force: Annotated[bool, typer.Option("--force", help="Let --plot replace a file.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Predict every run (kernel, collective) of a table and compare, beside a baseline: one constant utilisation, or
-    datasheet rates.
+    """Predict every run (kernel, collective, serving benchmark) of a table and compare, beside a baseline: one
+    constant utilisation, or datasheet rates.
 
     Rows that cannot be modelled are counted by reason.
     Example: meshwise score training published --plot scatter.png
@@ -40,7 +41,7 @@ def score(
     if what is not What.TRAINING:
         if plot:
             raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
-        return _score_prices(what, table, rows=rows, json=json)
+        return (_score_serving if what is What.SERVING else _score_prices)(what, table, rows=rows, json=json)
     from meshwise import screen
     from meshwise.tables.score import show_score
     from validate.published import TABLES, published_runs
@@ -77,4 +78,18 @@ def _score_prices(what: What, table: Path, *, rows: bool, json: bool) -> int:
         screen.print_json(board.as_dict())
     else:
         show_prices(screen.console(), board)
+    return 0
+
+
+def _score_serving(what: What, table: Path, *, rows: bool, json: bool) -> int:
+    from meshwise import screen
+    from meshwise.tables.serving_score import show_serving
+    from validate.score_serving import score_serving
+
+    with screen.progress() as on_progress:
+        board = score_serving(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+    if json:
+        screen.print_json(board.as_dict())
+    else:
+        show_serving(screen.console(), board)
     return 0

@@ -1,0 +1,133 @@
+"""Fits the constants of an engine record on one half of a table of serving runs and tests them on the other:
+`python -m benchmarks.fit_engines TABLE.csv ENGINE [CONSTANT ...]`.
+
+Rows that describe the same run count once (their median); halves are drawn within each model and device, so that
+neither lacks one. The loss is the mean of |ln(predicted / measured)| of TTFT plus twice that of TPOT, each capped, so
+that a few mislabelled rows do not rule.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+
+from planner.cost.serving import PriceBook
+from profiles import catalog
+from profiles.engine import EngineRecord
+from validate.play_serving import predict
+from validate.resolve_serving import ServedSetting, resolve_serving
+from validate.serving_table import ServedRow, read_rows
+
+CONSTANTS = (
+    "all_reduce_excess_seconds", "host_seconds_per_sequence", "front_end_seconds", "front_end_seconds_per_request",
+)  # fmt: skip
+LARGEST_CONCURRENCY = 256
+"""Longer runs are left to the test: they take long to play."""
+MOST_ROWS, NUM_TRIES, CAP = 50, 90, 0.7
+
+
+def main() -> None:
+    """Print the constants, and errors on both halves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("engine")
+    parser.add_argument("constants", nargs="*", default=CONSTANTS)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    engine = catalog.engine(asked.engine)
+    train, test = halves(settings_of(read_rows(asked.table), engine.name), asked.seed)
+    fitted = fit(engine, asked.constants, [one for one in train if (one.row.concurrency or 0) <= LARGEST_CONCURRENCY])
+    for name in asked.constants:
+        print(f"{name} = {getattr(fitted, name):.3g}")
+    for words, part in (("fitted on", train), ("held out", test)):
+        for kind, errors in report(fitted, part).items():
+            print(f"{words:>9} {kind:40} {errors}")
+
+
+def settings_of(rows: Sequence[ServedRow], engine: str) -> list[ServedSetting]:
+    """Closed-loop settings under an engine record, each once, with the median of what was measured of it."""
+    same: defaultdict[tuple[object, ...], list[ServedSetting]] = defaultdict(list)
+    for row in rows:
+        try:
+            setting = resolve_serving(row)
+        except ValueError:
+            continue
+        if setting.engine.name == engine and row.ttft_seconds and row.tpot_seconds and row.concurrency:
+            same[(*setting.key, row.engine_version)].append(setting)
+    return [_median(settings) for settings in same.values()]
+
+
+def _median(settings: Sequence[ServedSetting]) -> ServedSetting:
+    ttft, tpot = (
+        float(np.median([getattr(one.row, name) for one in settings])) for name in ("ttft_seconds", "tpot_seconds")
+    )
+    return replace(settings[0], row=replace(settings[0].row, ttft_seconds=ttft, tpot_seconds=tpot))
+
+
+def halves(settings: Sequence[ServedSetting], seed: int) -> tuple[list[ServedSetting], list[ServedSetting]]:
+    """Every second one of a random order, within each model and device."""
+    draw = np.random.default_rng(seed)
+    groups: defaultdict[tuple[str, str], list[ServedSetting]] = defaultdict(list)
+    for one in settings:
+        groups[(one.model.name, one.cluster.accelerator.name)].append(one)
+    mixed = [[group[index] for index in draw.permutation(len(group))] for group in groups.values()]
+    return [one for group in mixed for one in group[::2]], [one for group in mixed for one in group[1::2]]
+
+
+def fit(engine: EngineRecord, names: Sequence[str], train: Sequence[ServedSetting]) -> EngineRecord:
+    """`engine` with the named constants of least loss, by Nelder-Mead over their logarithms, on some of `train`."""
+    draw = np.random.default_rng(0)
+    chosen = [train[index] for index in draw.permutation(len(train))[:MOST_ROWS]]
+    book = PriceBook()
+    first = np.log([getattr(engine, name) or 1e-6 for name in names])
+
+    def loss(logarithms: np.ndarray) -> float:
+        tried = _with(engine, dict(zip(names, np.exp(logarithms), strict=True)))
+        pairs = [_logs(one, tried, book) for one in chosen]
+        return float(np.mean([min(ttft, CAP) + 2.0 * min(tpot, CAP) for ttft, tpot in np.abs(pairs)]))
+
+    simplex = np.vstack([first, first + 0.4 * np.eye(len(first))])
+    found = minimize(loss, first, method="Nelder-Mead", options={"maxfev": NUM_TRIES, "initial_simplex": simplex})
+    return _with(engine, dict(zip(names, np.exp(found.x), strict=True)))
+
+
+def _with(engine: EngineRecord, constants: Mapping[str, float]) -> EngineRecord:
+    return engine.model_copy(update={name: float(f"{value:.3g}") for name, value in constants.items()})
+
+
+def _logs(setting: ServedSetting, engine: EngineRecord, book: PriceBook) -> tuple[float, float]:
+    try:
+        figures = predict(replace(setting, engine=engine), book)
+    except ValueError:
+        return CAP, CAP
+    return (
+        float(np.log((figures.ttft_seconds or 1.0) / (setting.row.ttft_seconds or 1.0))),
+        float(np.log((figures.tpot_seconds or 1.0) / (setting.row.tpot_seconds or 1.0))),
+    )
+
+
+def report(engine: EngineRecord, settings: Sequence[ServedSetting]) -> dict[str, str]:
+    """By model and device, and of all: mean, median and p90 absolute errors, and bias."""
+    book = PriceBook()
+    groups: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for one in settings:
+        pair = _logs(one, engine, book)
+        for name in ("all", f"{one.model.name} {one.plan.expert_weights} {one.cluster.accelerator.name}"):
+            groups[name].append(pair)
+    return {name: f"n {len(pairs):3d}  " + _words(np.exp(np.array(pairs)) - 1.0) for name, pairs in groups.items()}
+
+
+def _words(errors: np.ndarray) -> str:
+    return "   ".join(
+        f"{name} {np.abs(column).mean():.3f} median {np.median(np.abs(column)):.3f} "
+        f"p90 {np.quantile(np.abs(column), 0.9):.3f} bias {np.median(column):+.3f}"
+        for name, column in zip(("TTFT", "TPOT"), errors.T, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    main()

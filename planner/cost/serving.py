@@ -1,0 +1,209 @@
+"""Seconds of an iteration of a serving engine: kernels and messages of one rank, tabulated once, then looked up.
+
+Linear layers depend on the tokens of an iteration, the head on the requests that get a token, attention on each
+context. Each is priced on a grid by `planner.cost.kernels` and `planner.cost.collectives`; between its knots a table
+is linear, so that a run of decode iterations sums exactly.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from planner.cost.collectives import message_seconds
+from planner.cost.kernels import kernel_seconds
+from planner.cost.knots import Knots, Sheet, geometric
+from planner.serving import DecodeLine, IterationShape, Pool, ServingPlan
+from planner.work.forms import form_of
+from planner.work.iteration import (
+    Repeated,
+    ServedShard,
+    decode_ops,
+    head_ops,
+    linear_ops,
+    num_messages,
+    prefill_ops,
+)
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Message
+from profiles import catalog
+from profiles.cluster import Cluster
+from profiles.engine import EngineRecord
+from profiles.model import TransformerShape
+
+MAX_TOKENS, MAX_SEQUENCES, MAX_CONTEXT = 128_000.0, 8_000.0, 1_050_000.0
+"""Ends of the tables; beyond them the last slope goes on."""
+NCCL = ""
+
+
+def rank_seconds(ops: Iterable[Repeated], shard: ServedShard, cluster: Cluster) -> Any:
+    """Seconds of kernels and messages of one rank, one after the other in one stream [Shoeybi 2019, arXiv:1909.08053,
+    section 3: two all-reduces a layer wait for what they sum]; fields broadcast."""
+    total: Any = 0.0
+    for op, times in ops:
+        seconds = _message_seconds(op, shard, cluster) if isinstance(op, Message) else _priced(op, cluster)
+        total = total + times * seconds
+    return total
+
+
+def _message_seconds(message: Message, shard: ServedShard, cluster: Cluster) -> Any:
+    """The faster of NCCL and the engine's own kernel, which engines choose by size."""
+    size = shard.ranks if message.axis == "ep" else shard.tp
+    if size <= 1.0:
+        return 0.0
+    nccl, own = (
+        message_seconds(message.collective, message.num_bytes, size, 1.0, cluster, library)
+        for library in (NCCL, shard.library)
+    )
+    return np.where(np.greater(message.num_bytes, 0.0), np.minimum(nccl, own), 0.0)
+
+
+def _priced(op: Kernel, cluster: Cluster) -> Any:
+    return kernel_seconds(op if has_library(cluster) else _without_library(op), cluster)
+
+
+def has_library(cluster: Cluster) -> bool:
+    """Whether kernels of serving libraries were measured on a relative of the accelerator."""
+    try:
+        curves = catalog.library_curves(cluster.accelerator.name)
+    except ValueError:
+        return False
+    return bool(curves.decode)
+
+
+def _without_library(op: Kernel) -> Kernel:
+    """The same work for the accelerator's own curves, which know plain products and streams."""
+    match op:
+        case Gemm():
+            return Gemm(op.m, op.n, op.k, op.batch, _dtype(op.form), form=op.form)
+        case Attention():
+            return Attention(op.batch, op.heads, op.kv_heads, op.query_length, op.key_length, op.head_dim,
+                             op.value_dim, past_length=op.past_length, window_length=op.window_length)  # fmt: skip
+        case DecodeAttention():
+            return Elementwise(op.num_bytes)
+        case ExpertLayer():
+            return GroupedGemm(op.rows, op.num_matrices * op.width, op.hidden, op.experts, _dtype(op.form))
+    return op
+
+
+def _dtype(form: str) -> str:
+    return form_of(form or "bf16").dtype
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePrices:
+    """Prices of one replica, as `planner.serving.IterationPrices`; made by `engine_prices`."""
+
+    attention_dp: float
+    linear: Knots
+    """Of tokens of one attention group: every layer but attention, with its messages."""
+    head: Knots
+    """Of requests of one attention group that get a token."""
+    prefill: Sheet
+    """Of new tokens of a prompt, and of those before them."""
+    decode: Sheet
+    """Of requests of one attention group, and of their mean context."""
+    num_doublings: float
+    """Messages of an iteration, times log2 of the ranks of each."""
+    host_seconds: float = 0.0
+    host_seconds_per_sequence: float = 0.0
+    prompt_time_factor: float = 1.0
+    prompt_floor_seconds: float = 0.0
+    lines: dict[tuple[int, int], DecodeLine] = field(default_factory=dict)
+
+    def under(self, engine: EngineRecord) -> "EnginePrices":
+        """The same kernels with the constants of `engine`."""
+        excess = self.num_doublings * engine.all_reduce_excess_seconds
+        return replace(
+            self, host_seconds=engine.host_seconds_per_iteration + excess,
+            host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=engine.prompt_time_factor,
+            prompt_floor_seconds=engine.prompt_floor_seconds, lines={},
+        )  # fmt: skip
+
+    def iteration_seconds(self, shape: IterationShape) -> float:
+        """Any iteration, from its launch until its tokens are known, through one stage."""
+        if not shape.prefill_tokens:
+            return self.decode_line(shape.num_decodes, shape.decode_context_tokens).seconds(shape.decode_context_tokens)
+        new, past = shape.prefill_tokens, shape.prefill_past_tokens
+        prompts = sum(self.prefill(float(q), float(p)) for q, p in zip(new, past, strict=True))
+        decodes = shape.num_decodes
+        attention = 0.0
+        if decodes:
+            attention = self.decode(decodes / self.attention_dp, shape.decode_context_tokens / decodes)
+        rows = max(float(sum(new) + decodes) / self.attention_dp, float(max(new)))
+        kernels = self.linear(rows) + prompts / min(self.attention_dp, len(new)) + attention
+        return self._with_host(max(self.prompt_time_factor * kernels, self.prompt_floor_seconds), len(new) + decodes)
+
+    def decode_line(self, num_decodes: int, context_tokens: float) -> DecodeLine:
+        """The line of iterations of `num_decodes` requests alone that holds at `context_tokens`."""
+        knots = self.decode.second
+        piece = min(max(bisect_right(knots, context_tokens / num_decodes) - 1, 0), len(knots) - 2)
+        key = (num_decodes, piece)
+        line = self.lines.get(key)
+        if line is None:
+            line = self.lines[key] = self._line(num_decodes, piece)
+        return line
+
+    def _line(self, num_decodes: int, piece: int) -> DecodeLine:
+        local = num_decodes / self.attention_dp
+        knots = self.decode.second
+        left, right = knots[piece], knots[piece + 1]
+        first, last = self.decode(local, left), self.decode(local, right)
+        slope = (last - first) / (right - left)
+        base = self._with_host(self.linear(local) + first - slope * left, num_decodes)
+        end = right * num_decodes if piece < len(knots) - 2 else np.inf
+        return DecodeLine(base, slope / num_decodes, end)
+
+    def _with_host(self, kernel_seconds: float, num_sequences: int) -> float:
+        """Kernels of the layers, then the head of all who get a token, and the host's part."""
+        local = num_sequences / self.attention_dp
+        return kernel_seconds + self.head(local) + self.host_seconds + self.host_seconds_per_sequence * local
+
+
+class PriceBook:
+    """Prices that were asked for before, by what they depend on: models and clusters by their names."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], EnginePrices] = {}
+
+    def prices(
+        self, model: TransformerShape, shard: ServedShard, cluster: Cluster, engine: EngineRecord
+    ) -> EnginePrices:
+        """As `engine_prices`, the kernels of which are priced once."""
+        key = (model.name, cluster.name, cluster.num_devices, shard.key)
+        if key not in self._known:
+            self._known[key] = engine_prices(model, shard, cluster, engine)
+        return self._known[key].under(engine)
+
+
+def served_shard(plan: ServingPlan, pool: Pool, engine: EngineRecord) -> ServedShard:
+    """How one replica of `pool` shares the model under `plan`, with the kernels of `engine`."""
+    return ServedShard(
+        tp=float(pool.tp), attention_dp=float(pool.attention_dp), ep=float(pool.ep), pp=float(pool.pp),
+        library=engine.library, weights=plan.weights, expert_weights=plan.expert_weights, kv_dtype=plan.kv_dtype,
+        borrowed=engine.borrowed_kernels, routing_skew=engine.routing_skew,
+    )  # fmt: skip
+
+
+def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster, engine: EngineRecord) -> EnginePrices:
+    """Prices of a replica of `model` on devices of `cluster`, whose ranks lie next to each other.
+
+    Raises ValueError when a form has no kernels on the accelerator.
+    """
+    tokens = geometric(1.0, MAX_TOKENS, 4, exact_until=32)
+    sequences = geometric(1.0, MAX_SEQUENCES, 2, exact_until=8)
+    contexts = geometric(16.0, MAX_CONTEXT, 2)
+    past = np.concatenate([[0.0], geometric(256.0, MAX_CONTEXT, 2)])
+    chunks = geometric(1.0, MAX_TOKENS, 2)
+    prefill = rank_seconds(prefill_ops(model, shard, chunks[:, None], past), shard, cluster)
+    decode = rank_seconds(decode_ops(model, shard, sequences[:, None], contexts), shard, cluster)
+    kernels = EnginePrices(
+        shard.attention_dp,
+        Knots.of(tokens, rank_seconds(linear_ops(model, shard, tokens), shard, cluster)),
+        Knots.of(sequences, rank_seconds(head_ops(model, shard, sequences), shard, cluster)),
+        Sheet(chunks.tolist(), past.tolist(), prefill.tolist()),
+        Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),
+        num_messages(model, shard) * float(np.log2(max(shard.ranks, 1.0))),
+    )  # fmt: skip
+    return kernels.under(engine)

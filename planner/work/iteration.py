@@ -1,0 +1,231 @@
+"""One iteration of a served model as operations of one rank: what every layer does with the tokens of a batch.
+
+An iteration mixes the tokens of prompts with one token of each running request. Linear layers see only how many
+tokens there are; attention sees each context. Fields are floats or arrays that broadcast.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.work.forms import OUTPUT_BYTES, form_of
+from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel, Message, Numbers
+from profiles.model import TransformerShape
+
+
+@dataclass(frozen=True, slots=True)
+class ServedShard:
+    """How a replica's ranks share a model, and in which formats they hold it.
+
+    A replica has tp * attention_dp ranks a stage: each of `attention_dp` groups serves requests of its own with its
+    attention split over tp; the experts are spread over `ep` of all those ranks, their width over the rest.
+    """
+
+    tp: float = 1.0
+    attention_dp: float = 1.0
+    ep: float = 1.0
+    pp: float = 1.0
+    library: str = "vllm"
+    """Whose kernels run (`profiles.libraries`)."""
+    weights: str = "bf16"
+    """Form of linear layers outside of experts (`planner.work.forms`)."""
+    expert_weights: str = ""
+    """Form of the experts; "": as `weights`."""
+    kv_dtype: str = "bf16"
+    borrowed: Mapping[str, str] = field(default_factory=dict)
+    """Kind and form of kernels, as "experts nvfp4" -> the library they are taken from in place of `library`."""
+    routing_skew: float = 0.0
+    """Exponent of the power law by which experts are chosen; 0: all alike."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """All of it, to look things up by."""
+        degrees = (self.tp, self.attention_dp, self.ep, self.pp)
+        forms = (self.library, self.weights, self.expert_form, self.kv_dtype, *sorted(self.borrowed.items()))
+        return (*degrees, *forms, self.routing_skew)
+
+    @property
+    def ranks(self) -> float:
+        """Ranks of one stage."""
+        return self.tp * self.attention_dp
+
+    @property
+    def expert_tp(self) -> float:
+        """Ranks that share the width of an expert."""
+        return self.ranks / self.ep
+
+    def library_of(self, kind: str, form: str) -> str:
+        """Whose kernel a product ("gemm") or mixture ("experts") of a form runs."""
+        return self.borrowed.get(f"{kind} {form}", self.library)
+
+    @property
+    def expert_form(self) -> str:
+        """Form of the experts."""
+        return self.expert_weights or self.weights
+
+
+class Repeated(NamedTuple):
+    """An operation, and how often an iteration runs it on one rank."""
+
+    op: Kernel | Message
+    times: float
+
+
+def linear_ops(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Repeated]:
+    """Everything between embedding and head but attention itself, for `tokens` of each attention group."""
+    layers = model.num_layers / shard.pp
+    sparse = sum(model.is_sparse_layer) / shard.pp
+    yield from (Repeated(op, layers) for op in _projections(model, shard, tokens))
+    yield Repeated(_passes(tokens * model.hidden_size, 8.0), 2.0 * layers)
+    if layers > sparse:
+        yield from (Repeated(op, layers - sparse) for op in _feed_forward(model, shard, float(model.ffn_size), tokens))
+    if sparse:
+        yield from (Repeated(op, sparse) for op in _experts(model, shard, tokens))
+    yield Repeated(_reduction(model, shard, tokens, shard.tp), layers)
+    yield Repeated(_reduction(model, shard, tokens, shard.tp), layers - sparse)
+
+
+def head_ops(model: TransformerShape, shard: ServedShard, sequences: Numbers) -> Iterator[Repeated]:
+    """Logits of one token of each of `sequences` (an attention group's), split over tp, gathered to be sampled."""
+    columns = model.vocabulary_size / shard.tp
+    yield Repeated(Gemm(sequences, columns, model.hidden_size, library=shard.library, form="bf16"), 1.0)
+    yield Repeated(_passes(sequences * model.vocabulary_size, 8.0), 1.0)
+    gathered = OUTPUT_BYTES * sequences * model.vocabulary_size
+    yield Repeated(Message("tp", "all_gather", np.where(shard.tp > 1.0, gathered, 0.0)), 1.0)
+
+
+def prefill_ops(
+    model: TransformerShape, shard: ServedShard, new_tokens: Numbers, past_tokens: Numbers
+) -> Iterator[Repeated]:
+    """Attention of one prompt's `new_tokens` over themselves and `past_tokens` computed before."""
+    heads, kv_heads = _heads(model, shard)
+    dim = float(model.head_dim)
+    value_dim = float(model.mla.v_head_dim) if model.mla else dim
+    if model.mla:
+        kv_heads = heads
+    for layers, window in _layers_by_window(model, shard):
+        op = Attention(
+            1.0, heads, kv_heads, new_tokens, new_tokens + past_tokens, dim, value_dim, past_length=past_tokens,
+            window_length=window, library=shard.library, kv_dtype="bf16" if model.mla else shard.kv_dtype,
+        )  # fmt: skip
+        yield Repeated(op, layers)
+    if model.mla:  # keys and values of the past are expanded again from the latents
+        expanded = heads * (model.mla.qk_nope_head_dim + model.mla.v_head_dim)
+        again = Gemm(np.maximum(past_tokens, 1.0), expanded, float(model.mla.kv_lora_rank),
+                     library=shard.library, form="bf16")  # fmt: skip
+        yield Repeated(again, np.where(np.greater(past_tokens, 0.0), model.num_layers / shard.pp, 0.0))  # type: ignore[arg-type]
+
+
+def decode_ops(
+    model: TransformerShape, shard: ServedShard, sequences: Numbers, context_tokens: Numbers
+) -> Iterator[Repeated]:
+    """Attention of one new token of each of `sequences` over a mean context of `context_tokens`.
+
+    Latent attention reads the latents themselves, one key head of rank and rotary dimensions for all query heads
+    [DeepSeek-V2 2024, arXiv:2405.04434, 2.1.2]; the products that absorb the expansion are among the projections.
+    """
+    heads, kv_heads = _heads(model, shard)
+    dims = (float(model.head_dim), float(model.head_dim))
+    if model.mla:
+        kv_heads, latent = 1.0, float(model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
+        dims = (0.5 * latent, 0.5 * latent)
+    for layers, window in _layers_by_window(model, shard):
+        op = DecodeAttention(
+            sequences, heads, kv_heads, context_tokens, *dims, library=shard.library,
+            kv_dtype=shard.kv_dtype, window_length=window,
+        )  # fmt: skip
+        yield Repeated(op, layers)
+
+
+def num_messages(model: TransformerShape, shard: ServedShard) -> float:
+    """Collectives between the ranks of a stage that an iteration waits for."""
+    if shard.ranks <= 1.0:
+        return 0.0
+    layers, sparse = model.num_layers / shard.pp, sum(model.is_sparse_layer) / shard.pp
+    after_attention = layers * (shard.tp > 1.0)
+    exchanges = 2.0 if shard.attention_dp > 1.0 else 1.0
+    return after_attention + (layers - sparse) * (shard.tp > 1.0) + sparse * exchanges
+
+
+def _heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
+    return model.num_heads / shard.tp, max(model.num_kv_heads / shard.tp, 1.0)
+
+
+def _layers_by_window(model: TransformerShape, shard: ServedShard) -> Iterator[tuple[float, float | None]]:
+    full = model.num_full_attention_layers
+    if full:
+        yield full / shard.pp, None
+    if full < model.num_layers:
+        yield (model.num_layers - full) / shard.pp, float(model.sliding_window or 0)
+
+
+def _passes(elements: Numbers, num_bytes: float) -> Elementwise:
+    """A fused memory-bound kernel that moves `num_bytes` an element."""
+    return Elementwise(num_bytes * elements)
+
+
+def _linear(shard: ServedShard, tokens: Numbers, inputs: float, outputs: float) -> Gemm:
+    form = shard.weights
+    library = shard.library_of("gemm", form)
+    return Gemm(tokens, outputs, inputs, dtype=form_of(form).dtype, library=library, form=form)
+
+
+def _projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel]:
+    """Into attention and out of it, rotary positions and the write of keys and values."""
+    heads, kv_heads = _heads(model, shard)
+    hidden = float(model.hidden_size)
+    if model.mla is None:
+        query, keys = heads * model.head_dim, kv_heads * model.head_dim
+        yield _linear(shard, tokens, hidden, query + 2.0 * keys)
+        yield _passes(tokens * (query + 2.0 * keys), 4.0)
+        yield _linear(shard, tokens, query, hidden)
+        return
+    mla = model.mla
+    down = float(mla.q_lora_rank + mla.kv_lora_rank + mla.qk_rope_head_dim)
+    yield _linear(shard, tokens, hidden, down)
+    if mla.q_lora_rank:
+        yield _linear(shard, tokens, float(mla.q_lora_rank), heads * model.head_dim)
+    yield _passes(tokens * (down + heads * model.head_dim), 4.0)
+    for wide in (mla.qk_nope_head_dim, mla.v_head_dim):  # absorbed into queries and out of the attended latents
+        yield Gemm(tokens, float(mla.kv_lora_rank), float(wide), batch=heads, library=shard.library, form="bf16")
+    yield _linear(shard, tokens, heads * mla.v_head_dim, hidden)
+
+
+def _feed_forward(model: TransformerShape, shard: ServedShard, width: float, tokens: Numbers) -> Iterator[Kernel]:
+    gates = 2.0 if model.gated_ffn else 1.0
+    own = width / shard.tp
+    yield _linear(shard, tokens, float(model.hidden_size), gates * own)
+    yield _passes(tokens * own, 2.0 * (gates + 1.0))
+    yield _linear(shard, tokens, own, float(model.hidden_size))
+
+
+def _experts(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel | Message]:
+    """Router, experts, shared experts, and the exchange around them.
+
+    Without attention data parallelism every rank has every token, and partial results are summed by one all-reduce;
+    with it, tokens of all groups are gathered and results scattered back.
+    """
+    moe, hidden = model.moe, float(model.hidden_size)
+    assert moe is not None
+    met = tokens * shard.attention_dp
+    yield Gemm(tokens, float(moe.num_experts), hidden, library=shard.library, form="bf16")
+    yield ExpertLayer(
+        tokens=met, rows=np.maximum(met * moe.top_k / shard.ep, 1.0), hidden=hidden,
+        width=moe.expert_ffn_size / shard.expert_tp, experts=moe.num_experts / shard.ep,
+        library=shard.library_of("experts", shard.expert_form), form=shard.expert_form,
+        num_matrices=3.0 if model.gated_ffn else 2.0, skew=shard.routing_skew,
+    )  # fmt: skip
+    if moe.shared_width:
+        yield from _feed_forward(model, shard, float(moe.shared_width), tokens)
+    if shard.attention_dp > 1.0:
+        yield Message("ep", "all_gather", OUTPUT_BYTES * met * hidden)
+        yield Message("ep", "reduce_scatter", OUTPUT_BYTES * met * hidden)
+    else:
+        yield _reduction(model, shard, tokens, shard.ranks)
+
+
+def _reduction(model: TransformerShape, shard: ServedShard, tokens: Numbers, size: float) -> Message:
+    num_bytes = OUTPUT_BYTES * tokens * model.hidden_size
+    return Message("tp", "all_reduce", np.where(size > 1.0, num_bytes, 0.0))

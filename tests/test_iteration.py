@@ -1,0 +1,140 @@
+"""An iteration of a served model: work adds up, splits share it, memory is what is left."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.cost.knots import geometric
+from planner.cost.kv import kv_bytes_per_token, serving_memory, weight_bytes
+from planner.cost.serving import engine_prices, rank_seconds, served_shard
+from planner.serving import IterationShape, Pool, ServingPlan, decode_run_seconds
+from planner.work.iteration import ServedShard, decode_ops, head_ops, linear_ops, num_messages, prefill_ops
+from planner.work.ops import Message
+from profiles import catalog
+from profiles.parameters import num_active_parameters, num_parameters
+
+DENSE, SPARSE, LATENT = (catalog.model(name) for name in ("llama3.1-8b", "gpt-oss-120b", "deepseek-r1"))
+ENGINE = catalog.engine("vllm")
+
+
+def _flops(ops):
+    return sum(times * op.flops for op, times in ops if not isinstance(op, Message))
+
+
+@pytest.mark.parametrize("model", [DENSE, SPARSE, LATENT], ids=lambda model: model.name)
+def test_a_token_meets_the_active_parameters(model) -> None:
+    """Two FLOPs for each of them but the embedding's."""
+    shard = ServedShard()
+    tokens = 4096.0
+    flops = (_flops(linear_ops(model, shard, tokens)) + _flops(head_ops(model, shard, tokens))) / tokens
+    weights = num_active_parameters(model) - model.vocabulary_size * model.hidden_size
+    assert flops == pytest.approx(2.0 * weights, rel=0.02)
+
+
+@pytest.mark.parametrize("model", [DENSE, SPARSE, LATENT], ids=lambda model: model.name)
+def test_ranks_share_the_work(model) -> None:
+    """FLOPs of attention and feed-forward parts over all ranks are those of one; small shared products come on top."""
+    whole = _flops(linear_ops(model, ServedShard(), 512.0))
+    split = 8.0 * _flops(linear_ops(model, ServedShard(tp=8.0, ep=8.0 if model.moe else 1.0), 512.0))
+    assert whole <= split < 1.25 * whole
+    assert not num_messages(model, ServedShard())
+
+
+def test_a_chunk_attends_to_its_past() -> None:
+    """Pairs of two chunks add up to those of the whole prompt."""
+    shard = ServedShard()
+    whole = _flops(prefill_ops(DENSE, shard, 4096.0, 0.0))
+    parts = _flops(prefill_ops(DENSE, shard, 1024.0, 0.0)) + _flops(prefill_ops(DENSE, shard, 3072.0, 1024.0))
+    assert parts == pytest.approx(whole)
+
+
+def test_a_window_bounds_what_is_read() -> None:
+    """Half of the layers read no more than the window."""
+    near, far = (sum(t * op.kv_bytes for op, t in decode_ops(SPARSE, ServedShard(), 1.0, c)) for c in (128.0, 12800.0))
+    assert far == pytest.approx(0.5 * near * 100.0 + 0.5 * near)
+
+
+def test_weights_of_ranks_are_the_model() -> None:
+    """In 16 bits, over tp, pp and ep; small groups are held by all."""
+    for model in (DENSE, SPARSE, LATENT):
+        shard = ServedShard(tp=4.0, pp=2.0, ep=4.0)
+        assert 8.0 * weight_bytes(model, shard) == pytest.approx(2.0 * num_parameters(model), rel=0.01)
+    assert weight_bytes(DENSE, ServedShard(weights="fp8")) < 0.6 * weight_bytes(DENSE, ServedShard())
+
+
+def test_keys_and_values() -> None:
+    """Grouped heads are split until each rank has one; latents are held whole."""
+    assert kv_bytes_per_token(DENSE, ServedShard()) == 2 * 2 * 32 * 8 * 128
+    assert kv_bytes_per_token(DENSE, ServedShard(tp=16.0)) == kv_bytes_per_token(DENSE, ServedShard(tp=8.0))
+    assert kv_bytes_per_token(LATENT, ServedShard(tp=8.0)) == 2 * 61 * 576
+    assert kv_bytes_per_token(LATENT, ServedShard(kv_dtype="fp8")) == 61 * 576
+
+
+def test_memory_that_weights_leave() -> None:
+    """Groups of attention data parallelism hold tokens of their own; too large a model holds none."""
+    device = catalog.accelerator("h200-sxm").memory_bytes
+    one, four = (
+        serving_memory(SPARSE, ServedShard(tp=4.0 / n, attention_dp=float(n), ep=4.0), device, ENGINE) for n in (1, 4)
+    )
+    assert four.num_kv_tokens * four.kv_bytes_per_token == pytest.approx(4 * four.kv_bytes)
+    assert one.weight_bytes + one.overhead_bytes + one.kv_bytes == pytest.approx(0.9 * device)
+    assert serving_memory(LATENT, ServedShard(tp=2.0), device, ENGINE).num_kv_tokens == 0.0
+
+
+@pytest.fixture(scope="module")
+def prices():
+    cluster = catalog.cluster("dgx-h100", 4)
+    return engine_prices(DENSE, served_shard(ServingPlan(), Pool(tp=4), ENGINE), cluster, ENGINE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(num=st.integers(1, 300), context=st.integers(1, 9000), steps=st.integers(1, 60))
+def test_a_run_of_decodes_is_its_iterations(prices, num, context, steps) -> None:
+    """Lines of prices hold where they say they do."""
+    total = float(num * context)
+    shapes = [IterationShape(num_decodes=num, decode_context_tokens=total + num * step) for step in range(steps)]
+    stepped = np.cumsum([prices.iteration_seconds(shape) for shape in shapes])
+    np.testing.assert_allclose(decode_run_seconds(prices, num, total, steps), stepped, rtol=1e-12)
+    assert (np.diff(stepped, prepend=0.0) > 0.0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(num=st.integers(0, 300), context=st.integers(16, 9000), prompt=st.integers(1, 8000))
+def test_a_prompt_takes_time(prices, num, context, prompt) -> None:
+    """More than the same iteration without it, or with a shorter prompt."""
+    with_prompt, longer = (
+        prices.iteration_seconds(IterationShape((length,), (0,), num, float(num * context)))
+        for length in (prompt, 2 * prompt)
+    )
+    assert with_prompt < longer
+    if num:
+        assert prices.decode_line(num, num * context).seconds(num * context) < with_prompt
+
+
+def test_prices_between_knots_are_near_the_kernels() -> None:
+    """Tables are dense enough: at odd sizes within 5 % of what kernels cost there."""
+    cluster, shard = catalog.cluster("dgx-h100", 4), served_shard(ServingPlan(), Pool(tp=4), ENGINE)
+    made = engine_prices(DENSE, shard, cluster, ENGINE.model_copy(update={"all_reduce_excess_seconds": 0.0}))
+    for tokens in (37.0, 77.0, 333.0, 3000.0):
+        exact = float(rank_seconds(linear_ops(DENSE, shard, tokens), shard, cluster))
+        assert made.linear(tokens) == pytest.approx(exact, rel=0.05)
+    exact = float(rank_seconds(decode_ops(DENSE, shard, 50.0, 3300.0), shard, cluster))
+    assert made.decode(50.0, 3300.0) == pytest.approx(exact, rel=0.05)
+
+
+def test_devices_without_measured_kernels_are_priced_by_rooflines() -> None:
+    """A TPU and a CPU answer, and never beat their memory."""
+    for name in ("tpu-v5e", "epyc-9654"):
+        cluster = catalog.cluster(name, 1)
+        made = engine_prices(catalog.model("llama3.2-1b"), ServedShard(), cluster, ENGINE)
+        floor = weight_bytes(catalog.model("llama3.2-1b"), ServedShard()) / cluster.accelerator.memory_bytes_per_second
+        assert made.decode_line(1, 100.0).seconds(100.0) > 0.8 * floor
+
+
+def test_knots_are_whole_and_ordered() -> None:
+    """Every number up to the limit, then a few in each doubling."""
+    knots = geometric(1.0, 1024.0, 2, exact_until=8)
+    assert knots[:8].tolist() == list(range(1, 9))
+    assert (np.diff(knots) > 0).all()
+    assert knots[-1] == 1024

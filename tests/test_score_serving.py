@@ -1,0 +1,116 @@
+"""`score serving`: rows become settings, benchmarks are played, figures are compared."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from planner.cost.serving import PriceBook
+from planner.serving import Pool
+from profiles import catalog
+from tests.cli import faults, meshwise
+from validate.play_serving import predict
+from validate.resolve import Unmodelled
+from validate.resolve_serving import forms_of, resolve_serving
+from validate.score_serving import score_serving
+from validate.serving_table import read_rows
+
+HEADER = """\
+engine,engine_version,model,gpu,tp,pp,ep,dp,moe_tp,weight_quant,kv_quant,mode,isl,osl,concurrency,batch_size,output_tok_s,\
+ttft_ms,tpot_ms,origin,suspect,id
+"""
+LOOP = "aggregated, closed loop concurrency"
+ROWS = f"""\
+vllm,0.15.1,meta-llama/Llama-3.1-8B,h100_sxm,1,1,1,1,1,fp8,,"{LOOP}",512,64,4,4,,40,6,InferenceMAX dump,0,a
+vllm,0.15.1,meta-llama/Llama-3.1-8B,h100_sxm,2,1,1,1,1,fp8,,"{LOOP}",512,64,4,4,,35,5,InferenceMAX dump,0,b
+vllm,0.15.1,meta-llama/Llama-3.1-8B,h100_sxm,4,1,1,1,1,fp8,,"{LOOP}",512,64,4,4,,30,4,InferenceMAX dump,0,c
+vllm,0.15.1,meta-llama/Llama-3.1-8B,h100_sxm,4,1,1,1,1,fp8,,"{LOOP}",512,64,4,4,,30,4,InferenceMAX dump,1,doubted
+vllm,0.15.1,nobody/knows,h100_sxm,1,1,1,1,1,fp8,,"{LOOP}",512,64,4,4,,30,4,InferenceMAX dump,0,unknown
+trtllm,1.0,LLaMA v3.1 8B,h100_sxm,1,1,1,1,,fp8,fp8,offline max load,128,32,,,20000,,,published,0,offline
+vllm(splitwise 2023),2023,llama2-70b,a100_sxm,8,1,1,1,,fp16,fp16,static batch,512,8,,2,,200,60,profile,0,static
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A few rows of every protocol."""
+    path = tmp_path / "serving.csv"
+    path.write_text(HEADER + ROWS)
+    return path
+
+
+def test_every_protocol_is_played(table: Path) -> None:
+    """Each row has the figures its protocol publishes; what cannot be modelled is counted by reason."""
+    board = score_serving(table, rows=True)
+    by_id = {row["id"]: row for row in board.rows or ()}
+    assert set(by_id) == {"a", "b", "c", "offline", "static"}
+    assert set(by_id["offline"]) == {"id", "engine", "plan", "throughput"}
+    assert {"ttft", "tpot", "e2e", "throughput"} <= set(by_id["a"])
+    assert board.skipped == {"marked suspect by the table": 1, "model nobody/knows is not in the catalog": 1}
+    assert board.answered_fraction == pytest.approx(5 / 7)
+    assert board.overall["tpot"].n == 4
+    assert board.by_engine["vllm"]["tpot"].n == 3
+    assert board.ranking.over_splits.groups == 1
+    assert by_id["c"]["tpot"]["predicted"] < by_id["b"]["tpot"]["predicted"] < by_id["a"]["tpot"]["predicted"]
+    assert (board.baseline["tpot"].bias or 0.0) < -0.3
+
+
+def test_figures_of_a_closed_loop_agree_with_one_another(table: Path) -> None:
+    """Little's law: the clients' requests under way are the rate times the time of each, first wave and drain aside."""
+    setting = resolve_serving(read_rows(table)[0])
+    figures = predict(setting, PriceBook())
+    assert figures.e2e_seconds
+    assert figures.output_tokens_per_second
+    mean_tokens = 0.9 * setting.row.output_tokens
+    under_way = figures.output_tokens_per_second / mean_tokens * figures.e2e_seconds
+    assert under_way == pytest.approx(4.0, rel=0.1)
+    assert figures == predict(setting, PriceBook())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "meant"),
+    [
+        ("4,1,16,4,1", Pool(tp=4, ep=4)),
+        ("16,1,4,1,4", Pool(tp=4, ep=4)),
+        ("1,1,8,64,8", Pool(attention_dp=8, ep=8)),
+        ("1,1,8,8,1", Pool(attention_dp=8, ep=8)),
+        ("8,1,1,1,8", Pool(tp=8)),
+        ("4,1,2,1,2", Pool(tp=4, ep=2)),
+    ],
+)
+def test_degrees_that_square_a_mesh_are_undone(tmp_path: Path, degrees: str, meant: Pool) -> None:
+    """Tables that write a mesh as a product of its degrees mean the mesh."""
+    path = tmp_path / "one.csv"
+    row = f'vllm,0.19.0,openai/gpt-oss-120b,b200_sxm,{degrees},fp4,,"{LOOP}",1024,1024,4,4,,30,4,InferenceMAX,0,x\n'
+    path.write_text(HEADER + row)
+    pool = resolve_serving(read_rows(path)[0]).plan.decode
+    assert (pool.tp, pool.ep, pool.attention_dp) == (meant.tp, meant.ep, meant.attention_dp)
+
+
+def test_forms_are_those_of_published_checkpoints() -> None:
+    """Mixtures of experts keep attention in 16 bits when experts have four."""
+    hopper, blackwell = catalog.cluster("h100-sxm", 8), catalog.cluster("b200-sxm", 8)
+    sparse, dense, oss = (catalog.model(name) for name in ("deepseek-r1", "llama3.1-70b", "gpt-oss-120b"))
+    assert forms_of("nvfp4", sparse, blackwell) == ("bf16", "nvfp4")
+    assert forms_of("fp8", sparse, hopper) == ("fp8_block", "fp8_block")
+    assert forms_of("fp8", dense, hopper) == ("fp8", "fp8")
+    assert forms_of("fp4", oss, hopper) == ("bf16", "w4a16_mxfp4")
+    assert forms_of("fp4", oss, blackwell) == ("bf16", "w4a8_mxfp4_mxfp8")
+    with pytest.raises(Unmodelled, match="quantisation int3"):
+        forms_of("int3", dense, hopper)
+
+
+def test_command(table: Path, tmp_path: Path) -> None:
+    """Tables for people, stable keys for programs, one sentence for a table of something else."""
+    shown = meshwise("score", "serving", str(table), "--rows")
+    assert shown.code == 0
+    assert "time to first token" in shown.out
+    assert "answered 71.4%" in shown.out
+    board = json.loads(meshwise("score", "serving", str(table), "--json").out)
+    assert board["schema_version"] == 1
+    assert set(board["overall"]) == {"ttft", "tpot", "e2e", "throughput"}
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("a,b\n1,2\n")
+    refused = meshwise("score", "serving", str(wrong))
+    assert not faults(refused)
+    assert "model, gpu, engine, isl, osl" in refused.err

@@ -1,0 +1,40 @@
+"""How a published serving benchmark was run: who sends requests, how long they are, and what the figures average."""
+
+from dataclasses import dataclass
+
+from validate.resolve import Unmodelled
+from validate.serving_table import ServedRow
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One benchmark's rules."""
+
+    kind: str
+    """"closed loop", "offline" (everything is waiting from the start) or "static batch"."""
+    shortest_fraction: float = 1.0
+    """Lengths are uniform between this share of the nominal one and all of it; 1: all alike."""
+    prompts_per_client: int = 10
+    extra_clients: int = 0
+    """Clients beyond the requests that run at the same time, which wait for a slot."""
+
+
+INFERENCEMAX = Protocol("closed loop", shortest_fraction=0.8)
+"""benchmark_serving.py as InferenceMAX calls it: --random-range-ratio 0.8, --num-prompts 10 x concurrency,
+--request-rate inf, --ignore-eos; the published first-token time is the mean, the first wave included."""
+FIXED_LENGTHS = Protocol("closed loop", extra_clients=1)
+"""A closed loop of fixed lengths, one client waiting."""
+
+
+def protocol_of(row: ServedRow) -> Protocol:
+    """The rules of a row's source; raises Unmodelled where nobody knows them."""
+    mode = row.mode.casefold()
+    if mode.startswith("static batch"):
+        return Protocol("static batch")
+    if mode.startswith("offline"):
+        return Protocol("offline")
+    if "closed loop" in mode or row.concurrency:
+        if not row.concurrency:
+            raise Unmodelled("concurrency is not stated")
+        return INFERENCEMAX if "inferencemax" in row.origin.casefold() else FIXED_LENGTHS
+    raise Unmodelled(f"mode {row.mode!r} is not modelled")
