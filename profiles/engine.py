@@ -57,6 +57,8 @@ class EngineRecord(Sourced):
     """What an all-reduce takes beyond its micro-benchmark, for each doubling of its ranks: skew and launch."""
     prompt_time_factor: Positive = 1.0
     """Of iterations that run prompts, over the sum of their kernels: they are launched one by one, in eager mode."""
+    sparse_prompt_time_factor: Positive = 1.0
+    """The same of models with experts, in place of `prompt_time_factor`: their rows are gathered and scattered too."""
     prompt_floor_seconds: NonNegative = 0.0
     """Least time of such an iteration: what its launches take the host."""
     fit: EngineFit | None = None

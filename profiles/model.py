@@ -65,6 +65,31 @@ class LatentAttention(Record):
     v_head_dim: Size
 
 
+class LinearAttention(Record):
+    """Layers whose heads keep one state a sequence in place of keys and values (gated delta nets, [Yang 2024,
+    arXiv:2412.06464]): each value head a matrix of key_head_dim by value_head_dim."""
+
+    num_key_heads: Size
+    key_head_dim: Size
+    num_value_heads: Size
+    value_head_dim: Size
+
+    @property
+    def mixed_width(self) -> int:
+        """Columns of queries, keys and values together."""
+        return 2 * self.num_key_heads * self.key_head_dim + self.num_value_heads * self.value_head_dim
+
+    @property
+    def num_weights_per_input(self) -> int:
+        """Columns of the input projection: queries, keys, values, the output's gate, and two gates a value head."""
+        return self.mixed_width + self.num_value_heads * (self.value_head_dim + 2)
+
+    @property
+    def state_elements(self) -> int:
+        """Of one sequence."""
+        return self.num_value_heads * self.key_head_dim * self.value_head_dim
+
+
 class TransformerShape(Sourced):
     """A decoder-only, encoder-only or encoder-decoder transformer."""
 
@@ -97,7 +122,12 @@ class TransformerShape(Sourced):
     sliding_window: Size | None = None
     """Keys a query sees; None: all of them."""
     full_attention_step: SizeOrZero = 0
-    """Every `full_attention_step`-th layer sees the whole sequence in spite of the window; 0: none does."""
+    """Every `full_attention_step`-th layer sees the whole sequence in spite of the window, or has keys and values in
+    spite of `linear_attention`; 0: none does."""
+    linear_attention: LinearAttention | None = None
+    """What the other layers have in place of softmax attention; None: they have that."""
+    gated_attention: bool = False
+    """Softmax attention multiplies its output by a gate, projected like the queries."""
     num_encoder_layers: int = Field(default=0, ge=0, le=MAX_LAYERS)
     """Encoder layers in front of the decoder; decoder layers then also attend to the encoder's output."""
     moe: MixtureOfExperts | None = None
@@ -128,6 +158,12 @@ class TransformerShape(Sourced):
             raise ValueError("qkv_bias and qk_norm must be false with latent attention (mla), got true")
         return self
 
+    @model_validator(mode="after")
+    def _linear_attention_fits(self) -> "TransformerShape":
+        if self.linear_attention and (self.sliding_window or self.mla or self.num_encoder_layers):
+            raise ValueError("linear_attention goes with neither sliding_window, mla nor num_encoder_layers")
+        return self
+
     @property
     def is_sparse_layer(self) -> tuple[bool, ...]:
         """For each decoder layer, whether its feed-forward part is a mixture of experts."""
@@ -139,7 +175,7 @@ class TransformerShape(Sourced):
     @property
     def num_full_attention_layers(self) -> int:
         """Decoder layers whose queries see the whole sequence."""
-        if self.sliding_window is None:
+        if self.sliding_window is None and self.linear_attention is None:
             return self.num_layers
         return self.num_layers // self.full_attention_step if self.full_attention_step else 0
 

@@ -105,6 +105,8 @@ def _score_flops(model: TransformerShape, length: Any, causal: bool) -> Any:
     value_dim = model.mla.v_head_dim if model.mla else model.head_dim
     flops_per_key = 6.0 * model.num_heads * (model.head_dim + value_dim)
     full = model.num_full_attention_layers
+    if model.linear_attention:
+        return full * flops_per_key * length * (0.5 if causal and model.causal else 1.0) + _state_flops(model)
     window = np.minimum(length, model.sliding_window or np.inf)
     keys, window_keys = length, window
     if causal and model.causal:
@@ -115,15 +117,23 @@ def _score_flops(model: TransformerShape, length: Any, causal: bool) -> Any:
     return flops_per_key * (full * keys + (model.num_layers - full) * window_keys + encoder_and_cross)
 
 
+def _state_flops(model: TransformerShape) -> float:
+    """Forward and backward FLOPs a token of updating and reading the states of linear attention: 2 each an element."""
+    assert model.linear_attention
+    layers = model.num_layers - model.num_full_attention_layers
+    return 3.0 * 4.0 * layers * model.linear_attention.state_elements
+
+
 def _matrices(model: TransformerShape) -> dict[str, int]:
     """Weights of the matrices by group, biases left out; `head` is there even when tied, for its FLOPs."""
     moe = model.moe or _NO_EXPERTS
     num_sparse = sum(model.is_sparse_layer)
     num_dense = model.num_layers - num_sparse + model.num_encoder_layers
     attention = _attention_matrices(model)
+    attentive = model.num_full_attention_layers if model.linear_attention else model.num_layers
     per_width = (3 if model.gated_ffn else 2) * model.hidden_size
     return {
-        "attention": (model.num_layers + model.num_encoder_layers) * attention,
+        "attention": (attentive + model.num_encoder_layers) * attention + _linear_matrices(model),
         "cross_attention": model.num_layers * attention if model.num_encoder_layers else 0,
         "ffn": num_dense * per_width * model.ffn_size,
         "experts": num_sparse * moe.num_experts * per_width * moe.expert_ffn_size,
@@ -137,13 +147,24 @@ def _attention_matrices(model: TransformerShape) -> int:
     """Query, key, value and output projections of one layer."""
     hidden, heads = model.hidden_size, model.num_heads
     if model.mla is None:
-        return 2 * hidden * model.head_dim * (heads + model.num_kv_heads)
+        gate = hidden * model.head_dim * heads if model.gated_attention else 0
+        return 2 * hidden * model.head_dim * (heads + model.num_kv_heads) + gate
     mla = model.mla
     query_dim = heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
     query = (hidden + query_dim) * mla.q_lora_rank if mla.q_lora_rank else hidden * query_dim
     down = hidden * (mla.kv_lora_rank + mla.qk_rope_head_dim)
     up = mla.kv_lora_rank * heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     return query + down + up + heads * mla.v_head_dim * hidden
+
+
+def _linear_matrices(model: TransformerShape) -> int:
+    """Projections of all layers with linear attention, into it and out of it."""
+    linear = model.linear_attention
+    if linear is None:
+        return 0
+    outputs = linear.num_value_heads * linear.value_head_dim
+    layers = model.num_layers - model.num_full_attention_layers
+    return layers * model.hidden_size * (linear.num_weights_per_input + outputs)
 
 
 def _biases(model: TransformerShape) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from profiles.exchange import Exchange
 from profiles.model import ModelShape
@@ -35,6 +35,12 @@ class TrainingJob(Record):
     """Rows an expert takes at most, over the mean; those beyond are dropped. 0: none are dropped."""
     exchange: Exchange = Exchange()
     """What data-parallel ranks send one another, and when."""
+
+    @model_validator(mode="after")
+    def _is_trained_by_plans(self) -> "TrainingJob":
+        if getattr(self.model, "linear_attention", None) or getattr(self.model, "gated_attention", False):
+            raise ValueError(f"model: {self.model.name} has linear or gated attention, which is priced in serving only")
+        return self
 
     @property
     def busiest_load_factor(self) -> float:

@@ -142,7 +142,8 @@ def test_a_dense_layer_sends_what_the_papers_count(sequence_parallel: bool) -> N
 @pytest.mark.parametrize(
     ("name", "lora_rank"),
     [
-        *((name, 0) for name in names("models") if not getattr(model(name), "sliding_window", None)),
+        *((name, 0) for name in names("models") if not getattr(model(name), "sliding_window", None)
+          and not getattr(model(name), "linear_attention", None)),
         ("llama3-8b", 16), ("deepseek-v2-lite", 16), ("mixtral-8x7b", 8), ("qwen3-0.6b", 64),
     ],
 )  # fmt: skip

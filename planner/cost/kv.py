@@ -72,7 +72,7 @@ def kv_bytes_per_token(model: TransformerShape, shard: ServedShard) -> float:
 
     Key heads are split over tp until each rank has one; latents are held whole by all ranks [DeepSeek-V2 2024,
     arXiv:2405.04434, section 2.1]. Layers with a window hold no more than it, which engines free again: they count only
-    where no layer sees everything.
+    where no layer sees everything. States of linear attention are one a sequence and are left out, a few MiB.
     """
     width = DTYPE_BYTES[shard.kv_dtype]
     layers = (model.num_full_attention_layers or model.num_layers) / shard.pp

@@ -106,6 +106,8 @@ class EnginePrices:
     """Of requests of one attention group, and of their mean context."""
     num_doublings: float
     """Messages of an iteration, times log2 of the ranks of each."""
+    is_sparse: bool
+    """Whether any layer has experts."""
     host_seconds: float = 0.0
     host_seconds_per_sequence: float = 0.0
     prompt_time_factor: float = 1.0
@@ -115,9 +117,10 @@ class EnginePrices:
     def under(self, engine: EngineRecord) -> "EnginePrices":
         """The same kernels with the constants of `engine`."""
         excess = self.num_doublings * engine.all_reduce_excess_seconds
+        factor = engine.sparse_prompt_time_factor if self.is_sparse else engine.prompt_time_factor
         return replace(
             self, host_seconds=engine.host_seconds_per_iteration + excess,
-            host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=engine.prompt_time_factor,
+            host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=factor,
             prompt_floor_seconds=engine.prompt_floor_seconds, lines={},
         )  # fmt: skip
 
@@ -205,5 +208,6 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
         Sheet(chunks.tolist(), past.tolist(), prefill.tolist()),
         Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),
         num_messages(model, shard) * float(np.log2(max(shard.ranks, 1.0))),
+        model.moe is not None,
     )  # fmt: skip
     return kernels.under(engine)

@@ -77,7 +77,9 @@ def linear_ops(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> 
     """Everything between embedding and head but attention itself, for `tokens` of each attention group."""
     layers = model.num_layers / shard.pp
     sparse = sum(model.is_sparse_layer) / shard.pp
-    yield from (Repeated(op, layers) for op in _projections(model, shard, tokens))
+    attentive = model.num_full_attention_layers / shard.pp if model.linear_attention else layers
+    yield from (Repeated(op, attentive) for op in _projections(model, shard, tokens))
+    yield from (Repeated(op, layers - attentive) for op in _linear_projections(model, shard, tokens))
     yield Repeated(_passes(tokens * model.hidden_size, 8.0), 2.0 * layers)
     if layers > sparse:
         yield from (Repeated(op, layers - sparse) for op in _feed_forward(model, shard, float(model.ffn_size), tokens))
@@ -105,6 +107,8 @@ def prefill_ops(
     value_dim = float(model.mla.v_head_dim) if model.mla else dim
     if model.mla:
         kv_heads = heads
+    if model.linear_attention:
+        yield _state_pass(model, shard, np.ceil(new_tokens / _STATE_CHUNK))
     for layers, window in _layers_by_window(model, shard):
         op = Attention(
             1.0, heads, kv_heads, new_tokens, new_tokens + past_tokens, dim, value_dim, past_length=past_tokens,
@@ -131,6 +135,8 @@ def decode_ops(
     if model.mla:
         kv_heads, latent = 1.0, float(model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
         dims = (0.5 * latent, 0.5 * latent)
+    if model.linear_attention:
+        yield _state_pass(model, shard, sequences)
     for layers, window in _layers_by_window(model, shard):
         op = DecodeAttention(
             sequences, heads, kv_heads, context_tokens, *dims, library=shard.library,
@@ -157,8 +163,21 @@ def _layers_by_window(model: TransformerShape, shard: ServedShard) -> Iterator[t
     full = model.num_full_attention_layers
     if full:
         yield full / shard.pp, None
-    if full < model.num_layers:
+    if full < model.num_layers and not model.linear_attention:
         yield (model.num_layers - full) / shard.pp, float(model.sliding_window or 0)
+
+
+_STATE_CHUNK = 64.0
+"""Tokens of a prompt after which a state is written [Yang 2024, arXiv:2406.06484, section 3.2: chunks of 64]."""
+_STATE_BYTES = 4.0
+"""States are kept in 32 bits (mamba_ssm_dtype of published configs)."""
+
+
+def _state_pass(model: TransformerShape, shard: ServedShard, times: Numbers) -> Repeated:
+    """States of linear attention, read and written `times` over."""
+    linear, layers = model.linear_attention, model.num_layers - model.num_full_attention_layers
+    assert linear
+    return Repeated(_passes(times * linear.state_elements / shard.tp, 2.0 * _STATE_BYTES), layers / shard.pp)
 
 
 def _passes(elements: Numbers, num_bytes: float) -> Elementwise:
@@ -178,7 +197,8 @@ def _projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -
     hidden = float(model.hidden_size)
     if model.mla is None:
         query, keys = heads * model.head_dim, kv_heads * model.head_dim
-        yield _linear(shard, tokens, hidden, query + 2.0 * keys)
+        gate = query if model.gated_attention else 0.0
+        yield _linear(shard, tokens, hidden, query + gate + 2.0 * keys)
         yield _passes(tokens * (query + 2.0 * keys), 4.0)
         yield _linear(shard, tokens, query, hidden)
         return
@@ -191,6 +211,19 @@ def _projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -
     for wide in (mla.qk_nope_head_dim, mla.v_head_dim):  # absorbed into queries and out of the attended latents
         yield Gemm(tokens, float(mla.kv_lora_rank), float(wide), batch=heads, library=shard.library, form="bf16")
     yield _linear(shard, tokens, heads * mla.v_head_dim, hidden)
+
+
+def _linear_projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel]:
+    """Into linear attention and out of it, with a short convolution of queries, keys and values and the output's gate
+    [Yang 2024, arXiv:2412.06464, section 3.4]."""
+    linear = model.linear_attention
+    if linear is None:
+        return
+    values = linear.num_value_heads * linear.value_head_dim / shard.tp
+    yield _linear(shard, tokens, float(model.hidden_size), linear.num_weights_per_input / shard.tp)
+    yield _passes(tokens * linear.mixed_width / shard.tp, 4.0)
+    yield _passes(tokens * values, 6.0)
+    yield _linear(shard, tokens, values, float(model.hidden_size))
 
 
 def _feed_forward(model: TransformerShape, shard: ServedShard, width: float, tokens: Numbers) -> Iterator[Kernel]:
