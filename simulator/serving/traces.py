@@ -26,11 +26,12 @@ MOONCAKE_BLOCK_TOKENS = 512
 """Prompt tokens that one entry of `hash_ids` stands for [Qin 2024, Mooncake, arXiv:2407.00079, section 4]."""
 
 
-def read_trace(path: Path) -> Requests:
-    """The requests of a `.csv` or `.jsonl` file, plain or ending in `.gz`.
+def read_trace(path: Path, most: int | None = None) -> Requests:
+    """The requests of a `.csv` or `.jsonl` file, plain or ending in `.gz`; the first `most` to arrive, or all.
 
-    Requests without an answer (0 output tokens, as failed ones are logged) are left out. A CSV file may have a
-    `tenant` column. Raises ValueError naming the file, the line and what is wrong.
+    A CSV file without times, which lists lengths alone, has all requests at 0; it may have a `tenant` column.
+    Requests without an answer (0 output tokens, as failed ones are logged) are left out. Raises ValueError naming the
+    file, the line and what is wrong.
     """
     name = path.name.removesuffix(".gz")
     try:
@@ -40,7 +41,7 @@ def read_trace(path: Path) -> Requests:
         raise ValueError(f"trace: cannot read {path}: {fault}") from fault
     if not rows:
         raise ValueError(f"trace: {path} holds no request")
-    return _requests(sorted(rows, key=lambda row: row[0]))
+    return _requests(sorted(rows, key=lambda row: row[0])[:most])
 
 
 Row = tuple[float, int, int, str, list[int]]
@@ -64,10 +65,13 @@ def _requests(rows: list[Row]) -> Requests:
 def _table(lines: Iterable[str], path: Path) -> Iterator[Row]:
     reader = csv.DictReader(lines)
     header = reader.fieldnames or []
-    arrival, inputs, outputs = (_column(names, header, path) for names in COLUMNS)
+    arrival = next((name for name in COLUMNS[0] if name in header), None)
+    inputs, outputs = (_column(names, header, path) for names in COLUMNS[1:])
     for row in reader:
         place = f"{path}:{reader.line_num}"
-        yield from _row(row[arrival], row[inputs], row[outputs], row.get("tenant") or "all", [], place)
+        yield from _row(
+            row[arrival] if arrival else 0.0, row[inputs], row[outputs], row.get("tenant") or "all", [], place
+        )
 
 
 def _column(names: tuple[str, ...], header: Sequence[str], path: Path) -> str:

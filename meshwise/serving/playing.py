@@ -1,0 +1,214 @@
+"""From a serving job's file to what happens: deployments with prices and memory, simulations, their figures."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile
+from meshwise.serving.traffic import closed_loop, traffic
+from planner.cost.kv import ServingMemory
+from planner.cost.serving import PriceBook
+from planner.serving import Pool, ServingPlan
+from profiles import catalog
+from profiles.engine import EngineRecord
+from profiles.model import TransformerShape
+from profiles.units import GIB
+from simulator.serving.play import play
+from simulator.serving.result import Played
+from simulator.serving.scaling import Autoscaling, Failure
+from simulator.serving.spec import Deployment, PoolSpec, Transfer
+from simulator.serving.statistics import Summary, Targets, summary
+from simulator.serving.timeline import Timeline
+from validate.play_serving import replica_of
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One model with everything it needs to be played."""
+
+    name: str
+    model: TransformerShape
+    engine: EngineRecord
+    plan: ServingPlan
+    deployment: Deployment
+    memory: tuple[ServingMemory, ...]
+    """Of a device of each pool, in the order of `deployment.pools`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One simulation."""
+
+    seed: int
+    played: Played
+    timeline: Timeline
+    figures: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class ServingAnswer:
+    """What a job asks and what came of it."""
+
+    file: ServingFile
+    served: tuple[Served, ...]
+    targets: Targets
+    runs: tuple[Run, ...]
+
+    @property
+    def num_devices(self) -> int:
+        """Accelerators at the start, of all models together."""
+        return sum(one.plan.num_devices for one in self.served)
+
+    @property
+    def title(self) -> str:
+        """What a picture of it is called."""
+        return "; ".join(f"{one.name} on {one.plan.num_devices} of {self.file.job.cluster}" for one in self.served)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether any was stated."""
+        return self.targets != Targets()
+
+    @property
+    def busiest(self) -> float:
+        """Share of the first run in which its busiest replica ran batches."""
+        run = self.runs[0]
+        seconds = run.played.duration_seconds
+        return max(run.timeline.busy_seconds.values(), default=0.0) / seconds if seconds else 0.0
+
+    def groups(self) -> list[tuple[str, Summary]]:
+        """Figures of the first run by tenant and by model, where there are several."""
+        played = self.runs[0].played
+        tenants = played.requests.tenants
+        found = []
+        if len(tenants) > 1:
+            found += [(name, summary(played, self.targets, tenant=number)) for number, name in enumerate(tenants)]
+        if len(self.served) > 1:
+            names = enumerate(one.name for one in self.served)
+            found += [(name, summary(played, self.targets, deployment=number)) for number, name in names]
+        return found
+
+    def spread(self, figure: Callable[[Summary], float]) -> tuple[float, float]:
+        """Least and most of a figure over the runs."""
+        values = [figure(run.figures) for run in self.runs]
+        return min(values), max(values)
+
+
+def simulate(file: ServingFile, *, keeps_batches: bool = False) -> ServingAnswer:
+    """Play a serving job once for each of its seeds.
+
+    Raises ValueError for names that are not known, models that do not fit, and more devices than there are.
+    """
+    book = PriceBook()
+    served = tuple(_served(table, file.job.cluster, book) for table in file.serving)
+    _check_devices(file, served)
+    limits = file.targets
+    targets = Targets(limits.ttft_seconds, limits.tpot_seconds, limits.e2e_seconds)
+    runs = []
+    for seed in range(file.load.seed, file.load.seed + file.load.runs):
+        timeline = Timeline(keeps_batches=keeps_batches)
+        played = play(
+            traffic(file.load, seed), [one.deployment for one in served], closed_loop=closed_loop(file.load),
+            generator=np.random.default_rng(seed), timeline=timeline,
+        )  # fmt: skip
+        runs.append(Run(seed, played, timeline, summary(played, targets)))
+    return ServingAnswer(file, served, targets, tuple(runs))
+
+
+def _served(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
+    """One `[[serving]]` table with its names resolved and its replicas priced."""
+    model = catalog.model(table.model)
+    if not isinstance(model, TransformerShape):
+        raise ValueError(f"model: {model.name} is a plain list of layers; a served model makes tokens")
+    engine = catalog.engine(table.engine)
+    plan = ServingPlan(
+        decode=_pool(table, engine), prefill=_pool(table.prefill, engine) if table.prefill else None,
+        weights=table.weights, expert_weights=table.expert_weights, kv_dtype=table.kv_dtype,
+    )  # fmt: skip
+    decode, memory = _pool_spec(table, plan.decode, model, engine, plan, cluster_name, book)
+    memories = [memory]
+    prefill = transfer = None
+    if table.prefill is not None and plan.prefill is not None:
+        prefill, memory = _pool_spec(table.prefill, plan.prefill, model, engine, plan, cluster_name, book)
+        memories.insert(0, memory)
+        transfer = _transfer(plan, plan.prefill, memory, cluster_name)
+    swap = _swap_seconds_per_token(memories[-1], cluster_name) if table.preemption == "swap" else 0.0
+    decode = replace(decode, replica=replace(decode.replica, swap_seconds_per_token=swap))
+    deployment = Deployment(decode, prefill, transfer)
+    return Served(table.name or model.name, model, engine, plan, deployment, tuple(memories))
+
+
+def _pool(table: PoolTable, engine: EngineRecord) -> Pool:
+    return Pool(
+        table.replicas, table.tp, table.pp, table.ep, table.attention_dp,
+        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences,
+    )  # fmt: skip
+
+
+def _pool_spec(
+    table: PoolTable, pool: Pool, model: TransformerShape, engine: EngineRecord, plan: ServingPlan,
+    cluster_name: str, book: PriceBook,
+) -> tuple[PoolSpec, ServingMemory]:  # fmt: skip
+    """A pool with the prices and the memory of its replicas, each on devices next to one another."""
+    _check_split(pool, model)
+    cluster = catalog.cluster(cluster_name, pool.num_devices // pool.replicas)
+    replica, memory = replica_of(model, cluster, plan, pool, engine, book)
+    if memory.kv_bytes <= 0.0:
+        raise ValueError(
+            f"serving: weights of {model.name} take {memory.weight_bytes / GIB:.1f} GiB of each of "
+            f"{pool.num_devices // pool.replicas} {cluster.accelerator.name} and leave nothing for keys and values; "
+            "raise tp or pp, or take narrower weights"
+        )
+    scaling = None
+    if table.scaling is not None:
+        of = table.scaling
+        scaling = Autoscaling(
+            of.least, of.most, of.requests_per_replica, of.startup_seconds, of.interval_seconds, of.quiet_seconds
+        )
+    failures = tuple(Failure(of.at_seconds, of.repair_seconds, of.replica) for of in table.failures)
+    return PoolSpec(replica, table.replicas, table.router, scaling, failures), memory
+
+
+def _check_split(pool: Pool, model: TransformerShape) -> None:
+    """Raise ValueError for degrees that the model's parts do not divide by."""
+    ranks = pool.tp * pool.attention_dp
+    if model.num_heads % pool.tp:
+        raise ValueError(f"tp: {pool.tp} does not divide the {model.num_heads} attention heads of {model.name}")
+    if pool.pp > model.num_layers:
+        raise ValueError(f"pp: {pool.pp} stages are more than the {model.num_layers} layers of {model.name}")
+    if pool.ep > 1 and (model.moe is None or model.moe.num_experts % pool.ep):
+        experts = 0 if model.moe is None else model.moe.num_experts
+        raise ValueError(f"ep: {pool.ep} does not divide the {experts} experts of {model.name}")
+    if ranks % pool.ep:
+        raise ValueError(f"ep: {pool.ep} does not divide the tp * attention_dp = {ranks} ranks of a stage")
+
+
+def _transfer(plan: ServingPlan, prefill: Pool, memory: ServingMemory, cluster_name: str) -> Transfer:
+    """Between the pools: every device sends what it holds over its own share of the links that join them all."""
+    host = catalog.cluster(cluster_name)
+    hosts = math.ceil(plan.num_devices / host.num_devices)
+    joined = catalog.cluster(cluster_name, hosts * host.num_devices) if hosts > 1 else host
+    tier = joined.tiers[-1]
+    return Transfer(memory.kv_bytes_per_token, tier.usable_bytes_per_second, tier.latency_seconds)
+
+
+def _swap_seconds_per_token(memory: ServingMemory, cluster_name: str) -> float:
+    """Every device copies its share to its host, all at once."""
+    device = catalog.cluster(cluster_name).accelerator
+    if device.host_bytes_per_second is None:
+        raise ValueError(f"preemption: the rate of {device.name} to its host is not known; use recompute")
+    return memory.kv_bytes_per_token / device.host_bytes_per_second
+
+
+def _check_devices(file: ServingFile, served: tuple[Served, ...]) -> None:
+    """Raise ValueError where the replicas need more devices than there are, or more than autoscaling may ask for."""
+    used = 0
+    for table, one in zip(file.serving, served, strict=True):
+        for place, pool in ((table, one.plan.decode), (table.prefill, one.plan.prefill)):
+            if place is not None and pool is not None:
+                most = max(pool.replicas, place.scaling.most if place.scaling else 0)
+                used += pool.num_devices // pool.replicas * most
+    if file.job.devices is not None and used > file.job.devices:
+        raise ValueError(f"job.devices: {file.job.devices} are fewer than the {used} that all replicas take")

@@ -1,0 +1,59 @@
+"""The requests that a `[load]` table names, by seed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meshwise.serving.jobfile import LoadTable
+from simulator.serving.arrivals import ARRIVAL_LAWS, lengths, uniform_lengths
+from simulator.serving.requests import ClosedLoop, Ints, Requests
+from simulator.serving.traces import read_trace
+
+REQUESTS_A_CLIENT = 10
+"""Length of a closed loop where none is stated, as benchmarks of engines have it."""
+DEFAULT_REQUESTS = 2000
+
+
+def closed_loop(load: LoadTable) -> ClosedLoop | None:
+    """The closed loop of `load`, if it is one."""
+    if load.concurrency is None:
+        return None
+    return ClosedLoop(load.concurrency, load.ramp_seconds, load.think_seconds, load.warmup)
+
+
+def traffic(load: LoadTable, seed: int) -> Requests:
+    """The requests of one run. Raises ValueError for a trace that cannot be read."""
+    draw = np.random.default_rng(seed)
+    if load.trace is not None:
+        requests = read_trace(Path(load.trace), load.requests)
+        count = len(requests)
+        is_timed = requests.arrival_seconds[-1] > 0.0 or count == 1
+        if not is_timed and load.requests_per_second is None and load.concurrency is None:
+            raise ValueError(f"trace: {load.trace} has no arrival times; state requests_per_second or concurrency")
+    else:
+        count = load.requests or (load.warmup + REQUESTS_A_CLIENT * load.concurrency if load.concurrency else 0)
+        count = count or DEFAULT_REQUESTS
+        assert load.input_tokens is not None
+        assert load.output_tokens is not None
+        requests = Requests(
+            np.zeros(count),
+            _lengths(load, load.input_tokens, load.input_spread_fraction, count, draw),
+            _lengths(load, load.output_tokens, load.output_spread_fraction, count, draw),
+        )
+    changes: dict[str, Any] = {}
+    if load.requests_per_second is not None:
+        named = {"variation_factor": load.variation_factor, "peak_ratio": load.peak_ratio,
+                 "period_seconds": load.period_seconds}  # fmt: skip
+        options = {name: value for name, value in named.items() if value is not None}
+        changes["arrival_seconds"] = ARRIVAL_LAWS[load.arrivals](load.requests_per_second, count, draw, **options)
+    if load.cached_fraction and requests.prefixes is None:
+        changes["cached_tokens"] = (load.cached_fraction * requests.input_tokens).astype(np.int64)
+    return replace(requests, **changes)
+
+
+def _lengths(load: LoadTable, tokens: int, spread_fraction: float, count: int, draw: np.random.Generator) -> Ints:
+    if load.shortest_fraction is not None:
+        return uniform_lengths(load.shortest_fraction, tokens, count, draw)
+    return lengths(float(tokens), spread_fraction, count, draw)

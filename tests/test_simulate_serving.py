@@ -1,0 +1,151 @@
+"""`meshwise simulate` of serving jobs: files, loads, figures, pictures, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from meshwise.serving import jobfile
+from meshwise.serving.traffic import closed_loop, traffic
+from tests.cli import meshwise
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "llama3-8b-chat.toml"
+SMALL = """
+[job]
+kind = "serving"
+cluster = "dgx-h100"
+[load]
+{load}
+[targets]
+ttft_ms = 800
+[serving]
+model = "llama3-8b"
+{serving}
+"""
+POISSON = "requests_per_second = 5.0\nrequests = 60\ninput_tokens = 300\noutput_tokens = 50"
+
+BURSTS = 'arrivals = "bursty"\nvariation_factor = 4\nrequests_per_second = 5\ninput_tokens = 9\noutput_tokens = 9'
+
+
+def job(folder: Path, load: str = POISSON, serving: str = "", more: str = "") -> Path:
+    path = folder / "job.toml"
+    path.write_text(SMALL.format(load=load, serving=serving) + more)
+    return path
+
+
+def document(path: Path, *options: str) -> dict:
+    done = meshwise("simulate", str(path), "--json", *options)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_example() -> None:
+    """The shipped job meets its targets, and says all that people ask of it."""
+    done = meshwise("simulate", str(EXAMPLE))
+    assert done.code == 0, done.err
+    for words in ("llama3-8b on 8 of dgx-h100", "targets met", "time to first token", "p99", "output tokens/s"):
+        assert words in done.out
+
+
+def test_json_picture_and_trace(tmp_path: Path) -> None:
+    """Stable keys in SI units; both files are written, and are not replaced unasked."""
+    path = job(tmp_path, POISSON + "\nruns = 2")
+    files = ("--gantt", str(tmp_path / "a.png"), "--trace", str(tmp_path / "a.json"))
+    found = document(path, *files)
+    assert found["schema_version"] == 1
+    assert len(found["runs"]) == 2
+    figures = found["runs"][0]
+    assert figures["num_requests"] == 60
+    assert 0.0 < figures["ttft_seconds"]["p50"]["value"] < 0.8
+    assert figures["attained_fraction"]["value"] == 1.0
+    assert found["serving"][0]["pools"][0]["kv_tokens"] > 100_000
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "a.json").read_text())["traceEvents"]
+    assert meshwise("simulate", str(path), *files).code == 2
+
+
+def test_pools_scaling_failures_and_swap(tmp_path: Path) -> None:
+    """Every table of a pool reaches the simulator: each changes what is played."""
+    plain = document(job(tmp_path))
+    split = document(job(tmp_path, serving="[serving.prefill]\ntp = 2"))
+    assert split["num_devices"] == 3
+    assert len(split["serving"][0]["pools"]) == 2
+    failing = document(job(tmp_path, serving="[[serving.failures]]\nat_seconds = 3\nrepair_seconds = 30"))
+    assert failing["runs"][0]["ttft_seconds"]["p99"]["value"] > 10.0 * plain["runs"][0]["ttft_seconds"]["p99"]["value"]
+    scaling = "[serving.scaling]\nmost = 3\nrequests_per_replica = 1\nstartup_seconds = 1\ninterval_seconds = 1"
+    scaled = document(job(tmp_path, serving=scaling))
+    assert scaled["runs"][0]["replica_seconds"][0] > 1.5 * plain["runs"][0]["replica_seconds"][0]
+    assert document(job(tmp_path, serving='preemption = "swap"'))["runs"] == plain["runs"]
+
+
+@pytest.mark.parametrize(
+    ("load", "count"),
+    [
+        (
+            'arrivals = "bursty"\nvariation_factor = 4\nrequests_per_second = 5\ninput_tokens = 9\noutput_tokens = 9',
+            2000,
+        ),
+        ("concurrency = 8\nwarmup = 4\nshortest_fraction = 0.8\ninput_tokens = 100\noutput_tokens = 10", 84),
+        ('trace = "t.csv"', 2),
+        ('trace = "lengths.csv"\nrequests_per_second = 3\nrequests = 1\ncached_fraction = 0.5', 1),
+    ],
+)
+def test_loads(load: str, count: int, tmp_path: Path) -> None:
+    """Laws, closed loops and traces, whose paths are relative to the job."""
+    (tmp_path / "t.csv").write_text("arrival_s,input_tokens,output_tokens,tenant\n0,10,2,a\n1,20,3,b\n")
+    (tmp_path / "lengths.csv").write_text("input_tokens,output_tokens\n100,2\n20,3\n")
+    read = jobfile.read(job(tmp_path, load)).load
+    requests = traffic(read, 0)
+    assert len(requests) == count
+    assert (closed_loop(read) is not None) == ("concurrency" in load)
+    assert requests.cached_tokens is None or requests.cached_tokens.tolist() == [50]
+
+
+def test_tenants_are_shown_apart(tmp_path: Path) -> None:
+    """A trace with tenants has a line for each."""
+    (tmp_path / "t.csv").write_text("arrival_s,input_tokens,output_tokens,tenant\n0,10,2,ann\n1,20,3,bob\n")
+    done = meshwise("simulate", str(job(tmp_path, 'trace = "t.csv"')))
+    assert "ann" in done.out
+    assert "bob" in done.out
+
+
+@pytest.mark.parametrize(
+    ("load", "serving", "sentence"),
+    [
+        ("requests = 5", "", "one of trace, requests_per_second or concurrency"),
+        ("requests_per_second = 5", "", "input_tokens and output_tokens are needed"),
+        (POISSON + "\nconcurrency = 3", "", "exclude one another"),
+        (POISSON + "\npeak_ratio = 1.5", "", "peak_ratio is for arrivals = 'diurnal'"),
+        (POISSON + "\nwarmup = 3", "", "are for a closed loop"),
+        (POISSON, "replica = 3", "replica is not a field here"),
+        (POISSON, 'router = "random"', "router must be 'round-robin'"),
+        ('trace = "none.csv"', "", "cannot read"),
+        (POISSON, "tp = 3", "tp: 3 does not divide the 32 attention heads"),
+        (POISSON, "ep = 2", "ep: 2 does not divide the 0 experts"),
+        (POISSON, 'weights = "fp7"', "fp7"),
+        (POISSON, 'engine = "vlm"', "vllm"),
+        ('trace = "lengths.csv"', "", "has no arrival times"),
+    ],
+)
+def test_faults_are_sentences(load: str, serving: str, sentence: str, tmp_path: Path) -> None:
+    """Field, value, and what is right; exit code 2."""
+    (tmp_path / "lengths.csv").write_text("input_tokens,output_tokens\n100,2\n20,3\n")
+    done = meshwise("simulate", str(job(tmp_path, load, serving)))
+    assert done.code == 2
+    assert sentence in done.err
+
+
+def test_options_of_training_jobs_are_refused(tmp_path: Path) -> None:
+    """They would change nothing."""
+    done = meshwise("simulate", str(job(tmp_path)), "--micro-batch", "2")
+    assert done.code == 2
+    assert "an option of training jobs" in done.err
+
+
+def test_too_many_devices(tmp_path: Path) -> None:
+    """Replicas that autoscaling may ask for count."""
+    scaling = "[serving.scaling]\nmost = 9\nrequests_per_replica = 1\nstartup_seconds = 1"
+    text = job(tmp_path, serving=scaling).read_text()
+    (tmp_path / "job.toml").write_text(text.replace('"dgx-h100"', '"dgx-h100"\ndevices = 8'))
+    done = meshwise("simulate", str(tmp_path / "job.toml"))
+    assert "8 are fewer than the 9" in done.err
