@@ -59,6 +59,7 @@ class JobTable(_Table):
     gradient_precision: Literal["fp32", "bf16"] | None = None
     moment_precision: Literal["fp32", "bf16", "int8"] | None = None
     lora_rank: int = Field(default=0, ge=0, le=MAX_RANK)
+    mtp_modules: int | None = Field(default=None, ge=0, le=64)
     expert_load_factor: float = Field(default=1.0, ge=1.0, allow_inf_nan=False, strict=False)
     expert_capacity_factor: float = Field(default=0.0, ge=0.0, allow_inf_nan=False, strict=False)
     gather_precision: Literal["model", "fp8"] = "model"
@@ -148,7 +149,7 @@ def question(table: JobTable) -> Question:
             )
     assert table.model is not None
     assert table.cluster is not None
-    model = catalog.model(table.model)
+    model = _with_modules(catalog.model(table.model), table.mtp_modules)
     cluster = catalog.cluster(table.cluster, table.devices)
     defaults = _defaults(table, model, cluster)
     _check_sequence(table, model)
@@ -275,6 +276,15 @@ def _check_experts(table: JobTable, model: TransformerShape | LayerList) -> None
         value = getattr(table, name)
         if value != JobTable.model_fields[name].default:
             raise ValueError(f"{name}: {value:g} describes rows of experts, and {model.name} has none; leave it out")
+
+
+def _with_modules(model: TransformerShape | LayerList, mtp_modules: int | None) -> TransformerShape | LayerList:
+    """The model with so many modules that predict further tokens; None: as its record says."""
+    if mtp_modules is None:
+        return model
+    if isinstance(model, LayerList):
+        raise ValueError(f"mtp_modules: {model.name} is a plain list of layers; leave it out, got {mtp_modules}")
+    return validated(TransformerShape, {**model.model_dump(), "num_mtp_modules": mtp_modules}, "mtp_modules")
 
 
 def _check_precision(job: TrainingJob, accelerator: Accelerator) -> None:

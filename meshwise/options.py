@@ -38,6 +38,7 @@ class JobFlags:
     gradient_precision: Annotated[str | None, _job("fp32 or bf16 sums (default: the stack's).")] = None
     moment_precision: Annotated[str | None, _job("fp32, bf16 or int8 (default: the stack's).")] = None
     lora_rank: Annotated[int | None, _job("Train adapters of this rank on q, k, v; freeze the rest.")] = None
+    mtp_modules: Annotated[int | None, _job("Modules that predict further tokens (default: the model's).")] = None
     expert_load_factor: Annotated[float | None, _job("Rows on the busiest expert rank over the mean.")] = None
     expert_capacity_factor: Annotated[float | None, _job("Drop rows beyond this many times the mean.")] = None
     gather_precision: Annotated[str | None, _job("Gather sharded parameters in fp8, or as the model's.")] = None

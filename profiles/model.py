@@ -132,6 +132,9 @@ class TransformerShape(Sourced):
     """Encoder layers in front of the decoder; decoder layers then also attend to the encoder's output."""
     moe: MixtureOfExperts | None = None
     mla: LatentAttention | None = None
+    num_mtp_modules: Annotated[int, Field(ge=0, le=64)] = 0
+    """Modules that are trained to predict further tokens, each a projection, a layer like the last one and the shared
+    embedding and head; no part of the model that serves [DeepSeek-AI 2024, arXiv:2412.19437, section 2.2]."""
     num_extra_parameters: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Parameters outside the layers described here (poolers, relative position tables)."""
     published_parameters: Positive | None = None
@@ -143,6 +146,16 @@ class TransformerShape(Sourced):
     def _heads_group(self) -> "TransformerShape":
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_kv_heads must divide num_heads ({self.num_heads}), got {self.num_kv_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _mtp_follows_a_decoder(self) -> "TransformerShape":
+        if self.num_mtp_modules and (self.num_encoder_layers or not self.causal):
+            raise ValueError(f"num_mtp_modules must be 0 but for decoders, got {self.num_mtp_modules}")
+        if self.num_mtp_modules and self.moe and (self.moe.layer_step > 1 or not self.is_sparse_layer[-1]):
+            raise ValueError(
+                f"num_mtp_modules must be 0 where not all layers after the first are sparse, got {self.num_mtp_modules}"
+            )
         return self
 
     @model_validator(mode="after")

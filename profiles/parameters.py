@@ -16,8 +16,25 @@ _NO_EXPERTS = MixtureOfExperts(num_experts=1, top_k=1, expert_ffn_size=1)
 
 
 def num_parameters(model: TransformerShape | LayerList) -> float:
-    """All parameters, tied embeddings counted once: the sum of `parameter_groups`."""
+    """All parameters, tied embeddings counted once: the sum of `parameter_groups`; MTP modules apart."""
     return sum(parameter_groups(model).values())
+
+
+def mtp_parameters(model: TransformerShape | LayerList) -> float:
+    """Parameters of the modules that predict further tokens, beside those of the model: a projection, a layer like the
+    last and three norms each; embedding and head are the model's [DeepSeek-AI 2024, arXiv:2412.19437, section 2.2].
+    """
+    if isinstance(model, LayerList) or not model.num_mtp_modules:
+        return 0.0
+    layers = num_parameters(_with_mtp_layers(model)) - num_parameters(model)
+    norms = 3 * model.hidden_size * (2 if model.norm == "layer_norm" else 1)
+    return layers + model.num_mtp_modules * (2 * model.hidden_size**2 + norms)
+
+
+def _with_mtp_layers(model: TransformerShape) -> TransformerShape:
+    """The model with the layers of its MTP modules behind its own."""
+    layers = model.num_layers + model.num_mtp_modules
+    return model.model_copy(update={"num_layers": layers, "num_mtp_modules": 0})
 
 
 def num_active_parameters(model: TransformerShape | LayerList) -> float:
@@ -49,7 +66,7 @@ def trained_fraction(model: TransformerShape | LayerList, lora_rank: int) -> flo
     else:
         sides = model.hidden_size + model.head_dim * (model.num_heads + 2 * model.num_kv_heads)
     layers = model.num_layers + model.num_encoder_layers
-    return min(1.0, lora_rank * sides * layers / num_parameters(model))
+    return min(1.0, lora_rank * sides * layers / (num_parameters(model) + mtp_parameters(model)))
 
 
 def parameter_groups(model: TransformerShape | LayerList) -> dict[str, float]:
@@ -89,15 +106,19 @@ def model_flops_per_token(
     `sequence_length` is a float or an array. The source of an encoder-decoder is taken to be as long as its
     target, and the figure is for one token of each. With `lora_rank` a frozen weight counts 4 (it has no gradient of
     its own) and one of an adapter 6. For a plain list of layers it is 3 times the forward
-    FLOPs of one sample, whatever the length.
+    FLOPs of one sample, whatever the length. Modules that predict further tokens count as the layer, the projection
+    and the head that they are.
     """
     if isinstance(model, LayerList):
         return 3.0 * sum(layer.forward_flops for layer in model.layers) + 0.0 * sequence_length
-    weights = _matrices(model)
+    whole = _with_mtp_layers(model)
+    weights = _matrices(whole)
     moe = model.moe or _NO_EXPERTS
     met = sum(weights.values()) - weights["experts"] * (1.0 - moe.top_k / moe.num_experts)
-    adapters = trained_fraction(model, lora_rank) * num_parameters(model) if lora_rank else 0.0
-    return (4.0 if lora_rank else 6.0) * met + 6.0 * adapters + _score_flops(model, sequence_length * 1.0, causal)
+    met += model.num_mtp_modules * (weights["head"] + 2 * model.hidden_size**2)
+    total = num_parameters(model) + mtp_parameters(model)
+    adapters = trained_fraction(model, lora_rank) * total if lora_rank else 0.0
+    return (4.0 if lora_rank else 6.0) * met + 6.0 * adapters + _score_flops(whole, sequence_length * 1.0, causal)
 
 
 def _score_flops(model: TransformerShape, length: Any, causal: bool) -> Any:

@@ -180,8 +180,19 @@ def test_megatron_is_told_the_whole_split() -> None:
     assert given["--expert-tensor-parallel-size"] == "1"
     assert given["--moe-layer-freq"] == "([0]*3+[1]*58)"
     assert given["--kv-lora-rank"] == "512"
+    assert given["--mtp-num-layers"] == "1"
+    assert given["--moe-router-num-groups"] == "8"
     assert given["--use-distributed-optimizer"] == "yes"
     assert given["--sequence-parallel"] == "yes"
+
+
+def test_megatron_writes_modules_for_further_tokens_into_the_layout() -> None:
+    on = asked("deepseek-v3", sequence_length=4096, software="megatron-core-deepep")
+    plan = Plan(dp=4, pp=4, ep=4, zero_stage=1, layout=(16, 16, 16, 13))
+    text = TARGETS["megatron"].export(plan, on).text
+    assert "'Et*16|(t*16|)*2t*13mL'" in text
+    assert "--moe-flex-dispatcher-backend deepep" in text
+    assert "mtp_modules=0" in str(attempt("torchtitan", Plan(dp=16, zero_stage=3), on))
 
 
 def test_torchtitan_microbatches_make_the_batch() -> None:

@@ -62,7 +62,8 @@ def test_layouts_hold_every_layer_once() -> None:
     work = job("deepseek-v3", sequence_length=4096)
     even = stage_counts(work.model, 1)[0]
     chunks = stage_counts(work.model, 4, (20, 20, 20, 1))
-    assert [sum(chunk.values()) for chunk in chunks] == [21, 20, 20, 2]
+    assert [sum(chunk.values()) for chunk in chunks] == [21, 20, 20, 4]  # a module for a further token, and the head
+    assert chunks[-1] == {"moe": 2, "mtp": 1, "head": 1}
     assert {kind: sum(chunk.get(kind, 0) for chunk in chunks) for kind in even} == even
 
 

@@ -27,7 +27,7 @@ def truncated(name: str, num_layers: int, **changes: object) -> TransformerShape
     shape = model(name)
     assert isinstance(shape, TransformerShape)
     moe = shape.moe.model_copy(update={"num_first_dense_layers": 1}) if shape.moe else None
-    return shape.model_copy(update={"num_layers": num_layers, "moe": moe} | changes)
+    return shape.model_copy(update={"num_layers": num_layers, "num_mtp_modules": 0, "moe": moe} | changes)
 
 
 MEASURED = [

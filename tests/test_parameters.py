@@ -12,6 +12,7 @@ from profiles.model import LatentAttention, LayerList, MixtureOfExperts, Transfo
 from profiles.parameters import (
     GROUPS,
     model_flops_per_token,
+    mtp_parameters,
     num_active_parameters,
     num_parameters,
     parameter_groups,
@@ -132,7 +133,18 @@ class TestModelFlops:
     def test_latent_attention_scores_queries_and_values_of_different_width(self):
         model = catalog.model("deepseek-v3")
         slope = model_flops_per_token(model, 4096) - model_flops_per_token(model, 4095)
-        assert slope == pytest.approx(6 * 61 * 128 * (192 + 128), rel=1e-9)
+        assert slope == pytest.approx(6 * 62 * 128 * (192 + 128), rel=1e-9)  # with the module for a further token
+
+    def test_a_module_for_a_further_token_is_a_layer_a_projection_and_a_head(self):
+        model = catalog.model("deepseek-v3")
+        without = model.model_copy(update={"num_mtp_modules": 0})
+        deeper = without.model_copy(update={"num_layers": 62})
+        added = model_flops_per_token(model, 4096) - model_flops_per_token(deeper, 4096)
+        assert added == pytest.approx(6 * 7168 * (129280 + 2 * 7168))
+        assert mtp_parameters(model) == num_parameters(deeper) - num_parameters(without) + 2 * 7168**2 + 3 * 7168
+        assert mtp_parameters(model) + num_parameters(model) + 2 * 129280 * 7168 == pytest.approx(684.5e9, rel=1e-3)
+        with pytest.raises(ValueError, match="num_mtp_modules"):
+            TransformerShape.model_validate({**catalog.model("t5-base").model_dump(), "num_mtp_modules": 1})
 
     def test_a_causal_mask_keeps_half_of_the_scores(self):
         model = catalog.model("llama3-8b")
@@ -181,7 +193,7 @@ class TestThePlannerCountsTheSame:
     def test_parameters(self, model: TransformerShape | LayerList):
         kinds = layers.sequence(model)
         total = sum(float(sum(layers.layer_parameters(model, kind, Plan()))) for kind in kinds)
-        assert total == pytest.approx(num_parameters(model), rel=1e-5)
+        assert total == pytest.approx(num_parameters(model) + mtp_parameters(model), rel=1e-5)
 
 
 def tiny(**changes: object) -> TransformerShape:

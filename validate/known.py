@@ -17,6 +17,7 @@ from validate.table import Run
 SIZE_AGREEMENT_FRACTION = 0.03
 """How far the parameters of the record may be from the size that the row states (MTP modules, rounding)."""
 _SHORTENED = re.compile(r"\b(?:truncated to|proxy) (\d+) ?(?:layers|L)\b", re.IGNORECASE)
+_WITHOUT_MTP = re.compile(r"\bw/o MTP\b", re.IGNORECASE)
 _DENSE_LAYERS = re.compile(r"\bdense_layers=(\d+)\b")
 _SIZE = re.compile(r"[\s_-]+\d+(?:\.\d+)?b$", re.IGNORECASE)
 
@@ -33,6 +34,8 @@ def known_shape(run: Run) -> TransformerShape | None:
     if layers != found.num_layers and not (_SHORTENED.search(run.model) and layers < found.num_layers):
         return None
     shape = _shortened(found, layers, run.notes) if layers != found.num_layers else found
+    if _WITHOUT_MTP.search(run.model):
+        shape = shape.model_copy(update={"num_mtp_modules": 0})
     if run.params_b and abs(num_parameters(shape) / (run.params_b * GIGA) - 1.0) > SIZE_AGREEMENT_FRACTION:
         return None
     return shape
@@ -73,8 +76,11 @@ def _agrees(run: Run, shape: TransformerShape) -> bool:
 
 
 def _shortened(shape: TransformerShape, num_layers: int, notes: str) -> TransformerShape:
-    """The first `num_layers` layers of a shape; its dense ones stay in front, as many as the row says if it does."""
-    changes: dict[str, object] = {"num_layers": num_layers}
+    """The first `num_layers` layers of a shape; its dense ones stay in front, as many as the row says if it does.
+
+    What is cut short is a test of layers, without modules for further tokens.
+    """
+    changes: dict[str, object] = {"num_layers": num_layers, "num_mtp_modules": 0}
     if shape.moe:
         told = _DENSE_LAYERS.search(notes)
         first = int(told.group(1)) if told else shape.moe.num_first_dense_layers

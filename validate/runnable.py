@@ -84,6 +84,7 @@ def _check_model(job: TrainingJob) -> None:
         "norms_per_layer": model.norms_per_layer != 2,
         "sliding_window": model.sliding_window is not None and model.sliding_window < job.sequence_length,
         "num_extra_parameters": model.num_extra_parameters > 0,
+        "num_mtp_modules": model.num_mtp_modules > 0,
     }
     found = [name for name, present in refused.items() if present]
     if found:

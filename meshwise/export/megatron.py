@@ -13,6 +13,7 @@ from planner.order import USUAL_ORDER
 from planner.plan import Plan, Recompute
 from planner.work.layers import num_blocks
 from profiles.model import LatentAttention, LayerList, MixtureOfExperts, TransformerShape
+from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 RELEASE = "core_v0.19.0 (5be9626)"
@@ -42,7 +43,7 @@ def write(plan: Plan, question: Question) -> Exported:
         refuse(NAME, f"is written for {', '.join(_PRECISION)} here, not {job.precision}")
     groups = {
         "model": _model(model),
-        "experts": _experts(model, plan),
+        "experts": _experts(model, plan, question.stack),
         "batch and precision": _batch(job, plan),
         "split": [*_split(plan, model), *_context(plan), *_pipeline(plan, model)],
         "sharding and overlap": _sharding(plan, question),
@@ -86,7 +87,8 @@ def _model(model: TransformerShape) -> Arguments:
         "--qk-layernorm": model.qk_norm,
         "--untie-embeddings-and-output-weights": not model.tied_embeddings,
     }
-    return [*arguments, *(name for name, wanted in switches.items() if wanted)]
+    further = [f"--mtp-num-layers {model.num_mtp_modules}"] if model.num_mtp_modules else []
+    return [*arguments, *(name for name, wanted in switches.items() if wanted), *further]
 
 
 def _latent_attention(mla: LatentAttention) -> Arguments:
@@ -101,7 +103,14 @@ def _latent_attention(mla: LatentAttention) -> Arguments:
     ]
 
 
-def _experts(model: TransformerShape, plan: Plan) -> Arguments:
+_DISPATCHERS = {
+    "all_to_all": ("--moe-token-dispatcher-type alltoall",),
+    "fused": ("--moe-token-dispatcher-type flex", "--moe-flex-dispatcher-backend hybridep"),
+    "deepep": ("--moe-token-dispatcher-type flex", "--moe-flex-dispatcher-backend deepep"),
+}
+
+
+def _experts(model: TransformerShape, plan: Plan, stack: SoftwareStack) -> Arguments:
     moe: MixtureOfExperts | None = model.moe
     if moe is None:
         return []
@@ -115,10 +124,12 @@ def _experts(model: TransformerShape, plan: Plan) -> Arguments:
         f"--moe-ffn-hidden-size {moe.expert_ffn_size}",
         f"--moe-layer-freq '({pattern})'",
         "--moe-grouped-gemm",
-        "--moe-token-dispatcher-type alltoall",
+        *_DISPATCHERS[stack.expert_dispatch],
         f"--expert-model-parallel-size {plan.ep}",
         f"--expert-tensor-parallel-size {plan.etp}",
     ]
+    if moe.num_groups > 1:
+        arguments += [f"--moe-router-num-groups {moe.num_groups}", f"--moe-router-group-topk {moe.num_chosen_groups}"]
     if moe.shared_width:
         arguments.append(f"--moe-shared-expert-intermediate-size {moe.shared_width}")
     return arguments
@@ -173,7 +184,8 @@ def _pipeline(plan: Plan, model: TransformerShape) -> Arguments:
     if plan.schedule not in ("1f1b", "interleaved"):
         refuse(NAME, f"runs the schedules 1f1b and interleaved, not {plan.schedule}")
     if plan.layout:
-        return [f"--pipeline-model-parallel-layout '{written(plan.layout)}'"]
+        layout = written(plan.layout).removesuffix("L") + "m" * model.num_mtp_modules + "L"
+        return [f"--pipeline-model-parallel-layout '{layout}'"]
     chunks, blocks = plan.pp * plan.vp, num_blocks(model)
     ends = blocks % chunks != 0
     if ends and (blocks + 2) % chunks:

@@ -92,6 +92,8 @@ def write(plan: Plan, question: Question) -> Exported:
 
 
 def _flavor(model: ModelShape) -> Flavor:
+    if isinstance(model, TransformerShape) and model.num_mtp_modules:
+        refuse(NAME, f"trains no modules that predict further tokens, as those of {model.name}; set mtp_modules=0")
     found = [one for one in FLAVORS if isinstance(model, TransformerShape) and _is_shape(one, model)]
     if not found:
         names = ", ".join(f"{one.name} {one.flavor}" for one in FLAVORS)

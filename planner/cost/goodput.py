@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import lambertw
 
 from planner.cost.states import NUM_MOMENTS
-from profiles.parameters import num_parameters
+from profiles.parameters import mtp_parameters, num_parameters
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -99,4 +99,4 @@ def checkpoint_bytes(job: TrainingJob, stack: SoftwareStack) -> float:
     """
     moments = NUM_MOMENTS[job.optimizer] * DTYPE_BYTES["fp32"]
     low_precision = 0.0 if job.precision == "fp32" or stack.fp32_parameters else DTYPE_BYTES["bf16"]
-    return num_parameters(job.model) * (low_precision + DTYPE_BYTES["fp32"] + moments)
+    return (num_parameters(job.model) + mtp_parameters(job.model)) * (low_precision + DTYPE_BYTES["fp32"] + moments)

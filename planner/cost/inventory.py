@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.cost.memory import stage_memory
-from planner.cost.stage_loads import ENDS, LayerBytes, rank_counts
+from planner.cost.stage_loads import LayerBytes, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
 from planner.offload import Offload
 from planner.plan import AXES, SCHEDULE_NAMES, Plan, PlanGrid
 from planner.work.activations import policy_of, saved_bytes, saved_tensors, transient_bytes
+from planner.work.kinds import ENDS
 from planner.work.layers import layer_parameters, sequence
 from planner.work.schedules import chunks_per_rank, in_flight, waiting_losses
 from planner.work.sharding import gathers_in_backward, reduces_in_backward

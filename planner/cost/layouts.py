@@ -10,7 +10,16 @@ from planner.cost.phase import load, settled
 from planner.layout import EVEN, Layout
 from planner.plan import Plan
 from planner.work.assign import assign
-from planner.work.layers import EMBEDDING, HEAD, divides_evenly, layer_work, num_blocks, sequence, stage_counts
+from planner.work.layers import (
+    EMBEDDING,
+    blocks_of,
+    divides_evenly,
+    layer_work,
+    num_blocks,
+    sequence,
+    stage_counts,
+    tail,
+)
 from planner.work.schedules import SCHEDULES, num_copies
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
@@ -59,7 +68,7 @@ def _fits(plan: Plan, job: TrainingJob, most_bytes: float, stack: SoftwareStack)
     Stages of more than LONGEST_STAGE times their even share are not looked at.
     """
     kinds = tuple(dict.fromkeys(sequence(job.model)))
-    blocks = [kind for kind in sequence(job.model) if kind not in (EMBEDDING, HEAD)]
+    blocks, last = blocks_of(job.model), tail(job.model)
     longest = LONGEST_STAGE * -(-len(blocks) // plan.pp)
     stage, start, end = np.indices((plan.pp, len(blocks) + 1, len(blocks) + 1)).reshape(3, -1)
     some = np.flatnonzero((end >= start) & (end - start <= longest))
@@ -68,7 +77,7 @@ def _fits(plan: Plan, job: TrainingJob, most_bytes: float, stack: SoftwareStack)
         before = np.concatenate([[0.0], np.cumsum([1.0 * (block == kind) for block in blocks])])
         count = before[end[some]] - before[start[some]]
         count = count + 1.0 * ((kind == EMBEDDING) & (stage[some] == 0))
-        counts.append(count + 1.0 * ((kind == HEAD) & (stage[some] == plan.pp - 1)))
+        counts.append(count + last.count(kind) * (stage[some] == plan.pp - 1))
     held = rank_memory(plan, stage[some].astype(float), counts, job, stack).peak_bytes
     fits = np.zeros((plan.pp, len(blocks) + 1, len(blocks) + 1), dtype=bool)
     fits[stage[some], start[some], end[some]] = held <= most_bytes
@@ -78,7 +87,8 @@ def _fits(plan: Plan, job: TrainingJob, most_bytes: float, stack: SoftwareStack)
 def layer_seconds(
     plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack
 ) -> tuple[NDArray[np.float64], float, float]:
-    """Forward and backward of one microbatch: of every layer that is dealt out, of the embedding and of the head.
+    """Forward and backward of one microbatch: of every layer that is dealt out, of the embedding and of what lies
+    behind the last one.
 
     Layers are priced alone; a chunk's host floor acts on their sum (Source: `planner.cost.phase.settled`).
     """
@@ -88,16 +98,16 @@ def layer_seconds(
         work = layer_work(job, kind, plan, stack)
         loads = [load(part, plan, cluster, stack)[:, None] for part in (work.forward, work.backward)]
         seconds[kind] = float(sum(settled(one, stack).sum() for one in loads))
-    blocks = np.array([seconds[kind] for kind in kinds if kind not in (EMBEDDING, HEAD)])
-    return blocks, seconds.get(EMBEDDING, 0.0), seconds.get(HEAD, 0.0)
+    blocks = np.array([seconds[kind] for kind in blocks_of(job.model)])
+    return blocks, seconds.get(EMBEDDING, 0.0), sum(seconds[kind] for kind in tail(job.model))
 
 
 def _counts(job: TrainingJob, num_chunks: int) -> Layout:
     """Layers by chunk of an even layout."""
-    return tuple(
-        sum(count for kind, count in chunk.items() if kind not in (EMBEDDING, HEAD))
-        for chunk in stage_counts(job.model, num_chunks)
-    )
+    held = [sum(chunk.values()) for chunk in stage_counts(job.model, num_chunks)]
+    held[0] -= EMBEDDING in sequence(job.model)
+    held[-1] -= len(tail(job.model))
+    return tuple(held)
 
 
 def _ranges(layout: Layout) -> list[tuple[int, int, int]]:

@@ -12,6 +12,7 @@ from planner.cost.grid import combinations
 from planner.plan import Plan, PlanGrid
 from planner.work.activations import FLOAT_BYTES, recomputed_bytes, saved_bytes, transient_bytes
 from planner.work.blocks import attention_parameters, ffn_parameters, padded_vocabulary
+from planner.work.kinds import ENDS, HEAD, MTP
 from planner.work.layers import layer_parameters, rank_chunks, sequence
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.software import SoftwareStack
@@ -19,9 +20,6 @@ from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
-
-ENDS = ("embedding", "head")
-"""Layers at the ends of the model, which sharding gathers once and recomputation leaves alone."""
 
 
 class StageLoads(NamedTuple):
@@ -166,7 +164,7 @@ def _layer_loads(job: TrainingJob, kind: str, split: PlanGrid, stack: SoftwareSt
     working = recomputed_bytes(job, kind, split, stack) + transient_bytes(job, kind, split, stack)
     logits: Any = 0.0
     waiting: Any = 0.0
-    if kind == "head":
+    if kind in (HEAD, MTP):
         assert isinstance(job.model, TransformerShape)
         width = padded_vocabulary(job.model, split.tp * 1.0, stack)
         elements = split.micro_batch * job.sequence_length / (split.cp * 1.0) * width
@@ -182,7 +180,7 @@ def _layer_loads(job: TrainingJob, kind: str, split: PlanGrid, stack: SoftwareSt
 
 def _dummy_gradients(model: ModelShape, kind: str, split: PlanGrid) -> dict[str, Floats]:
     """Bytes of one bf16 gradient of every distinct weight of a layer kind, by the part that holds it."""
-    if isinstance(model, LayerList) or kind in ("embedding", "head"):
+    if isinstance(model, LayerList) or kind in ENDS:
         return {}
     tp, width = split.tp * 1.0, DTYPE_BYTES["bf16"]
     parts = {"attention": attention_parameters(model, tp)}

@@ -13,7 +13,7 @@ import numpy as np
 from planner.plan import Plan, PlanGrid
 from planner.recompute import Module
 from planner.work.blocks import Shard
-from planner.work.kinds import recomputed_fraction
+from planner.work.kinds import ENDS, recomputed_fraction
 from planner.work.ops import Numbers
 from planner.work.saved import Policy, Saved
 from profiles.model import LayerList, TransformerShape
@@ -40,6 +40,13 @@ def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: So
         outside = shard.width * shard.outside_tokens * model.hidden_size
         read = _as_read(model, shard, shard.width)
         return (Saved("final norm input", outside, is_input=True), Saved("logits input", read, is_input=True))
+    if kind == "mtp":
+        outside = 2.0 * shard.width * shard.outside_tokens * model.hidden_size
+        return (
+            Saved("output and embedding before their norms", outside, is_input=True),
+            Saved("projection input", 2.0 * _as_read(model, shard, shard.kept_product_bytes), is_input=True),
+            *saved_tensors(job, "head", split, stack),
+        )
     attention = _latent_attention(model, shard) if model.mla else _attention(model, shard)
     cross = _cross_attention(model, shard) if model.num_encoder_layers and kind != "encoder" else ()
     feed_forward = _experts(model, shard) if kind == "moe" else _feed_forward(model, shard)
@@ -60,7 +67,7 @@ def recomputed_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack:
 
 def policy_of(job: TrainingJob, kind: str, split: Plan | PlanGrid) -> Policy:
     """The recomputation of a layer of `kind`: the embedding and the head are never computed again."""
-    if kind in ("embedding", "head"):
+    if kind in ENDS:
         return Policy.none(split)
     return Policy.of(split, recomputed_fraction(job.model, split))
 
@@ -256,7 +263,7 @@ def transient_bytes(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: 
     if kind == "embedding":
         return 0.0 * shard.tokens
     hidden = shard.width * shard.tokens * model.hidden_size
-    if kind == "head":
+    if kind in ENDS:
         gathered = np.logical_and(shard.tp > 1.0, shard.sequence_parallel > 0.0)
         return hidden * np.where(gathered, 2.0 + 1.0 / shard.tp, 1.0)
     gates = 2.0 if model.gated_ffn else 1.0

@@ -4,6 +4,7 @@ A layer is a list of `Step`s: an operation of the forward pass with the operatio
 figures are for one microbatch on one rank and broadcast over the columns of a `PlanGrid`.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +22,16 @@ from planner.work.kinds import (
     DENSE,
     EMBEDDING,
     ENCODER,
+    ENDS,
     HEAD,
     MOE,
+    MTP,
+    blocks_of,
     most_chunks,
     num_blocks,
     recomputed_fraction,
     sequence,
+    tail,
 )
 from planner.work.ops import Elementwise, Gemm, GroupedGemm, Listed, Op
 from planner.work.program import Work
@@ -52,22 +57,21 @@ def divides_evenly(num_layers: Any, num_chunks: Any) -> Any:
 def stage_counts(model: ModelShape, num_chunks: int, layout: Layout = EVEN) -> tuple[dict[str, int], ...]:
     """Layers of each kind in each of `num_chunks` model chunks, as `layout` or as equal as `divides_evenly` allows.
 
-    The embedding goes with the first chunk and the head with the last. Without a layout, blocks that divide in
-    neither way are dealt out in equal shares with the remainder on the first chunks.
+    The embedding goes with the first chunk, the head and MTP modules with the last. Without a layout, blocks that
+    divide in neither way are dealt out in equal shares with the remainder on the first chunks.
     """
-    kinds = sequence(model)
     counts: list[dict[str, int]] = [{} for _ in range(num_chunks)]
-    body = [kind for kind in kinds if kind not in (EMBEDDING, HEAD)]
-    ends = EMBEDDING in kinds and len(body) % num_chunks != 0 and (len(body) + 2) % num_chunks == 0
+    body, has_ends = blocks_of(model), EMBEDDING in sequence(model)
+    ends = has_ends and len(body) % num_chunks != 0 and (len(body) + 2) % num_chunks == 0
     places = [EMBEDDING, *body, HEAD] if ends and not layout else body
     shares = np.array_split(np.arange(len(places)), np.cumsum(layout)[:-1] if layout else num_chunks)
     assert len(shares) == num_chunks, layout
     for chunk, share in enumerate(shares):
-        for index in share:
-            counts[chunk][places[index]] = counts[chunk].get(places[index], 0) + 1
-    for kind, chunk in ((EMBEDDING, 0), (HEAD, -1)):
-        if kind in kinds:
-            counts[chunk][kind] = 1
+        counts[chunk] = dict(Counter(places[index] for index in share if places[index] not in ENDS))
+    for kind in tail(model):
+        counts[-1][kind] = counts[-1].get(kind, 0) + 1
+    if has_ends:
+        counts[0][EMBEDDING] = 1
     return tuple(counts)
 
 
@@ -129,7 +133,7 @@ def _again_fractions(
     job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack
 ) -> Callable[[Step, bool], Any]:
     """Which share of a step the backward pass of a layer of `kind` runs again first, and whether full does at all."""
-    if kind in (EMBEDDING, HEAD):
+    if kind in ENDS:
         return lambda step, needed: 0.0 * split.tp
     policy = split.recompute
     full = np.equal(policy, Recompute.FULL) * recomputed_fraction(job.model, split)
@@ -179,6 +183,8 @@ def _steps(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareS
         return blocks.embedding(model, shard)
     if kind == HEAD:
         return blocks.head(model, shard, stack)
+    if kind == MTP:
+        return blocks.further_token(model, shard, stack)
     attention = blocks.latent_attention if model.mla else blocks.attention
     steps = attention(model, shard, causal=model.causal and kind != ENCODER)
     if model.num_encoder_layers and kind != ENCODER:
@@ -207,6 +213,22 @@ def model_flops(job: TrainingJob) -> float:
 
 
 __all__ = [
-    "DENSE", "EMBEDDING", "ENCODER", "HEAD", "MOE", "LayerWork", "boundary_bytes", "divides_evenly", "layer_parameters",
-    "layer_work", "model_flops", "most_chunks", "num_blocks", "rank_chunks", "sequence", "stage_counts",
+    "DENSE",
+    "EMBEDDING",
+    "ENCODER",
+    "HEAD",
+    "MOE",
+    "LayerWork",
+    "blocks_of",
+    "boundary_bytes",
+    "divides_evenly",
+    "layer_parameters",
+    "layer_work",
+    "model_flops",
+    "most_chunks",
+    "num_blocks",
+    "rank_chunks",
+    "sequence",
+    "stage_counts",
+    "tail",
 ]  # fmt: skip

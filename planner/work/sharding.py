@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.plan import Plan, PlanGrid
+from planner.work.kinds import ENDS
 
 
 def num_shards(plan: Plan | PlanGrid) -> Any:
@@ -50,7 +51,7 @@ def runs_messages_by_layer(plan: Plan | PlanGrid) -> Any:
     return several & (gathers_in_forward(plan) | gathers_in_backward(plan) | reduces_in_backward(plan))
 
 
-KEPT_GATHERED = frozenset({"embedding", "head"})
+KEPT_GATHERED = ENDS
 """Kinds of layers that stay gathered from forward to backward, as FSDP's root does."""
 
 

@@ -121,9 +121,7 @@ def _deepseek_experts(
             "num_groups": num_groups,
             "num_chosen_groups": min(config.optional_count("topk_group", groups[1]) or 1, num_groups),
         }
-        if config.count("num_nextn_predict_layers", 0, least=0):
-            return {"moe": moe, "notes": "the multi-token-prediction module is not counted"}
-        return {"moe": moe}
+        return {"moe": moe, "num_mtp_modules": config.count("num_nextn_predict_layers", 0, least=0)}
 
     return read
 

@@ -7,13 +7,14 @@ arXiv:2205.05198, section 4.2.2]. Memory traffic of element-wise kernels counts 
 """
 
 from planner.work.blocks.attention import attention, latent_attention
-from planner.work.blocks.ends import embedding, head, padded_vocabulary
+from planner.work.blocks.ends import embedding, further_token, head, padded_vocabulary
 from planner.work.blocks.experts import mixture_of_experts
 from planner.work.blocks.feed_forward import feed_forward
 from planner.work.blocks.parameters import attention_parameters, ffn_parameters, parameters
 from planner.work.blocks.shard import Shard, Step, gemm_dtype
 
 __all__ = [
-    "Shard", "Step", "attention", "attention_parameters", "embedding", "feed_forward", "ffn_parameters", "gemm_dtype",
+    "Shard", "Step", "attention", "attention_parameters", "embedding", "feed_forward", "ffn_parameters",
+    "further_token", "gemm_dtype",
     "head", "latent_attention", "mixture_of_experts", "padded_vocabulary", "parameters",
 ]  # fmt: skip

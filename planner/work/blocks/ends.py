@@ -1,4 +1,4 @@
-"""The ends of a model: embedding, and head with its loss."""
+"""The ends of a model: embedding, head with its loss, and both again to predict a further token."""
 
 import numpy as np
 
@@ -37,4 +37,21 @@ def head(model: TransformerShape, shard: Shard, stack: SoftwareStack) -> list[St
         *enter(shard, model.hidden_size),
         shard.linear(model.hidden_size, padded),
         Step.of(loss),
+    ]
+
+
+def further_token(model: TransformerShape, shard: Shard, stack: SoftwareStack) -> list[Step]:
+    """What an MTP module has beside its layer: the norms of its two inputs, the projection of both, and logits.
+
+    The inputs are the output of the layer before and the embedding of the next token; embedding and head are shared
+    [DeepSeek-AI 2024, arXiv:2412.19437, section 2.2, eq. 21 to 23].
+    """
+    hidden = model.hidden_size
+    return [
+        *embedding(model, shard),
+        norm(shard, 2.0 * hidden),
+        *enter(shard, 2.0 * hidden),
+        shard.linear(2.0 * hidden, hidden / shard.tp),
+        *leave(shard, hidden),
+        *head(model, shard, stack),
     ]

@@ -21,6 +21,10 @@ def parameters(model: TransformerShape, kind: str, split: Plan | PlanGrid) -> tu
         if model.tied_embeddings:  # one copy while both ends lie on one stage, else the last stage has its own
             logits = logits * np.greater(split.pp, 1)
         return logits + norm_size + none, none
+    if kind == "mtp":
+        projection = 2.0 * hidden * hidden / tp + 3.0 * norm_size
+        copy = model.vocabulary_size * hidden / tp * np.greater(split.pp, 1)  # of the embedding, on the last stage
+        return projection + copy / model.num_mtp_modules + none, none
     attention = attention_parameters(model, tp)
     if model.num_encoder_layers and kind != "encoder":
         attention = 2.0 * attention + norm_size
