@@ -27,20 +27,39 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE", help="Read what all_reduce_perf and its like printed.", rich_help_panel=_LOGS),
     ] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Change a profile by a measured run: validate --json, or a plan file.",
+            rich_help_panel=_LOGS,
+        ),
+    ] = None,
+    step_seconds: Annotated[
+        float | None,
+        typer.Option(help="Of --from-run with a plan file: how long its step took.", rich_help_panel=_LOGS, min=1e-6),
+    ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(help="Whose links were measured: a name or .toml (default: by device).", rich_help_panel=_LOGS),
+        typer.Option(
+            help="What was measured, a name or .toml (default: what the logs or runs name).", rich_help_panel=_LOGS
+        ),
     ] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Measure this machine's kernels and links, or read logs, and write them as a cluster.
+    """Measure this machine, or read logs or runs measured elsewhere, and write a cluster file.
 
     Example: meshwise calibrate --output machine.toml, then meshwise plan --model gpt2 --cluster machine.toml
     """
     from meshwise import calibrating
 
-    if from_nccl_tests is not None:
-        calibrating.refuse_measuring("--from-nccl-tests", nproc, quick)
-        return calibrating.read_nccl_tests([from_nccl_tests, *(files or [])], output, cluster, force, json)
-    calibrating.refuse_logs(files, cluster)
-    return calibrating.measure_here(output, nproc, quick, force, json)
+    source = calibrating.one_source({"--from-nccl-tests": from_nccl_tests, "--from-run": from_run}, files)
+    target = calibrating.Target(output, cluster, force, json)
+    if source is None:
+        calibrating.refuse_logs(cluster, step_seconds)
+        return calibrating.measure_here(target, nproc, quick)
+    calibrating.refuse_measuring(source.option, nproc, quick)
+    if source.option == "--from-run":
+        return calibrating.read_runs(source.files, target, step_seconds)
+    calibrating.refuse_step(source.option, step_seconds)
+    return calibrating.read_nccl_tests(source.files, target)

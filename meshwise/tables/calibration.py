@@ -12,6 +12,10 @@ from profiles.calibration import Fit
 from profiles.cluster import ClusterSpec
 from profiles.units import GIGA
 from validate.logs.profile import LogProfile
+from validate.recalibrate import Recalibration
+
+_IRRECONCILABLE = 0.05
+"""Error of a run after recalibration above which its prices are not what is wrong."""
 
 
 def show_calibration(console: Console, spec: ClusterSpec, output: Path) -> None:
@@ -47,6 +51,37 @@ def show_links(console: Console, found: LogProfile, output: Path) -> None:
     console.print(made)
     for reason, count in found.skipped.items():
         console.print(f"not used: {count} {reason}", markup=False)
+    console.print()
+    file = shlex.quote(str(output))
+    console.print(f"wrote {file}; next: meshwise plan --model llama2-7b --cluster {file}", markup=False)
+
+
+def show_recalibration(console: Console, found: Recalibration, output: Path) -> None:
+    """How the runs were predicted before and after, and which causes they tell of."""
+    made = table("run", ">error before", ">after", ">held out")
+    for name, error in found.before.items():
+        held_out = f"{found.held_out[name]:+.1%}" if name in found.held_out else "\u2013"
+        made.add_row(name, f"{error:+.1%}", f"{found.after[name]:+.1%}", held_out)
+    console.print(made)
+    console.print()
+    made = table("cause", ">its time", ">known to before", ">now", "")
+    for factor in found.factors:
+        verdict = "found" if factor.is_found else "the runs say little of it"
+        made.add_row(factor.scale.name, f"x{factor.value:.3f}", f"{factor.scale.log_spread:.0%}",
+                     f"{factor.log_spread:.0%}", verdict)  # fmt: skip
+    console.print(made)
+    if found.num_figures < len(found.factors):
+        figures = f"{found.num_figures} measured figure{'s' * (found.num_figures > 1)}"
+        console.print(
+            f"{figures} cannot tell {len(found.factors)} causes apart: the difference went mostly to what takes most "
+            "of the step; runs of other splits, or the parts that validate --json measures, tell more"
+        )
+    for name, error in found.after.items():
+        if abs(error) > _IRRECONCILABLE:
+            console.print(
+                f"{name} stays {abs(error):.0%} off: prices are not believed to be that wrong, so that more than they "
+                "differs; check its plan, its software stack, and what else ran", markup=False,
+            )  # fmt: skip
     console.print()
     file = shlex.quote(str(output))
     console.print(f"wrote {file}; next: meshwise plan --model llama2-7b --cluster {file}", markup=False)
