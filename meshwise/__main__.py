@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
         return BAD_INPUT
     except ValueError as error:
         say_error(str(error))
-        return BAD_INPUT
+        return int(getattr(error, "exit_code", BAD_INPUT))
     except OSError as error:
         say_error(f"{error.filename or 'file'}: {error.strerror or error}")
         return BAD_INPUT

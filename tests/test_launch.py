@@ -36,6 +36,13 @@ def body(values: dict[str, Any], report: Report) -> dict[str, Any]:
         time.sleep(600)
     if told == "time out":
         raise RuntimeError("Timed out waiting 100ms for recv")
+    if told == "too much":
+        import resource
+
+        import torch
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+        torch.zeros(2**34)
     if told == "follow":
         time.sleep(0.3)
         raise RuntimeError("Connection closed by peer")
@@ -101,6 +108,12 @@ def test_a_rank_that_raises_is_named_with_the_first_line_of_its_error(tmp_path: 
 def test_a_killed_rank_is_the_cause_even_if_its_peers_complain_first(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="rank 1 failed in 'working': was ended by SIGKILL"):
         run(tmp_path, rank0="follow", rank1="kill")
+    assert_no_rank_lives(tmp_path)
+
+
+def test_too_little_memory_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"rank 1 failed in 'working': RuntimeError: .*can't allocate memory"):
+        run(tmp_path, rank0="follow", rank1="too much")
     assert_no_rank_lives(tmp_path)
 
 
@@ -170,6 +183,9 @@ def test_ranks_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> Non
     )
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": root}
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    environment |= {"TMPDIR": str(folder)}
     parent = subprocess.Popen([sys.executable, script, tmp_path], cwd=root, env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not all((tmp_path / f"pid-{rank}").exists() for rank in range(2)) and time.monotonic() < deadline:
@@ -178,3 +194,4 @@ def test_ranks_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> Non
     parent.send_signal(how)
     parent.communicate(timeout=30)
     assert_no_rank_lives(tmp_path)
+    assert not list(folder.glob("meshwise-*"))

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -26,12 +27,21 @@ Body = Callable[[dict[str, Any], Report], dict[str, Any]]
 
 _GRACE_SECONDS = 2.0
 """After a first failure, the time other ranks get to say what they saw, so that the root cause can be told."""
+STORE = "MESHWISE_STORE"
+"""Variable with the file at which local ranks meet. A port that was free a moment ago may be taken by any connection of
+another process before the first rank listens on it; a file of a folder of our own is not."""
 _LOCALHOST = "127.0.0.1"
 _LOOPBACK_NAMES = ("lo", "lo0")
 
 
 class LaunchError(ValueError):
     """A run that could not start or did not finish: one sentence."""
+
+
+class RunError(LaunchError):
+    """A run that started and did not finish: nothing is wrong with what was asked for."""
+
+    exit_code = 1
 
 
 def run_rank(values: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -54,10 +64,12 @@ def launch(
     """Run `body` on `num_ranks` ranks and return their results by rank.
 
     Under torchrun (RANK is set) the body runs here, as this process's rank, and every process gets all results.
-    Otherwise local processes meet at 127.0.0.1:`port` (None: a free one). `on_progress` gets rank 0's phases.
+    Otherwise local processes meet at 127.0.0.1:`port`, or without one in a file of their own. `on_progress` gets
+    rank 0's phases.
 
     Raises LaunchError when torch is missing, the port is taken, there are fewer cores than ranks (unless
-    `oversubscribe`), a rank fails or dies, or the run exceeds `timeout_seconds`. No rank outlives this call.
+    `oversubscribe`), and RunError when a rank fails or dies, or the run exceeds `timeout_seconds`. No rank outlives
+    this call.
     """
     if importlib.util.find_spec("torch") is None:
         raise LaunchError('validate needs torch, which is not installed; pip install "meshwise[validate]"')
@@ -104,7 +116,7 @@ def num_gpus() -> int:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on at this moment."""
+    """A port of 127.0.0.1 that nothing listens on at this moment; it may be taken at the next."""
     with socket.socket() as probe:
         probe.bind((_LOCALHOST, 0))
         return int(probe.getsockname()[1])
@@ -170,16 +182,17 @@ class _Ranks:
             _check_port(port)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["validate.worker"])
+        meeting = {} if port is not None else {STORE: str(self.folder / "store")}
         shared = {
             "WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_ADDR": _LOCALHOST,
             "MASTER_PORT": str(free_port() if port is None else port), "TORCHELASTIC_USE_AGENT_STORE": "False",
-        } | _loopback()  # fmt: skip
+        } | _loopback() | meeting  # fmt: skip
         for number in range(num_ranks):
             environment = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
             theirs, ours = context.Pipe(duplex=False), context.Pipe(duplex=False)
             log = self.folder / f"rank-{number}.log"
             process = context.Process(
-                target=_child, args=(body, values, environment, str(log), theirs[1], ours[0]), daemon=True
+                target=_child, args=(body, values, environment, log, theirs[1], ours[0]), daemon=True
             )
             process.start()
             theirs[1].close()
@@ -200,11 +213,11 @@ class _Ranks:
             if not ready and time.monotonic() >= limit:
                 break
         if any(rank.failure for rank in self.ranks):
-            raise LaunchError(self._verdict())
+            raise RunError(self._verdict())
         late = [rank for rank in self.ranks if rank.pending]
         if late:
             where = ", ".join(f"rank {rank.number} in {rank.phase!r}" for rank in late)
-            raise LaunchError(f"the run did not finish within {timeout_seconds:g} s; it stopped at {where}")
+            raise RunError(f"the run did not finish within {timeout_seconds:g} s; it stopped at {where}")
         return [rank.result for rank in self.ranks if rank.result is not None]
 
     def _receive(self, rank: _Rank) -> None:
@@ -253,14 +266,14 @@ def _child(
     body: Body,
     values: dict[str, Any],
     environment: dict[str, str],
-    log: str,
+    log: Path,
     messages: Connection,
     lifeline: Connection,
 ) -> None:
     """The life of a rank: its output goes to `log`, its phases, result or error to `messages`."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(lifeline, log.parent), daemon=True).start()
     with open(log, "wb", buffering=0) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -277,7 +290,9 @@ def _child(
     messages.close()
 
 
-def _end_with_parent(lifeline: Connection) -> None:
+def _end_with_parent(lifeline: Connection, folder: Path) -> None:
+    """Wait until the parent has gone, remove what it may have left behind, and end."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from validate.launch import Body, LaunchError, Report, launch_local
+from validate.launch import Body, LaunchError, Report, RunError, launch_local
 
 _RUNS = itertools.count()
 """Runs of this process, the same number on every rank: keys of one run must not meet those of the next."""
@@ -49,7 +49,7 @@ def _put(exchange: Any, rank: int, run: Callable[[], dict[str, Any]]) -> None:
 def _get(exchange: Any, rank: int) -> dict[str, Any]:
     answer = json.loads(exchange.get(str(rank)))
     if "error" in answer:
-        raise LaunchError(f"rank {rank} failed: {answer['error']}")
+        raise RunError(f"rank {rank} failed: {answer['error']}")
     result: dict[str, Any] = answer["result"]
     return result
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from profiles.model import TransformerShape
+from validate.launch import STORE
 from validate.measure import PeakMemory, Recorder, Usage, keep_freed_memory, return_freed_memory, settle_process
 from validate.models import token_batch
 from validate.parallel.context import token_positions
@@ -68,11 +69,15 @@ def join(device: torch.device, num_ranks: int, timeout_seconds: float) -> None:
     if world != num_ranks:
         raise ValueError(f"plan: it needs {num_ranks} ranks, but {world} were started")
     timeout = timedelta(seconds=timeout_seconds)
-    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
+    if STORE in os.environ:
+        store = dist.FileStore(os.environ[STORE], world)
+    else:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore(f"group-{next(_JOINED)}", store),
-        rank=rank,
+        rank=int(os.environ["RANK"]),
         world_size=world,
         timeout=timeout,
         device_id=device if device.type == "cuda" else None,
