@@ -19,6 +19,7 @@ from profiles.workload import TrainingJob
 from simulator.play import play_plan
 from validate.launch import launch, run_rank
 from validate.messages import check_messages, compare_messages
+from validate.room import check_room
 from validate.runnable import RunSpec, check_runnable
 from validate.sampling import Launcher
 
@@ -184,12 +185,14 @@ def validate_plan(
     """Run `plan` of `job` here and set it beside its estimate and its simulation on `cluster`.
 
     Under torchrun every process joins as the rank it was started as and returns the same comparison.
-    Raises ValueError when the plan cannot be run or its losses are not those of one rank, and LaunchError when a
-    rank fails, dies or exceeds `timeout_seconds`.
+    Raises ValueError when the plan cannot be run or its losses are not those of one rank, and LaunchError when there is
+    no room for it or a rank fails, dies or exceeds `timeout_seconds`.
     """
     check_runnable(job, plan)
     runner = Runner(job, num_warmup, num_steps, device, timeout_seconds, oversubscribe, on_progress, num_launches)
     alone = single_rank(plan)
+    for each in (plan, alone):
+        check_room(job, each, stack)
     measured = runner.alternate([plan] if plan == alone else [alone, plan])
     peak_bytes = runner.peak_bytes(plan, stack)
     return Comparison(
