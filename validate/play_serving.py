@@ -90,6 +90,8 @@ def _closed_loop(setting: "ServedSetting", replica: ReplicaSpec, seed: int) -> S
     played = play(requests, [Deployment(PoolSpec(replica))], closed_loop=loop)
     counted = played.counted
     tokens = float(requests.output_tokens[counted].sum())
+    if protocol.skips_first_wave:
+        counted[:clients] = False
     return ServedFigures(
         float(played.ttft_seconds[counted].mean()), float(np.nanmean(played.tpot_seconds[counted])),
         float(played.e2e_seconds[counted].mean()), tokens / played.duration_seconds,

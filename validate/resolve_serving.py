@@ -20,6 +20,7 @@ _SUFFIXES = re.compile(r"[-_ ](?:instruct|chat|hf|fp8|nvfp4|fp4|bf16|awq|int4|dy
 _RENAMED = {"llama v": "llama", "gptj": "gpt-j", "llama-v": "llama", "mistral 7b": "mistral-7b-v0.1"}
 _GENERATIONS = (
     ("vllm(splitwise", "", "vllm-2023"),
+    ("vllm", r"^$|^0\.(?:[6-9]|1[0-3])\b", "vllm-0.11"),
     ("vllm", "", "vllm"),
     ("sglang", "", "sglang"),
     ("nim-trtllm", "", "trtllm"),

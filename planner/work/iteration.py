@@ -11,7 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.work.forms import OUTPUT_BYTES, form_of
-from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel, Message, Numbers
+from planner.work.ops import (
+    Attention,
+    DecodeAttention,
+    Elementwise,
+    ExpertLayer,
+    Gemm,
+    Kernel,
+    Listed,
+    Message,
+    Numbers,
+)
 from profiles.model import TransformerShape
 
 
@@ -135,6 +145,9 @@ def decode_ops(
     if model.mla:
         kv_heads, latent = 1.0, float(model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
         dims = (0.5 * latent, 0.5 * latent)
+        beyond = 2.0 * (latent + model.mla.kv_lora_rank) * max(heads - _TABLED_HEADS, 0.0)
+        yield Repeated(Listed(sequences * context_tokens * beyond, 0.0, num_launches=0.0), model.num_layers / shard.pp)
+        heads = min(heads, _TABLED_HEADS)
     if model.linear_attention:
         yield _state_pass(model, shard, sequences)
     for layers, window in _layers_by_window(model, shard):
@@ -143,6 +156,12 @@ def decode_ops(
             kv_dtype=shard.kv_dtype, window_length=window,
         )  # fmt: skip
         yield Repeated(op, layers)
+
+
+_TABLED_HEADS = 16.0
+"""Query heads that share one key head in the tables of decode kernels, at most. Latent attention has more; what they
+multiply beyond that runs at the rate of products [DeepSeek FlashMLA, github.com/deepseek-ai/FlashMLA: 660 TFLOP/s on
+H800 where it is compute bound]."""
 
 
 def num_messages(model: TransformerShape, shard: ServedShard) -> float:
