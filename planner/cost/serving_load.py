@@ -1,0 +1,212 @@
+"""Closed forms of serving: what a load makes of a replica's prices, without playing a single request.
+
+Iterations of running requests alone take `decode` seconds; every prompt makes iterations longer by `prompt` seconds in
+all. In equilibrium prompts take the share rho = rate * prompt of the time, tokens come every decode / (1 - rho)
+seconds, and rate * (O - 1) * that many requests run [Little 1961, doi:10.1287/opre.9.3.383]; prompts wait as in an
+M/G/1 queue [Kleinrock 1975, Queueing Systems I, section 5.7]. Everything broadcasts over rates.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from planner.cost.knots import Floats, geometric
+from planner.serving import IterationPrices, IterationShape
+from profiles.engine import EngineRecord
+
+Numbers = Any
+"""A float or an array of one value a deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Of requests: means, and how much they vary."""
+
+    input_tokens: float
+    output_tokens: float
+    cached_tokens: float = 0.0
+    """Of the prompt, found in a cache."""
+    input_variation_fraction: float = 0.0
+    """Standard deviation over mean."""
+
+    @property
+    def mean_context_tokens(self) -> float:
+        """Of a running request, averaged over its answer."""
+        return self.input_tokens + 0.5 * self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCurve:
+    """A replica under requests of some lengths: its iterations against the requests that run; columns of shape (n,)."""
+
+    num_running: Floats
+    decode_seconds: Floats
+    """Of one token of every running request, through all stages."""
+    prompt_seconds: Floats
+    """By which one prompt lengthens iterations in all, on the busiest stage."""
+    first_token_seconds: Floats
+    """Of the iterations that run a prompt beside those requests, through all stages."""
+    most_running: float
+    """That token budget, sequence limit and memory admit."""
+    engine: EngineRecord
+    lengths: Lengths
+
+    def at(self, num_running: Numbers, column: Floats) -> Numbers:
+        """A column at some number of running requests, linear between its knots."""
+        return np.interp(num_running, self.num_running, column)
+
+
+def replica_curve(
+    prices: IterationPrices, num_stages: int, kv_tokens: float, token_budget: int, max_sequences: int,
+    engine: EngineRecord, lengths: Lengths, *, runs_prompts: bool = True,
+) -> ReplicaCurve:  # fmt: skip
+    """The curve of a replica whose stages each have `prices`; `runs_prompts` off: another pool runs them."""
+    held = lengths.input_tokens + lengths.output_tokens * (1.0 if engine.reserves_full_length else 0.5)
+    most = max(min(float(max_sequences), kv_tokens / held), 1.0)
+    knots = np.concatenate([[0.0], geometric(1.0, max(most, 2.0), 3, exact_until=4)])
+    context = lengths.mean_context_tokens
+    decode, extra, first = [], [], []
+    for running in knots:
+        per_loop = round(float(running) / num_stages)
+        total = max(per_loop, 1) * context
+        alone = prices.decode_line(max(per_loop, 1), total).seconds(total)
+        mixed = _prompt_iterations(prices, lengths, token_budget, per_loop if engine.mixes_prefill else 0)
+        beside = alone if engine.mixes_prefill and per_loop else 0.0
+        decode.append(num_stages * alone)
+        extra.append(sum(mixed) - beside * len(mixed))
+        first.append(sum(mixed) + (num_stages - 1) * mixed[-1])
+    columns = np.array([decode, extra, first])
+    if not runs_prompts:
+        columns[1:] = 0.0
+    return ReplicaCurve(knots, columns[0], columns[1], columns[2], most, engine, lengths)
+
+
+def _prompt_iterations(prices: IterationPrices, lengths: Lengths, token_budget: int, num_decodes: int) -> list[float]:
+    """Seconds of the iterations that one prompt of mean length takes, beside `num_decodes` requests."""
+    past, left = round(lengths.cached_tokens), max(round(lengths.input_tokens - lengths.cached_tokens), 1)
+    room = max(token_budget - num_decodes, 1)
+    context = num_decodes * lengths.mean_context_tokens
+    seconds = []
+    while left > 0:
+        new = min(left, room)
+        seconds.append(prices.iteration_seconds(IterationShape((new,), (past,), num_decodes, context)))
+        past, left = past + new, left - new
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Equilibrium:
+    """What users of a replica see in the long run; arrays of one value a rate."""
+
+    ttft_seconds: Numbers
+    """Mean; infinite where requests come faster than they are answered."""
+    ttft_tail_seconds: Numbers
+    """That 99 % stay below."""
+    tpot_seconds: Numbers
+    e2e_seconds: Numbers
+    output_tokens_per_second: Numbers
+    num_running: Numbers
+    prompt_fraction: Numbers
+    """Share of the time that prompts take."""
+    is_stable: Numbers
+
+
+_TAIL_FRACTION = 0.01
+_NUM_HALVINGS = 40
+
+
+def open_loop(curve: ReplicaCurve, requests_per_second: Numbers, seen_fraction: Numbers = 1.0) -> Equilibrium:
+    """Poisson arrivals at a rate a replica.
+
+    The mean number of running requests is the least n with n >= rate (O - 1) decode(1 + n) / (1 - rate prompt(n))
+    [Little 1961], found by halving: a request that runs sees itself and as many others as there are on average
+    [Wolff 1982, doi:10.1287/opre.30.2.223]. A replica is stable where it has room for them. `seen_fraction` of the
+    others are seen where arrivals are not independent of them.
+    """
+    rate = np.asarray(requests_per_second, dtype=np.float64)
+    gaps = max(curve.lengths.output_tokens - 1.0, 0.0)
+
+    def wanted(running: Numbers) -> Numbers:
+        idle = np.maximum(1.0 - seen_fraction * rate * curve.at(running, curve.prompt_seconds), 1e-12)
+        return rate * gaps * curve.at(1.0 + seen_fraction * running, curve.decode_seconds) / idle
+
+    low, high = np.zeros_like(rate), np.full_like(rate, curve.most_running)
+    stable = (wanted(high) <= high) & (rate * curve.at(high, curve.prompt_seconds) < 1.0)
+    for _ in range(_NUM_HALVINGS):
+        middle = 0.5 * (low + high)
+        enough = wanted(middle) <= middle
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return _equilibrium(curve, rate, high, stable, seen_fraction)
+
+
+def closed_loop(curve: ReplicaCurve, concurrency: Numbers) -> Equilibrium:
+    """Clients that ask again as soon as they have their answer: the rate at which e2e * rate is their number
+    [Little 1961], found by halving. A request sees the others of one client fewer [the arrival theorem: Reiser and
+    Lavenberg 1980, doi:10.1145/322186.322195]."""
+    clients = np.asarray(concurrency, dtype=np.float64)
+    fastest = clients / np.maximum(curve.decode_seconds[0] * max(curve.lengths.output_tokens - 1.0, 1.0), 1e-12)
+    seen = (clients - 1.0) / clients
+    low, high = np.zeros_like(clients), np.minimum(fastest, 1.0 / np.maximum(curve.prompt_seconds[0], 1e-12))
+    for _ in range(_NUM_HALVINGS):
+        middle = 0.5 * (low + high)
+        found = open_loop(curve, middle, seen)
+        under_way = np.where(found.is_stable, middle * found.e2e_seconds, np.inf)
+        low, high = np.where(under_way <= clients, middle, low), np.where(under_way <= clients, high, middle)
+    return open_loop(curve, low, seen)
+
+
+def _equilibrium(
+    curve: ReplicaCurve, rate: Numbers, running: Numbers, stable: Numbers, seen_fraction: Numbers
+) -> Equilibrium:
+    """Times at a rate, given how many requests run.
+
+    TTFT = front end + rest of the iteration under way + queue + own iterations. The queue for the engine is M/G/1:
+    W = rate E[S**2] / (2 (1 - rho)) with S a prompt's iterations; its tail falls as exp(-t rho / W) [Kleinrock 1975].
+    """
+    engine, lengths = curve.engine, curve.lengths
+    decode = curve.at(1.0 + seen_fraction * running, curve.decode_seconds)
+    prompt = curve.at(running, curve.prompt_seconds)
+    own = curve.at(running, curve.first_token_seconds)
+    share = np.clip(seen_fraction * rate * prompt, 0.0, 1.0 - 1e-9)
+    tpot = decode / (1.0 - share)
+    spread = 1.0 + lengths.input_variation_fraction**2
+    queue = seen_fraction * rate * spread * prompt**2 / (2.0 * (1.0 - share))
+    serial = engine.front_end_seconds_per_request
+    door = np.minimum(rate * serial, 1.0 - 1e-9)
+    front = engine.front_end_seconds + serial + rate * serial**2 / (2.0 * (1.0 - door))
+    rest = (
+        -np.expm1(-seen_fraction * running) * 0.5 * decode * engine.poll_interval_iterations
+    )  # an iteration is likely under way
+    ttft = np.where(stable, front + rest + queue + own, np.inf)
+    tail = queue / np.maximum(share, 1e-9) * np.log(np.maximum(share / _TAIL_FRACTION, 1.0))
+    last = (lengths.output_tokens - 1.0) * tpot
+    return Equilibrium(
+        ttft_seconds=ttft, ttft_tail_seconds=ttft - queue + np.maximum(tail, queue) + rest, tpot_seconds=tpot,
+        e2e_seconds=ttft + last, output_tokens_per_second=rate * lengths.output_tokens, num_running=running,
+        prompt_fraction=share, is_stable=stable,
+    )  # fmt: skip
+
+
+def most_requests_per_second(
+    curve: ReplicaCurve, ttft_seconds: float = np.inf, tpot_seconds: float = np.inf, e2e_seconds: float = np.inf
+) -> float:
+    """The highest rate at which a replica is stable, 99 % of requests have their first token within `ttft_seconds`, and
+    the means of the others stay within their targets; 0 where an idle replica misses one. Found by halving."""
+
+    def meets(rate: float) -> bool:
+        found = open_loop(curve, rate)
+        return bool(
+            found.is_stable
+            and found.ttft_tail_seconds <= ttft_seconds
+            and found.tpot_seconds <= tpot_seconds
+            and found.e2e_seconds <= e2e_seconds
+        )
+
+    low, high = 0.0, curve.most_running / max(curve.decode_seconds[0], 1e-9)
+    if not meets(1e-6):
+        return 0.0
+    for _ in range(_NUM_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if meets(middle) else (low, middle)
+    return low

@@ -1,0 +1,83 @@
+"""Closed forms of serving against the simulator and against theory."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.cost.serving_load import Lengths, closed_loop, most_requests_per_second, open_loop, replica_curve
+from profiles.engine import EngineRecord
+from simulator.serving.play import play
+from simulator.serving.requests import ClosedLoop, Requests
+from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec
+from tests.linear_prices import LinearPrices
+
+ENGINE = EngineRecord(name="test", source="made for a test", library="vllm", front_end_seconds=0.01)
+LENGTHS = Lengths(1000.0, 100.0)
+
+
+def curve(engine: EngineRecord = ENGINE, *, kv_tokens: float = 1e7, max_sequences: int = 256):
+    return replica_curve(LinearPrices(), 1, kv_tokens, 8192, max_sequences, engine, LENGTHS)
+
+
+def played(engine: EngineRecord, arrivals, loop=None):
+    spec = ReplicaSpec((LinearPrices(),), 10_000_000, engine)
+    count = len(arrivals)
+    requests = Requests(arrivals, np.full(count, 1000), np.full(count, 100))
+    return play(requests, [Deployment(PoolSpec(spec))], closed_loop=loop)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 1.5])
+def test_agrees_with_the_simulator_at_low_load(rate: float) -> None:
+    """Means of both times within 2 %."""
+    gaps = np.random.default_rng(0).exponential(1.0 / rate, 6000)
+    simulated, found = played(ENGINE, np.cumsum(gaps)), open_loop(curve(), rate)
+    assert float(found.ttft_seconds) == pytest.approx(simulated.ttft_seconds.mean(), rel=0.02)
+    assert float(found.tpot_seconds) == pytest.approx(np.nanmean(simulated.tpot_seconds), rel=0.02)
+    assert float(found.e2e_seconds) == pytest.approx(simulated.e2e_seconds.mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 8])
+def test_agrees_with_a_closed_loop(clients: int) -> None:
+    """Throughput within 3 % where the first wave weighs little."""
+    simulated = played(ENGINE, np.zeros(200 * clients), ClosedLoop(clients))
+    rate = float(closed_loop(curve(), float(clients)).output_tokens_per_second)
+    assert rate == pytest.approx(100.0 * 200 * clients / simulated.duration_seconds, rel=0.03)
+
+
+@settings(max_examples=40, deadline=None)
+@given(slow=st.floats(0.01, 3.0), factor=st.floats(1.01, 3.0))
+def test_load_only_makes_it_worse(slow: float, factor: float) -> None:
+    """More requests: later first tokens, slower tokens, more of them running; Little's law holds."""
+    less, more = open_loop(curve(), slow), open_loop(curve(), slow * factor)
+    assert float(less.tpot_seconds) <= float(more.tpot_seconds) * (1.0 + 1e-9)
+    assert not less.is_stable or float(less.ttft_seconds) <= float(more.ttft_seconds) * (1.0 + 1e-9)
+    if less.is_stable:
+        assert float(less.num_running) == pytest.approx(slow * 99.0 * float(less.tpot_seconds), rel=1e-3)
+
+
+def test_broadcasts_over_rates() -> None:
+    """One rate or many: the same."""
+    rates = np.array([0.1, 1.0, 5.0, 500.0])
+    many = open_loop(curve(), rates)
+    assert many.tpot_seconds.tolist() == [float(open_loop(curve(), rate).tpot_seconds) for rate in rates]
+    assert many.is_stable.tolist() == [True, True, True, False]
+    assert np.isinf(many.ttft_seconds[-1])
+
+
+def test_most_requests_under_targets() -> None:
+    """Tighter targets allow less, none allows what the replica can, impossible ones nothing."""
+    free, fast = most_requests_per_second(curve()), most_requests_per_second(curve(), tpot_seconds=0.008)
+    assert 0.0 < fast < free
+    assert bool(open_loop(curve(), 0.99 * free).is_stable)
+    assert not bool(open_loop(curve(), 1.01 * free).is_stable)
+    assert most_requests_per_second(curve(), ttft_seconds=0.001) == 0.0
+    assert most_requests_per_second(curve(kv_tokens=3000.0)) < free
+
+
+def test_a_serial_front_end_is_a_queue() -> None:
+    """M/D/1 at the door: rho s / (2 (1 - rho)) on top of its own time."""
+    slow = ENGINE.model_copy(update={"front_end_seconds_per_request": 0.2})
+    rate = 2.0
+    wait = float(open_loop(curve(slow), rate).ttft_seconds - open_loop(curve(), rate).ttft_seconds)
+    assert wait == pytest.approx(0.2 + 0.4 * 0.2 / (2.0 * 0.6))
