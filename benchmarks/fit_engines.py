@@ -36,10 +36,12 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("engine")
     parser.add_argument("constants", nargs="*", default=CONSTANTS)
+    parser.add_argument("--dense", action="store_true", help="only models without experts")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     engine = catalog.engine(asked.engine)
-    train, test = halves(settings_of(read_rows(asked.table), engine.name), asked.seed)
+    settings = settings_of(read_rows(asked.table), engine.name)
+    train, test = halves([one for one in settings if not (asked.dense and one.model.moe)], asked.seed)
     fitted = fit(engine, asked.constants, [one for one in train if (one.row.concurrency or 0) <= LARGEST_CONCURRENCY])
     for name in asked.constants:
         print(f"{name} = {getattr(fitted, name):.3g}")

@@ -59,8 +59,8 @@ class EngineRecord(Sourced):
     """Of iterations that run prompts, over the sum of their kernels: they are launched one by one, in eager mode."""
     sparse_prompt_time_factor: Positive = 1.0
     """The same of models with experts, in place of `prompt_time_factor`: their rows are gathered and scattered too."""
-    prompt_floor_seconds: NonNegative = 0.0
-    """Least time of such an iteration: what its launches take the host."""
+    sparse_prompt_floor_seconds: NonNegative = 0.0
+    """Least time of such an iteration of a model with experts: what its launches take the host."""
     fit: EngineFit | None = None
     """None: the constants were not fitted."""
     borrowed_kernels: dict[str, str] = Field(default_factory=dict)

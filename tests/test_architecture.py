@@ -127,7 +127,7 @@ DIMENSIONLESS = frozenset({
     "Knots.at", "Knots.values", "Sheet.first", "Sheet.second", "Sheet.values", "geometric.first", "geometric.last",
     "ServedShard.tp", "ServedShard.attention_dp", "ServedShard.ep", "ServedShard.pp", "ServedShard.routing_skew",
     "EnginePrices.attention_dp", "EnginePrices.num_doublings", "EnginePrices.prompt_time_factor",
-    "EngineRecord.routing_skew", "EngineRecord.prompt_time_factor",
+    "EngineRecord.routing_skew", "EngineRecord.prompt_time_factor", "ReplicaCurve.most_running",
     "EngineRecord.sparse_prompt_time_factor", "Repeated.times",
 })  # fmt: skip
 """Pure numbers and counts of elements; and what a `_seconds` function takes in seconds."""

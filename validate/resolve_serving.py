@@ -68,7 +68,7 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
     if row.suspect:
         raise Unmodelled("marked suspect by the table")
     model = _model(row.model)
-    engine = catalog.engine(_generation(row))
+    engine = catalog.engine(_generation(row, model))
     pool = _pool(row, model)
     cluster = _cluster(row.gpu, pool.num_devices)
     weights, experts = forms_of(row.weight_quant, model, cluster)
@@ -95,7 +95,9 @@ def _model(name: str) -> TransformerShape:
     raise Unmodelled(f"model {name} is not in the catalog")
 
 
-def _generation(row: ServedRow) -> str:
+def _generation(row: ServedRow, model: TransformerShape) -> str:
+    if row.engine == "sglang" and model.moe is not None and "inferencemax" in row.origin.casefold():
+        return "sglang-polled"  # its recipes for mixtures of experts set scheduler-recv-interval
     for beginning, release, record in _GENERATIONS:
         if row.engine.startswith(beginning) and re.search(release, row.engine_version):
             return record

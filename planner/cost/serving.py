@@ -118,10 +118,11 @@ class EnginePrices:
         """The same kernels with the constants of `engine`."""
         excess = self.num_doublings * engine.all_reduce_excess_seconds
         factor = engine.sparse_prompt_time_factor if self.is_sparse else engine.prompt_time_factor
+        floor = engine.sparse_prompt_floor_seconds if self.is_sparse else 0.0
         return replace(
             self, host_seconds=engine.host_seconds_per_iteration + excess,
             host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=factor,
-            prompt_floor_seconds=engine.prompt_floor_seconds, lines={},
+            prompt_floor_seconds=floor, lines={},
         )  # fmt: skip
 
     def iteration_seconds(self, shape: IterationShape) -> float:
