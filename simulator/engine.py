@@ -8,6 +8,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simpy
@@ -84,10 +85,10 @@ def simulate(
 
     Raises ValueError for a missing or impossible price, jitter without a generator and a program that deadlocks.
     """
-    clock = _Clock(pp_overlap, dp_contention_fraction if dp_overlap or program.is_asynchronous else 1.0)
+    clock = Clock(pp_overlap, dp_contention_fraction if dp_overlap or program.is_asynchronous else 1.0)
     rank_of = {action.chunk: rank for rank, actions in enumerate(program.ranks) for action in actions}
-    seconds = _action_seconds(program, prices, jitter_fraction, generator)
-    ranks = [_Rank(rank, program, prices, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
+    seconds = [_jittered(own, jitter_fraction, generator) for own in action_seconds(program, prices)]
+    ranks = [Rank(rank, rank, program, prices, seconds[rank], clock, dp_overlap) for rank in range(len(program.ranks))]
     for rank in ranks:
         rank.peers = {chunk: ranks[owner] for chunk, owner in rank_of.items()}
         clock.start(rank)
@@ -106,14 +107,8 @@ def simulate(
     )
 
 
-def _action_seconds(
-    program: StepProgram, prices: Prices, jitter_fraction: float, generator: np.random.Generator | None
-) -> list[list[float]]:
-    """Seconds of every action, by rank; 0 for receives."""
-    if not 0.0 <= jitter_fraction < math.inf:
-        raise ValueError(f"jitter_fraction: {jitter_fraction} must be 0 or more")
-    if jitter_fraction > 0.0 and generator is None:
-        raise ValueError(f"jitter_fraction: {jitter_fraction} needs a generator to draw from")
+def action_seconds(program: StepProgram, prices: Prices) -> list[list[float]]:
+    """Seconds of every action, by rank; 0 for receives. Raises ValueError for a missing or impossible price."""
     totals: dict[tuple[Kind, int], float] = {}
     for kind, chunk in {(action.kind, action.chunk) for actions in program.ranks for action in actions}:
         if kind in RECEIVES:
@@ -126,17 +121,26 @@ def _action_seconds(
             raise ValueError(
                 f"prices: {kind.value} of chunk {chunk} takes {totals[kind, chunk]} s, it must be 0 or more"
             )
-    seconds = []
-    for actions in program.ranks:
-        own = [totals[action.kind, action.chunk] for action in actions]
-        if jitter_fraction > 0.0 and generator is not None:
-            draws = generator.lognormal(-0.5 * jitter_fraction**2, jitter_fraction, len(own))
-            own = (np.array(own) * draws).tolist()
-        seconds.append(own)
-    return seconds
+    return [[totals[action.kind, action.chunk] for action in actions] for actions in program.ranks]
 
 
-class _Recorder:
+def _jittered(seconds: list[float], jitter_fraction: float, generator: np.random.Generator | None) -> list[float]:
+    if not 0.0 <= jitter_fraction < math.inf:
+        raise ValueError(f"jitter_fraction: {jitter_fraction} must be 0 or more")
+    if jitter_fraction == 0.0:
+        return seconds
+    if generator is None:
+        raise ValueError(f"jitter_fraction: {jitter_fraction} needs a generator to draw from")
+    draws = generator.lognormal(-0.5 * jitter_fraction**2, jitter_fraction, len(seconds))
+    found: list[float] = (np.array(seconds) * draws).tolist()
+    return found
+
+
+Mark = Any
+"""When a message ends: a time, or, where that is not known beforehand, the event of its end."""
+
+
+class Recorder:
     """The spans of one stream while they are made: 20 bytes each."""
 
     __slots__ = ("busy_seconds", "ends", "free", "index", "starts")
@@ -165,7 +169,7 @@ class _Recorder:
 class _Message:
     """A message that was sent and not yet received."""
 
-    sender: "_Rank"
+    sender: "Rank"
     index: int
     """Of its send, in the program of the sender."""
     seconds: float
@@ -173,7 +177,7 @@ class _Message:
     """When it leaves, if it travels beside compute."""
 
 
-class _Clock(simpy.Environment):
+class Clock(simpy.Environment):
     """The simulation's time, and the messages between its ranks."""
 
     def __init__(self, pp_overlap: bool, contention: float) -> None:
@@ -184,35 +188,38 @@ class _Clock(simpy.Environment):
         """Receivers that wait for a send, by the send."""
         self.rank_of: dict[simpy.Process | None, int] = {}
 
-    def start(self, rank: "_Rank") -> None:
+    def start(self, rank: "Rank") -> simpy.Process:
         """Let `rank` run its program from now on."""
-        self.rank_of[self.process(rank.run())] = rank.rank
+        process = self.process(rank.run())
+        self.rank_of[process] = rank.rank
+        return process
 
     def schedule(self, event: simpy.Event, priority: int = 1, delay: float = 0.0) -> None:
         """Serve events of one time by the rank that scheduled them; SimPy's own urgent ones stay first."""
         super().schedule(event, priority and 1 + self.rank_of.get(self.active_process, 0), delay)
 
 
-class _Rank:
+class Rank:
     """One pipeline rank: its compute stream is a SimPy process, its network streams are when they are next free."""
 
     def __init__(
-        self, rank: int, program: StepProgram, prices: Prices, seconds: list[float], clock: _Clock, dp_overlap: bool
-    ) -> None:
+        self, rank: int, stage: int, program: StepProgram, prices: Prices, seconds: list[float], clock: Clock,
+        dp_overlap: bool,
+    ) -> None:  # fmt: skip
         self.prices = prices
-        self.rank, self.actions, self.seconds = rank, program.ranks[rank], seconds
+        self.rank, self.actions, self.seconds = rank, program.ranks[stage], seconds
         self.num_buckets = program.num_gradient_buckets
         self.clock, self.is_asynchronous = clock, program.is_asynchronous
         self.dp_overlap = dp_overlap or program.is_asynchronous
-        self.peers: dict[int, _Rank] = {}
+        self.peers: dict[int, Rank] = {}
         """The rank of every chunk."""
-        self.recorders = {stream: _Recorder() for stream in Stream}
+        self.recorders = {stream: Recorder() for stream in Stream}
         self.send_free = self.receive_free = 0.0
         self.reduction: dict[int, int] = {}
         """Of a backward that is its chunk's last, the index of the reduction behind it."""
         if dp_overlap and not program.is_asynchronous:
             self.reduction = _last_backwards(self.actions)
-        self.arrivals: dict[int, list[float]] = {}
+        self.arrivals: dict[int, list[Mark]] = {}
         """Of a chunk whose first forward is to come, when each bucket of its parameters is there."""
         self.unreduced: list[int] = []
         """Reductions put off until the last backward."""
@@ -257,9 +264,11 @@ class _Rank:
                     yield from self._communicate(index)
         yield from self._finish_reductions()
 
-    def _wait_until(self, time: float) -> Iterator[simpy.Event]:
-        if time > self.clock.now:
-            yield self.clock.timeout(time - self.clock.now)
+    def _wait_until(self, mark: Mark) -> Iterator[simpy.Event]:
+        if isinstance(mark, simpy.Event):
+            yield mark
+        elif mark > self.clock.now:
+            yield self.clock.timeout(mark - self.clock.now)
 
     def _compute(self, index: int, fraction: float = 1.0) -> Iterator[simpy.Event]:
         """A share of an action, beside whatever dp messages are under way; no other starts before it ends."""
@@ -278,12 +287,12 @@ class _Rank:
 
     def _run_layers(self, index: int, reduction: int | None = None) -> Iterator[simpy.Event]:
         """An action layer by layer, each gathered while the one before it runs; `reduction` is cut into buckets."""
-        action, dp = self.actions[index], self.recorders[Stream.DP]
+        action = self.actions[index]
         layers = self.prices[action.kind, action.chunk].layers
         if not layers:
             yield from self._compute(index)
             return
-        reduced = 0.0
+        reduced: Mark = 0.0
         arrived = self._post(index, layers[0].gather_seconds)
         for layer, following in zip(layers, (*layers[1:], None), strict=True):
             yield from self._wait_until(arrived)
@@ -293,15 +302,19 @@ class _Rank:
             reduced = self._post(index, layer.reduce_seconds)
             if reduction is not None:
                 self._post(reduction, self.seconds[reduction] / len(layers))
-        yield from self._wait_until(dp.free)
+        yield from self._wait_until(self._last_message())
 
-    def _run_gathered(self, index: int, arrivals: list[float]) -> Iterator[simpy.Event]:
+    def _run_gathered(self, index: int, arrivals: list[Mark]) -> Iterator[simpy.Event]:
         """The first forward of a chunk, share by share as the buckets of its parameters arrive."""
         for arrival in arrivals:
             yield from self._wait_until(arrival)
             yield from self._compute(index, 1.0 / len(arrivals))
 
-    def _post(self, index: int, seconds: float) -> float:
+    def _last_message(self) -> Mark:
+        """When the last dp message that was queued ends."""
+        return self.recorders[Stream.DP].free
+
+    def _post(self, index: int, seconds: float) -> Mark:
         """Queue a dp message now; returns when it ends (now if there is none)."""
         if seconds <= 0.0:
             return self.clock.now
@@ -323,10 +336,7 @@ class _Rank:
 
     def _communicate(self, index: int) -> Iterator[simpy.Event]:
         """A dp message beside nothing."""
-        dp = self.recorders[Stream.DP]
-        start = max(self.clock.now, dp.free)
-        dp.add(index, start, start + self.seconds[index])
-        yield from self._wait_until(dp.free)
+        yield from self._wait_until(self._post(index, self.seconds[index]))
 
     def _send(self, index: int, action: Action) -> None:
         message = _Message(self, index, self.seconds[index])
@@ -360,7 +370,7 @@ class _Rank:
         for index in self.unreduced:
             yield from self._communicate(index)
         self.unreduced.clear()
-        yield from self._wait_until(self.recorders[Stream.DP].free)
+        yield from self._wait_until(self._last_message())
 
     def _exchange_apart(self) -> None:
         """What the step before sends and fetches is on its way while this one runs; nothing but its end waits."""

@@ -28,11 +28,15 @@ class Stream(IntEnum):
     PP_RECEIVE = 2
     DP = 3
     """Gradient reduction and parameter gather."""
+    TP = 4
+    """Messages that block compute, apart where a network is simulated."""
+    CP = 5
+    EP = 6
 
     @property
     def label(self) -> str:
         """The name a person reads."""
-        return ("compute", "pp send", "pp receive", "dp")[self]
+        return ("compute", "pp send", "pp receive", "dp", "tp", "cp", "ep")[self]
 
 
 class LayerPrice(Protocol):
@@ -97,22 +101,32 @@ class Track:
         return float(np.sum(self.end_seconds - self.start_seconds))
 
 
+_EXPOSED = {
+    "tp": (Stream.TP,), "cp": (Stream.CP,), "ep": (Stream.EP,), "pp": (Stream.PP_SEND, Stream.PP_RECEIVE),
+    "dp": (Stream.DP,),
+}  # fmt: skip
+"""Streams by the part of a breakdown that they are exposed in."""
+
+
 def rank_breakdown(tracks: Sequence[Track], rank: int, prices: Prices, step_seconds: float) -> Breakdown:
     """Where the step's time goes on `rank`; the parts sum to `step_seconds`.
 
-    Compute spans are divided as their prices are. Exposed pp is time with a pp span and no compute span, exposed
-    dp time with a dp span and neither of the others; idle is the rest.
+    Compute spans are divided as their prices are. The messages of an axis are exposed while no compute span, and no
+    message of an axis before it in the order tp, cp, ep, pp, dp, is beside them; idle is the rest.
     """
     own = {track.stream: track for track in tracks if track.rank == rank}
     seconds = dict.fromkeys(PARTS, 0.0)
     if Stream.COMPUTE in own:
         for part, value in _compute_parts(own[Stream.COMPUTE], prices).items():
             seconds[part] += value
-    compute = _covered_seconds(own, (Stream.COMPUTE,))
-    with_pp = _covered_seconds(own, (Stream.COMPUTE, Stream.PP_SEND, Stream.PP_RECEIVE))
-    with_dp = _covered_seconds(own, tuple(Stream))
-    seconds["pp"] += max(0.0, with_pp - compute)
-    seconds["dp"] += max(0.0, with_dp - with_pp)
+    counted: tuple[Stream, ...] = (Stream.COMPUTE,)
+    covered = _covered_seconds(own, counted)
+    for part, streams in _EXPOSED.items():
+        if any(stream in own for stream in streams):
+            counted = (*counted, *streams)
+            further = _covered_seconds(own, counted)
+            seconds[part] += max(0.0, further - covered)
+            covered = further
     seconds["idle"] = max(0.0, step_seconds - sum(seconds.values()))
     return Breakdown(**{f"{part}_seconds": value for part, value in seconds.items()})
 

@@ -167,6 +167,25 @@ def tiered_seconds(
     return transfer + latency
 
 
+def reached_fractions(
+    collective: str, num_members: Floats, tiers: Sequence[Tier], routing: Routing | None = None
+) -> list[float]:
+    """Share of the rate of the links it uses that `collective` reaches in each tier, as `tiered_seconds` has it.
+
+    `num_members` (tiers,) within each tier. Of rows that a port gets once (`routing`) as if every copy were sent.
+    """
+    pattern, fractions, inner = COLLECTIVES[collective], [], 1.0
+    for tier, joined, within in zip(tiers, _ratios(num_members), num_members, strict=True):
+        whole = tier.model_copy(update={"topology": "switch"}) if tier.topology == "full-mesh" else tier
+        curve = tier.curves.curve(collective)
+        fraction = float(_bus_fraction(pattern, curve, np.maximum(joined, 2.0), whole))
+        if routing is not None and joined > 1.0:
+            fraction *= routing.num_choices / float(routing.ports_reached(num_members[-1] / inner))
+        fractions.append(fraction)
+        inner = float(within)
+    return fractions
+
+
 def members_within(
     size: Numbers, stride: Numbers, cluster: Cluster, block: Numbers = NO_GAP, skip: Numbers = 1.0
 ) -> Floats:
