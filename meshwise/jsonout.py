@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshwise.comparing import Figure, Side
     from meshwise.export.registry import Exported, Target
     from meshwise.longrun import LongRunAnswer
+    from meshwise.onnetwork import OnNetwork
     from meshwise.scaling import Scale
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
@@ -223,8 +224,9 @@ def _scale(one: "Scale") -> dict[str, Any]:
 
 
 def simulation(
-    question: Question, answer: Estimate, played: "Simulation", over_weeks: "LongRunAnswer | None"
-) -> dict[str, Any]:
+    question: Question, answer: Estimate, played: "Simulation", over_weeks: "LongRunAnswer | None",
+    shared: "OnNetwork | None" = None,
+) -> dict[str, Any]:  # fmt: skip
     """The document of `simulate --json`: the simulated step beside the estimate, and weeks of it if asked for."""
     assert isinstance(answer.plan, Plan)
     return {
@@ -235,8 +237,21 @@ def simulation(
         "busiest_rank": played.busiest_rank,
         "peak_activations": list(played.peak_activations),
         "peak_activation_bytes": list(played.peak_activation_bytes),
+        "network": None if shared is None else _network(question, shared),
         "long_run": None if over_weeks is None else _long_run(over_weeks),
         "sources": sources(question),
+    }
+
+
+def _network(question: Question, shared: "OnNetwork") -> dict[str, Any]:
+    """What the links of the network did to the step."""
+    step, alone = shared.step, shared.undisturbed
+    return {
+        "num_simulated_ranks": step.folding.num_lanes * step.folding.plan.pp,
+        "num_messages": step.num_messages,
+        "message_seconds": step.delays[step.simulation.busiest_rank],
+        "busiest_links": [{"link": name, "busy_fraction": share} for name, share in step.busiest_links(3)],
+        "undisturbed": None if alone is None else _simulated(question, alone.simulation.breakdown),
     }
 
 

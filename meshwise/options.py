@@ -141,7 +141,44 @@ class LongRunFlags:
     spares: Annotated[int | None, _long("Spare nodes (default: one in twenty).", min=0)] = None
     elastic: Annotated[bool | None, _long("Go on with fewer replicas when no spare is left.")] = None
     runs: Annotated[int | None, _long("Runs to play (default: 100).", min=2, max=100_000)] = None
-    seed: Annotated[int | None, _long("Seed of the runs (default: 0).", min=0)] = None
+    seed: Annotated[int | None, _long("Seed of all draws, also of --network (default: 0).", min=0)] = None
+
+
+def _network(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel="The network (with --network flows)", **more)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFlags:
+    """The network a step is played on; None where there is none, or a default decides."""
+
+    network: Annotated[
+        str | None, _network("flows: messages share the links of the cluster's network.", metavar="flows")
+    ] = None
+    fabric: Annotated[
+        str | None, _network("How nodes are wired: a name of `profiles list fabrics`, or a .toml (default: fat trees).")
+    ] = None
+    fidelity: Annotated[
+        str | None, _network("One rank for all that do the same, or each by itself (default: folded).",
+                             metavar="folded|ranks")
+    ] = None  # fmt: skip
+    slow_host: Annotated[
+        list[str] | None, _network("A host's share of its rate, or power limit: 3=0.8, 3=500W; repeatable.",
+                                   metavar="HOST=SHARE")
+    ] = None  # fmt: skip
+    speed_spread: Annotated[float | None, _network("Spread of devices' rates over their mean, e.g. 0.02.")] = None
+    jitter: Annotated[float | None, _network("Spread of each action's time over its mean.")] = None
+    os_noise: Annotated[
+        str | None, _network("Detours of the operating system, e.g. 50us/10ms.", metavar="DURATION/PERIOD")
+    ] = None
+    background: Annotated[float | None, _network("Share of the links between nodes that others use.")] = None
+    slow_link: Annotated[
+        list[str] | None, _network("A link's share of its rate: rank0:infiniband-leaf0=0.5; repeatable.",
+                                   metavar="LINK=SHARE")
+    ] = None  # fmt: skip
+    failed_link: Annotated[
+        list[str] | None, _network("A link that is down: FROM:TO, or A=B for both ways; repeatable.", metavar="LINK")
+    ] = None
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables (docs/json.md).")]

@@ -38,7 +38,7 @@ _FIRST_PARTS = ("recompute",)
 """Parts drawn at the start of their action; the rest follow in the order of the price."""
 
 _COMPUTE_ROW = (0.10, 0.62)
-"""Offset and height of the compute bar in a row of height 1."""
+"""Offset and height of the compute bar in a row of height 1; messages that block compute share it."""
 _NETWORK_ROWS = {Stream.PP_SEND: (0.74, 0.07), Stream.PP_RECEIVE: (0.82, 0.07), Stream.DP: (0.90, 0.07)}
 _NUMBER_POINTS = 6.5
 """Size of the microbatch numbers; a digit takes 0.65 of it."""
@@ -101,13 +101,13 @@ def _draw_track(
 ) -> None:
     bars = _track_bars(track, simulation, unit_seconds)
     is_compute = track.stream is Stream.COMPUTE
-    place = _COMPUTE_ROW if is_compute else _NETWORK_ROWS[track.stream]
+    place = _NETWORK_ROWS.get(track.stream, _COMPUTE_ROW)
     width = float(np.median(track.end_seconds - track.start_seconds)) / unit_seconds * points_per_unit
     if is_compute and width < _SMALLEST_BAR_POINTS:
         _draw_blended(axes, bars, track.rank, place, simulation.step_seconds / unit_seconds)
         return
     for colour, starts, ends in bars:
-        if not is_compute:
+        if place is not _COMPUTE_ROW:
             ends = np.maximum(ends, starts + _THINNEST_MESSAGE_POINTS / points_per_unit)
         _draw_bars(axes, starts, ends, track.rank, place, colour, width >= _SMALLEST_BAR_POINTS)
 
@@ -235,7 +235,8 @@ def _shown_groups(tracks: Sequence[Track], prices: Prices) -> set[str]:
         played = {track.actions[index] for index in set(track.index.tolist())}
         keys |= {(action.kind, action.chunk) for action in played if (action.kind, action.chunk) in prices}
     parts = {part for key in keys for part, seconds in prices[key].parts().items() if seconds > 0.0}
-    return {_GROUPS.get(part, part) for part in parts}
+    apart = {"communication"} if any(track.stream is not Stream.COMPUTE for track in tracks) else set()
+    return {_GROUPS.get(part, part) for part in parts} | apart
 
 
 def _time_unit(step_seconds: float) -> tuple[float, str]:

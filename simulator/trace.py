@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -159,19 +159,23 @@ def _covered_seconds(own: Mapping[Stream, Track], streams: tuple[Stream, ...]) -
     return float(np.sum(np.maximum(0.0, ends - np.maximum(starts, reached))))
 
 
-def trace_events(tracks: Sequence[Track], prices: Prices, *, arrows: bool = True) -> Iterator[dict[str, Any]]:
+def trace_events(
+    tracks: Sequence[Track], prices: Prices, *, arrows: bool = True, num_stages: int = 0,
+    name_of: Callable[[int], str] = "rank {}".format,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Events of the Chrome trace format: a process a rank, a thread a stream, microseconds.
 
-    With `arrows`, flow events join every send to its receive. Perfetto and chrome://tracing read it
+    With `arrows`, flow events join every send to its receive, within each pipeline of `num_stages` ranks (0: there is
+    one). `name_of` says what a rank is called. Perfetto and chrome://tracing read it
     [Trace Event Format, Google, 2016].
     """
     for track in tracks:
         place = {"ph": "M", "pid": track.rank, "tid": int(track.stream)}
-        yield place | {"name": "process_name", "args": {"name": f"rank {track.rank}"}}
+        yield place | {"name": "process_name", "args": {"name": name_of(track.rank)}}
         yield place | {"name": "process_sort_index", "args": {"sort_index": track.rank}}
         yield place | {"name": "thread_name", "args": {"name": track.stream.label}}
         yield place | {"name": "thread_sort_index", "args": {"sort_index": int(track.stream)}}
-    flow_of: dict[Action, int] = {}
+    flow_of: dict[tuple[int, Action], int] = {}
     counter = itertools.count()
     for track in tracks:
         for action, start, end in track.spans():
@@ -184,7 +188,8 @@ def trace_events(tracks: Sequence[Track], prices: Prices, *, arrows: bool = True
             yield event
             if arrows and track.stream in (Stream.PP_SEND, Stream.PP_RECEIVE):
                 receives = action.kind in RECEIVES
-                send = matching_send(action) if receives else action
+                pipeline = track.rank // num_stages if num_stages else 0
+                send = (pipeline, matching_send(action) if receives else action)
                 flow = flow_of[send] if send in flow_of else flow_of.setdefault(send, next(counter))
                 yield {
                     "ph": "f" if receives else "s", "bp": "e", "id": flow, "pid": track.rank, "tid": int(track.stream),
@@ -192,9 +197,9 @@ def trace_events(tracks: Sequence[Track], prices: Prices, *, arrows: bool = True
                 }  # fmt: skip
 
 
-def write_trace(path: str | Path, tracks: Sequence[Track], prices: Prices, *, arrows: bool = True) -> None:
-    """Write `trace_events` as a JSON file, whole or not at all."""
-    write_events(path, trace_events(tracks, prices, arrows=arrows))
+def write_trace(path: str | Path, tracks: Sequence[Track], prices: Prices, **options: Any) -> None:
+    """Write `trace_events`, with its options, as a JSON file, whole or not at all."""
+    write_events(path, trace_events(tracks, prices, **options))
 
 
 def write_events(path: str | Path, events: Iterable[Mapping[str, Any]]) -> None:

@@ -1,17 +1,23 @@
 """`meshwise simulate`: play a plan on a clock."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, LongRunFlags, SplitFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, LongRunFlags, NetworkFlags, SplitFlags, given, takes
+
+if TYPE_CHECKING:
+    from meshwise.asking import Asked
+    from meshwise.onnetwork import OnNetwork
+    from simulator.engine import Simulation
 
 
-@takes(JobFlags, SplitFlags, LongRunFlags)
+@takes(JobFlags, SplitFlags, NetworkFlags, LongRunFlags)
 def simulate(
     job: JobFlags,
     split: SplitFlags,
+    wires: NetworkFlags,
     long_run: LongRunFlags,
     *,
     file: Annotated[
@@ -19,56 +25,85 @@ def simulate(
     ] = None,
     gantt: Annotated[Path | None, typer.Option(help="Draw the step, or queues over time (.png, .svg, .pdf).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev (.json).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Let --gantt and --trace replace files.")] = False,
+    heat_map: Annotated[
+        Path | None, typer.Option(help="Of --network: draw how busy its links are (.png, .svg, .pdf).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let pictures and --trace replace files.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Play one split action by action (breakdown beside the estimate, activations held), or a serving job's requests.
 
+    With --network flows every message shares the links it crosses with all others of its time.
     With --days, also weeks of it: interruptions, checkpoints, restarts, and the share of steps that count.
 
     Example: meshwise simulate plan.toml --gantt step.png
 
     Example: meshwise simulate examples/llama3-8b-chat.toml --trace requests.json
     """
-    from meshwise import asking, jsonout, longrun, screen
+    from meshwise import asking, jsonout, longrun, onnetwork, screen
     from meshwise.serving import jobfile
     from meshwise.tables import plans
     from meshwise.tables.longrun import show_long_run
+    from meshwise.tables.network import show_network
     from profiles.files import PICTURES, check_writable
 
-    for path, endings in ((gantt, PICTURES), (trace, (".json",))):
+    for path, endings in ((gantt, PICTURES), (heat_map, PICTURES), (trace, (".json",))):
         if path:
             check_writable(path, force, endings)
     if file is not None and jobfile.is_serving(file):
-        jobfile.refuse_options(given(job) | given(split) | given(long_run))
+        jobfile.refuse_options(given(job) | given(split) | given(wires) | given(long_run))
+        if heat_map:
+            jobfile.refuse_options({"heat_map": heat_map})
         return _simulate_serving(file, gantt, trace, json=json)
-    weeks = given(long_run)
+    on_links, weeks = given(wires), given(long_run)
+    seed = weeks.get("seed", 0)
+    if "network" in on_links and "days" not in weeks:
+        weeks.pop("seed", None)
     if weeks and "days" not in weeks:
         raise ValueError(f"{next(iter(weeks))}: needs --days, the length of the run")
+    if (on_links or heat_map) and "network" not in on_links:
+        raise ValueError(f"{next(iter(on_links), 'heat_map')}: needs --network flows")
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
-    played = asking.play(asked.question, asked.plan)
-    if gantt:
-        from simulator.gantt import save_gantt
-
-        save_gantt(played, gantt, title=f"{asked.question.job.model.name}: {asked.plan}")
-    if trace:
-        from simulator.trace import write_trace
-
-        write_trace(trace, played.tracks, played.prices)
+    shared = onnetwork.answer(asked, on_links, seed) if on_links else None
+    played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
+    _write_files(asked, played, shared, gantt, trace, heat_map)
     over_weeks = longrun.answer(asked, weeks) if weeks else None
     if json:
-        screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks))
+        screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
     else:
         plans.show_simulation(screen.console(), asked.question, answer, played)
+        if shared:
+            show_network(screen.console(), shared)
         if over_weeks:
             screen.console().print()
             tokens = asked.question.job.tokens_per_step
             show_long_run(screen.console(), over_weeks, played.breakdown.step_seconds, tokens)
-        for path in (gantt, trace):
+        for path in (gantt, trace, heat_map):
             if path:
                 screen.console().print(f"wrote {path}", markup=False)
     return 0
+
+
+def _write_files(
+    asked: "Asked", played: "Simulation", shared: "OnNetwork | None", gantt: Path | None, trace: Path | None,
+    heat_map: Path | None,
+) -> None:  # fmt: skip
+    title = f"{asked.question.job.model.name}: {asked.plan}"
+    if gantt:
+        from simulator.gantt import save_gantt
+
+        save_gantt(played, gantt, title=title)
+    if trace:
+        from simulator.trace import write_trace
+
+        everyone = shared.step.simulation if shared else played
+        name_of = shared.step.name if shared else "rank {}".format
+        write_trace(trace, everyone.tracks, everyone.prices, num_stages=asked.plan.pp, name_of=name_of)
+    if shared and heat_map:
+        from simulator.network.draw import save_network
+
+        save_network(shared.step.network, heat_map, shared.step.busy_fraction, title=title)
 
 
 def _simulate_serving(file: Path, gantt: Path | None, trace: Path | None, *, json: bool) -> int:

@@ -14,6 +14,7 @@ from simulator.network.build import Network, Part
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
@@ -25,10 +26,16 @@ MOST_DEVICES = 256
 """Devices that are drawn; of a larger network the first of them."""
 
 
-def draw_network(network: Network, *, width_inches: float = 12.0) -> "Figure":
-    """The picture as a matplotlib Figure: links coloured by tier, wider where they carry more."""
+def draw_network(
+    network: Network, busy_fraction: Floats | None = None, *, title: str = "", width_inches: float = 12.0
+) -> "Figure":
+    """The picture as a matplotlib Figure: links coloured by tier, wider where they carry more.
+
+    With `busy_fraction` (links,), the share of a time that each link is in use, a heat map of the busier way of each.
+    """
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     shown = min(network.num_devices, MOST_DEVICES)
     places = _places(network, shown)
@@ -46,12 +53,18 @@ def draw_network(network: Network, *, width_inches: float = 12.0) -> "Figure":
             links.source[rows].tolist(), links.target[rows].tolist(), strict=True)]  # fmt: skip
         widths = 0.5 + 0.7 * np.log2(1.0 + rates / rates.min())
         label = f"{part.name}: {_rates(rates)}, {_latency(links.latency_seconds[rows])}"
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.add_collection(LineCollection(lines, linewidths=widths, colors=colour, alpha=0.6, label=label, zorder=1))
+        drawn = LineCollection(lines, linewidths=widths, alpha=0.6, label=label, zorder=1)
+        if busy_fraction is None:
+            drawn.set_color(_COLOURS[number % len(_COLOURS)])
+        else:
+            _heat(drawn, _busier_way(network, busy_fraction)[rows], float(busy_fraction.max(initial=0.0)))
+        axes.add_collection(drawn)
     _draw_nodes(axes, network, places)
     hidden = f", the first {shown} of {network.num_devices:,} devices" if shown < network.num_devices else ""
-    axes.set_title(f"{network.name}: {network.num_devices:,} devices, {len(network.switches):,} switches{hidden}",
-                   loc="left", fontsize=11)  # fmt: skip
+    if busy_fraction is not None:
+        figure.colorbar(drawn, ax=axes, format=PercentFormatter(1.0), label="share of the step in use", shrink=0.7)
+    about = f"{network.name}: {network.num_devices:,} devices, {len(network.switches):,} switches"
+    axes.set_title((title or about) + hidden, loc="left", fontsize=11)
     axes.set_axis_off()
     axes.autoscale()
     axes.margins(0.03, 0.08)
@@ -59,9 +72,27 @@ def draw_network(network: Network, *, width_inches: float = 12.0) -> "Figure":
     return figure
 
 
-def save_network(network: Network, path: str | Path, *, dots_per_inch: int = 130) -> None:
-    """Write the picture; the file's ending says the format."""
-    draw_network(network).savefig(path, dpi=dots_per_inch)
+def _heat(drawn: "LineCollection", busy_fraction: Floats, most: float) -> None:
+    """Colour lines by how busy they are, from pale to dark [Smith 2015, viridis]."""
+    drawn.set_cmap("viridis_r")
+    drawn.set_clim(0.0, most or 1.0)
+    drawn.set_array(busy_fraction)
+    drawn.set_alpha(1.0)
+
+
+def _busier_way(network: Network, busy_fraction: Floats) -> Floats:
+    """Of each link, the larger share of its two ways."""
+    links = network.links
+    of = dict(zip(zip(links.source.tolist(), links.target.tolist(), strict=True), busy_fraction.tolist(), strict=True))
+    return np.array([max(of[a, b], of.get((b, a), 0.0)) for a, b in of])
+
+
+def save_network(
+    network: Network, path: str | Path, busy_fraction: Floats | None = None, *, title: str = "",
+    dots_per_inch: int = 130,
+) -> None:  # fmt: skip
+    """Write the picture of `draw_network`; the file's ending says the format."""
+    draw_network(network, busy_fraction, title=title).savefig(path, dpi=dots_per_inch)
 
 
 def _places(network: Network, shown: int) -> Points:

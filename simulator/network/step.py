@@ -22,7 +22,7 @@ from simulator.network.build import Network
 from simulator.network.fluid import Fluid
 from simulator.network.folding import Folding, fold
 from simulator.network.patterns import AXES_OF, Key, Pattern, Patterns, by_columns, step_patterns
-from simulator.trace import Prices, Stream
+from simulator.trace import Prices, Stream, Track, rank_breakdown
 
 Floats = NDArray[np.float64]
 _STREAMS = {"tp": Stream.TP, "cp": Stream.CP, "ep": Stream.EP}
@@ -56,10 +56,35 @@ class NetworkStep:
         tracks = tuple(replace(one, rank=one.rank - first) for one in whole.tracks if first <= one.rank < first + pp)
         return replace(whole, tracks=tracks, busiest_rank=whole.busiest_rank - first)
 
-    def device(self, rank: int) -> int:
-        """The first device that a simulated rank stands for."""
+    def name(self, rank: int) -> str:
+        """What a simulated rank is called: its device, or its stage, and how many devices it stands for."""
         lane, stage = divmod(rank, self.folding.plan.pp)
-        return int(self.folding.devices[stage, self.folding.rows(lane)[0]])
+        rows = self.folding.rows(lane)
+        device = int(self.folding.devices[stage, rows[0]])
+        return f"rank {device}" if len(rows) == 1 else f"stage {stage}: rank {device} and {len(rows) - 1} like it"
+
+    def mean_parts(self) -> dict[str, float]:
+        """Seconds by part of a breakdown, in the mean over all devices."""
+        simulation, pp = self.simulation, self.folding.plan.pp
+        tracks: dict[int, list[Track]] = {}
+        for track in simulation.tracks:
+            tracks.setdefault(track.rank, []).append(track)
+        weights = np.bincount(self.folding.lane_of) / (len(self.folding.lane_of) * pp)
+        seconds: dict[str, float] = {}
+        for rank, own in tracks.items():
+            parts = rank_breakdown(own, rank, simulation.prices, simulation.step_seconds).parts()
+            for part, value in parts.items():
+                seconds[part] = seconds.get(part, 0.0) + float(weights[rank // pp]) * value
+        return seconds
+
+    def busiest_links(self, count: int) -> list[tuple[str, float]]:
+        """(name, share of the step in use) of the busiest link of each part of the network, `count` at most."""
+        found = []
+        for number in range(len(self.network.parts)):
+            own = np.flatnonzero(self.network.part_of == number)
+            best = own[np.argsort(-self.busy_fraction[own], kind="stable")[:count]]
+            found += [(self.network.link_name(link), float(self.busy_fraction[link])) for link in best.tolist()]
+        return [(name, share) for name, share in found if share > 0.0]
 
 
 def simulate_on_network(

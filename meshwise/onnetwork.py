@@ -1,0 +1,116 @@
+"""From flags to one step on a network: its wiring, what is slow or broken, and what else uses it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meshwise.asking import MAX_ACTIONS, Asked
+from planner.cost.phase import price_program
+from planner.work.lower import lower
+from profiles import catalog
+from profiles.clocks import clock_fraction
+from profiles.units import MICRO, MILLI
+from simulator.disturbances import Disturbances
+from simulator.network.build import Network, build_network
+from simulator.network.step import NetworkStep, simulate_on_network
+
+if TYPE_CHECKING:
+    from profiles.accelerator import Accelerator
+
+_TIMES = {"us": MICRO, "ms": MILLI, "s": 1.0}
+_DISTURBING = ("slow_host", "speed_spread", "jitter", "os_noise", "background", "slow_link", "failed_link")
+
+
+@dataclass(frozen=True, slots=True)
+class OnNetwork:
+    """A step on a network, and, where something disturbs it, the same without."""
+
+    step: NetworkStep
+    undisturbed: NetworkStep | None
+
+
+def answer(asked: Asked, flags: Mapping[str, Any], seed: int) -> OnNetwork:
+    """Play the step that the flags describe; raises ValueError for a flag without sense."""
+    question, plan = asked.question, asked.plan
+    if flags["network"] != "flows":
+        raise ValueError(f"network: {flags['network']} is not known; flows is, or leave it out for fixed prices")
+    fidelity = flags.get("fidelity", "folded")
+    if fidelity not in ("folded", "ranks"):
+        raise ValueError(f"fidelity: {fidelity} is not one of folded, ranks")
+    fabric = catalog.fabric(flags["fabric"]) if "fabric" in flags else None
+    network = build_network(question.cluster, fabric, seed=seed)
+    unequal = _disturbances(flags, question.cluster.accelerator)
+    unfolds = fidelity == "ranks" or unequal.is_random
+    num_actions = 2 * plan.num_microbatches(question.job.global_batch) * plan.pp * plan.vp
+    if unfolds and num_actions * plan.num_ranks // plan.pp > MAX_ACTIONS:
+        raise ValueError(
+            f"fidelity: {plan.num_ranks:,} ranks make more than {MAX_ACTIONS:,} actions one by one; use "
+            "--fidelity folded and no random spread, or a smaller batch"
+        )
+    program = lower(plan, question.job, question.stack)
+    prices = price_program(program, question.cluster, question.stack)
+
+    def play(network: Network, unequal: Disturbances, background: float, unfolds: bool) -> NetworkStep:
+        return simulate_on_network(
+            program, prices, question.cluster, network,
+            dp_overlap=question.stack.dp_overlap, pp_overlap=question.stack.pp_overlap,
+            dp_contention_fraction=question.stack.dp_contention_fraction, unfolds=unfolds,
+            background_fraction=background, disturbances=unequal, generator=np.random.default_rng(seed),
+        )  # fmt: skip
+
+    played = play(_broken(network, flags), unequal, flags.get("background", 0.0), unfolds)
+    disturbed = any(flags.get(name) for name in _DISTURBING)
+    return OnNetwork(played, play(network, Disturbances(), 0.0, False) if disturbed else None)
+
+
+def _disturbances(flags: Mapping[str, Any], device: "Accelerator") -> Disturbances:
+    noise, period = _noise(flags["os_noise"]) if "os_noise" in flags else (0.0, 0.0)
+    for name in ("speed_spread", "jitter"):
+        if not 0.0 <= flags.get(name, 0.0) < 1.0:
+            raise ValueError(f"{name}: must be at least 0 and below 1, got {flags[name]:g}")
+    return Disturbances(
+        slow_hosts=dict(_slow_host(text, device) for text in flags.get("slow_host", ())),
+        speed_spread_fraction=flags.get("speed_spread", 0.0),
+        jitter_fraction=flags.get("jitter", 0.0),
+        noise_seconds=noise,
+        noise_period_seconds=period,
+    )
+
+
+def _slow_host(text: str, device: "Accelerator") -> tuple[int, float]:
+    """`3=0.8` or `3=500W`: (host, share of its rate left); a power limit lowers the clock by its cube root."""
+    host, _, value = text.partition("=")
+    watts = value.removesuffix("W")
+    try:
+        if watts == value:
+            return int(host), float(value)
+        if not device.power_watts:
+            raise ValueError(f"slow_host: {text}: the power of {device.name} is not known; give a share of its rate")
+        return int(host), clock_fraction(float(watts), device.power_watts)
+    except ValueError as error:
+        if str(error).startswith("slow_host"):
+            raise
+        raise ValueError(f"slow_host: {text}: write HOST=SHARE, as 3=0.8, or HOST=WATTS, as 3=500W") from None
+
+
+def _noise(text: str) -> tuple[float, float]:
+    """`50us/10ms`: (how long, how far apart) in seconds."""
+    found = re.fullmatch(r"([\d.]+)(us|ms|s)/([\d.]+)(us|ms|s)", text)
+    if found is None or float(found[3]) == 0.0:
+        raise ValueError(f"os_noise: {text}: write DURATION/PERIOD, as 50us/10ms")
+    return float(found[1]) * _TIMES[found[2]], float(found[3]) * _TIMES[found[4]]
+
+
+def _broken(network: Network, flags: Mapping[str, Sequence[str]]) -> Network:
+    """`network` with its slow and failed links."""
+    for text in flags.get("slow_link", ()):
+        name, _, value = text.rpartition("=")
+        try:
+            fraction = float(value)
+        except ValueError:
+            raise ValueError(f"slow_link: {text}: write LINK=SHARE, as rank0:leaf0=0.5") from None
+        network = network.slowed(network.link(name), fraction)
+    return network.without([link for text in flags.get("failed_link", ()) for link in network.link(text)])
