@@ -45,24 +45,15 @@ def simulate(
     from meshwise.tables import plans
     from meshwise.tables.longrun import show_long_run
     from meshwise.tables.network import show_network
-    from profiles.files import PICTURES, check_writable
 
-    for path, endings in ((gantt, PICTURES), (heat_map, PICTURES), (trace, (".json",))):
-        if path:
-            check_writable(path, force, endings)
+    _check_files(gantt, heat_map, trace, force)
     if file is not None and jobfile.is_serving(file):
         jobfile.refuse_options(given(job) | given(split) | given(wires) | given(long_run))
         if heat_map:
             jobfile.refuse_options({"heat_map": heat_map})
         return _simulate_serving(file, gantt, trace, json=json)
-    on_links, weeks = given(wires), given(long_run)
-    seed = weeks.get("seed", 0)
-    if "network" in on_links and "days" not in weeks:
-        weeks.pop("seed", None)
-    if weeks and "days" not in weeks:
-        raise ValueError(f"{next(iter(weeks))}: needs --days, the length of the run")
-    if (on_links or heat_map) and "network" not in on_links:
-        raise ValueError(f"{next(iter(on_links), 'heat_map')}: needs --network flows")
+    seed = long_run.seed or 0
+    on_links, weeks = _kinds(wires, long_run, heat_map)
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
     shared = onnetwork.answer(asked, on_links, seed) if on_links else None
@@ -79,10 +70,38 @@ def simulate(
             screen.console().print()
             tokens = asked.question.job.tokens_per_step
             show_long_run(screen.console(), over_weeks, played.breakdown.step_seconds, tokens)
-        for path in (gantt, trace, heat_map):
-            if path:
-                screen.console().print(f"wrote {path}", markup=False)
+        _say_written(gantt, trace, heat_map)
     return 0
+
+
+def _kinds(
+    wires: NetworkFlags, long_run: LongRunFlags, heat_map: Path | None
+) -> tuple[dict[str, object], dict[str, object]]:
+    """What is given of a network and of a long run; raises ValueError for options whose own kind is not asked for."""
+    on_links, weeks = given(wires), given(long_run)
+    if "network" in on_links and "days" not in weeks:
+        weeks.pop("seed", None)
+    if weeks and "days" not in weeks:
+        raise ValueError(f"{next(iter(weeks))}: needs --days, the length of the run")
+    if (on_links or heat_map) and "network" not in on_links:
+        raise ValueError(f"{next(iter(on_links), 'heat_map')}: needs --network flows")
+    return on_links, weeks
+
+
+def _say_written(*paths: Path | None) -> None:
+    from meshwise import screen
+
+    for path in paths:
+        if path:
+            screen.console().print(f"wrote {path}", markup=False)
+
+
+def _check_files(gantt: Path | None, heat_map: Path | None, trace: Path | None, force: bool) -> None:
+    from profiles.files import PICTURES, check_writable
+
+    for path, endings in ((gantt, PICTURES), (heat_map, PICTURES), (trace, (".json",))):
+        if path:
+            check_writable(path, force, endings)
 
 
 def _write_files(

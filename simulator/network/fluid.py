@@ -1,6 +1,7 @@
 """Messages on their way: each has work in seconds of its time alone, and a speed of at most 1 that links leave it."""
 
 import heapq
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import sparse
 from simulator.network.sharing import filled_rates
 
 Floats = NDArray[np.float64]
-_LAST = 1_000_000_000
+_LAST = sys.maxsize
 """Priority after all ranks: speeds are found once everything that starts or ends at a time has done so."""
 _SLACK = 1e-9
 
@@ -41,9 +42,9 @@ class Fluid:
     started: list[_Message] = field(default_factory=list)
     touched: bool = False
     count: int = 0
-    ends: list[tuple[float, int, int]] = field(default_factory=list)
+    end_seconds: list[tuple[float, int, int]] = field(default_factory=list)
     """(time, number, version): out of date where the version is not the message's."""
-    wakes_at: float = np.inf
+    wake_seconds: float = np.inf
     changed: set[int] = field(default_factory=set)
     """Rows that started or ended since speeds were last found."""
     congested: NDArray[np.bool_] = field(init=False)
@@ -129,14 +130,14 @@ class Fluid:
         message.left -= message.speed * (now - message.since)
         message.speed, message.since = speed, now
         message.version += 1
-        heapq.heappush(self.ends, (now + max(message.left, 0.0) / speed, message.number, message.version))
+        heapq.heappush(self.end_seconds, (now + max(message.left, 0.0) / speed, message.number, message.version))
 
     def _wake_next(self) -> None:
-        while self.ends and not self._is_current(self.ends[0]):
-            heapq.heappop(self.ends)
-        if self.ends and (self.ends[0][0] < self.wakes_at or self.wakes_at < self.clock.now):
-            self.wakes_at = self.ends[0][0]
-            self._at(self.wakes_at, self._finish)
+        while self.end_seconds and not self._is_current(self.end_seconds[0]):
+            heapq.heappop(self.end_seconds)
+        if self.end_seconds and (self.end_seconds[0][0] < self.wake_seconds or self.wake_seconds < self.clock.now):
+            self.wake_seconds = self.end_seconds[0][0]
+            self._at(self.wake_seconds, self._finish)
 
     def _is_current(self, end: tuple[float, int, int]) -> bool:
         message = self.active.get(end[1])
@@ -147,14 +148,14 @@ class Fluid:
         now = self.clock.now
         limit = now + 1e-12 * max(now, 1e-6)
         ended = False
-        while self.ends and (self.ends[0][0] <= limit or not self._is_current(self.ends[0])):
-            end = heapq.heappop(self.ends)
+        while self.end_seconds and (self.end_seconds[0][0] <= limit or not self._is_current(self.end_seconds[0])):
+            end = heapq.heappop(self.end_seconds)
             if self._is_current(end):
                 message = self.active.pop(end[1])
                 self._put_on_links(message.row, -1.0)
                 message.done.succeed()
                 ended = True
-        self.wakes_at = np.inf
+        self.wake_seconds = np.inf
         if ended:
             self._touch()
         else:
