@@ -10,10 +10,12 @@ from meshwise.jobfile import Question
 from meshwise.options import SearchFlags
 from meshwise.screen import OnProgress
 from planner.breakdown import Breakdown
-from planner.choose.legality import check_plan
+from planner.choose.mixed_rules import check_placed, with_shares
 from planner.cost.estimate import Estimate
 from planner.plan import Plan
+from planner.work.lanes import lane_plan
 from profiles.files import validated
+from profiles.mixed import MixedCluster
 
 if TYPE_CHECKING:
     from planner.choose.losses import Loss
@@ -47,11 +49,29 @@ def plan_question(file: Path | None, job_flags: Mapping[str, Any], split_flags: 
     asked = jobfile.read(file, job_flags, split_flags)
     question = jobfile.question(jobfile.devices_of(asked))
     split = asked.split or jobfile.SplitTable()
-    plan = _laid_out(jobfile.plan(split, question.cluster.num_devices), split.layout, question)
-    faults = check_plan(plan, question.job, question.cluster)
+    if isinstance(question.cluster, MixedCluster) and split.placement == "auto":
+        return Asked(question, _placed(split, question))
+    plan = with_shares(jobfile.plan(split, question.cluster.num_devices), question.job)
+    plan = _laid_out(plan, split.layout, question)
+    faults = check_placed(plan, question.job, question.cluster)
     if faults:
         raise ValueError(f"split: {'; '.join(faults)}")
     return Asked(question, plan)
+
+
+def _placed(split: jobfile.SplitTable, question: Question) -> Plan:
+    """The best placement and layout of a split on several groups of nodes; raises ValueError where none fits."""
+    from planner.choose.mixed import search_any
+
+    schedule = split.schedule or ("interleaved" if split.vp > 1 else "1f1b")
+    stated = split.model_dump(exclude={"placement", "layout", "schedule"}, exclude_none=True) | {"schedule": schedule}
+    found = search_any(question.job, question.cluster, question.stack, fixed=stated, top=1,
+                       max_micro_batch=split.micro_batch).candidates  # fmt: skip
+    if not found:
+        raise ValueError(
+            f"placement: no placement of this split on {question.cluster.name} fits; see what does with `meshwise plan`"
+        )
+    return found[0].plan
 
 
 def _laid_out(plan: Plan, layout: str, question: Question) -> Plan:
@@ -63,12 +83,12 @@ def _laid_out(plan: Plan, layout: str, question: Question) -> Plan:
     needed = layout == "auto" and question.stack.uneven_stages and not divides_evenly(blocks, chunks)
     if (layout != "best" and not needed) or not 1 < chunks <= most_chunks(question.job.model):
         return plan
-    return replace(plan, layout=best_layout(plan, question.job, question.cluster, question.stack))
+    return replace(plan, layout=best_layout(plan, question.job, question.alike("--layout"), question.stack))
 
 
 def estimate(asked: Asked) -> Estimate:
     """The closed-form estimate."""
-    from planner.cost.estimate import estimate as price
+    from planner.cost.mixed import price
 
     question = asked.question
     return price(asked.plan, question.job, question.cluster, question.stack)
@@ -80,6 +100,12 @@ def tensors(asked: Asked) -> "list[Item]":
     from planner.cost.memory import stage_memory
 
     question = asked.question
+    if isinstance(question.cluster, MixedCluster):
+        from planner.cost.mixed import tightest_seat
+
+        seat = tightest_seat(asked.plan, question.job, question.cluster, question.stack)
+        plan, job = lane_plan(asked.plan, seat.lane, question.job)
+        return list(inventory(plan, job, question.stack, seat.stage))
     stages = stage_memory(asked.plan, question.job, question.stack)
     fullest = max(range(len(stages)), key=lambda rank: float(stages[rank].allocated_bytes))
     return list(inventory(asked.plan, question.job, question.stack, fullest))
@@ -90,7 +116,7 @@ def losses(asked: Asked, answer: Estimate) -> "list[Loss]":
     from planner.choose.losses import losses as lost
 
     question = asked.question
-    return lost(answer, question.job, question.cluster, question.stack)
+    return lost(answer, question.job, question.alike("--plot"), question.stack)
 
 
 def explanation(asked: Asked, answer: Estimate) -> "Explanation":
@@ -98,7 +124,7 @@ def explanation(asked: Asked, answer: Estimate) -> "Explanation":
     from planner.choose.sensitivity import sensitivity
 
     question = asked.question
-    found = sensitivity(asked.plan, question.job, question.cluster, question.stack)
+    found = sensitivity(asked.plan, question.job, question.alike("--explain"), question.stack)
     return Explanation(losses(asked, answer), found)
 
 
@@ -107,10 +133,10 @@ def best_plans(question: Question, fixed: Mapping[str, Any], look: SearchFlags, 
 
     Raises ValueError for a condition, objective or fixed field that is not understood.
     """
+    from planner.choose.mixed import search_any
     from planner.choose.requirements import objective_named, parse_requirement
-    from planner.choose.search import search
 
-    return search(
+    return search_any(
         question.job,
         question.cluster,
         question.stack,
@@ -131,7 +157,7 @@ def another(text: str, question: Question, answer: "Answer") -> tuple[str, Estim
 
     Raises ValueError for a number that is not ranked, a field that is none, and every rule an illegal plan breaks.
     """
-    from planner.cost.estimate import estimate as price
+    from planner.cost.mixed import price
 
     if text.isdecimal():
         number = int(text)
@@ -140,7 +166,7 @@ def another(text: str, question: Question, answer: "Answer") -> tuple[str, Estim
         return f"plan {number}", answer.candidates[number - 1].estimate
     fields = fixed_fields(text.split(","), None, "--explain")
     plan = jobfile.plan(validated(jobfile.SplitTable, fields, "--explain"), question.cluster.num_devices)
-    faults = check_plan(plan, question.job, question.cluster)
+    faults = check_placed(plan, question.job, question.cluster)
     if faults:
         raise ValueError(f"explain: {'; '.join(faults)}")
     return str(plan), price(plan, question.job, question.cluster, question.stack)

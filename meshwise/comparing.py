@@ -33,10 +33,10 @@ def side(name: str, file: Path | None, job_flags: Mapping[str, Any], split_flags
     if read.split is not None:
         asked = asking.plan_question(file, job_flags, split_flags)
         return Side(name, asked, asking.estimate(asked))
-    from planner.choose.search import search
+    from planner.choose.mixed import search_any
 
     question = jobfile.question(read.job)
-    found = search(question.job, question.cluster, question.stack, top=1).candidates
+    found = search_any(question.job, question.cluster, question.stack, top=1).candidates
     if not found:
         raise ValueError(f"{name}: no plan of {question.job.model.name} fits; see `meshwise plan`")
     return Side(name, Asked(question, found[0].plan), found[0].estimate)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from planner.layout import EVEN, parsed
 from planner.offload import Offload
 from planner.order import USUAL_ORDER, OrderName
+from planner.placement import parsed as parsed_placement
 from planner.plan import Plan, ScheduleName, as_written
 from planner.recompute import Module, Recompute
 from profiles import catalog
@@ -23,6 +24,7 @@ from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
 from profiles.exchange import TOP_K_FRACTION, Compression, Exchange, Synchronization
 from profiles.files import read_table, validated
+from profiles.mixed import AnyCluster
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
 from profiles.workload import COMPUTE_DTYPES, MAX_RANK, Precision, TrainingJob
@@ -99,6 +101,7 @@ class SplitTable(_Table):
     reshard_after_forward: bool = True
     dp_replicate: Degree = 1
     order: OrderName = USUAL_ORDER
+    placement: Name = "auto"
 
 
 class JobFile(_Table):
@@ -113,12 +116,26 @@ class Question:
     """A job with every name resolved and every default filled in."""
 
     job: TrainingJob
-    cluster: Cluster
+    cluster: AnyCluster
     stack: SoftwareStack
     table: JobTable
     """The same as names and numbers, nothing left out."""
     assumed: dict[str, str]
     """Fields that were not stated -> what was taken for them, in words."""
+
+    def home(self, plan: Plan) -> Cluster:
+        """The nodes of the rank that `plan` leaves the least memory; on nodes that are all alike all of them."""
+        from planner.cost.mixed import home_of
+
+        return home_of(plan, self.job, self.cluster, self.stack)
+
+    def alike(self, asked: str) -> Cluster:
+        """The cluster, for what works on nodes that are all alike; raises ValueError naming what was `asked`."""
+        if isinstance(self.cluster, Cluster):
+            return self.cluster
+        raise ValueError(
+            f"{asked}: needs a cluster whose nodes are all alike, and {self.cluster.name} has several groups"
+        )
 
 
 def read(path: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any]) -> JobFile:
@@ -150,7 +167,7 @@ def question(table: JobTable) -> Question:
     assert table.model is not None
     assert table.cluster is not None
     model = _with_modules(catalog.model(table.model), table.mtp_modules)
-    cluster = catalog.cluster(table.cluster, table.devices)
+    cluster = catalog.any_cluster(table.cluster, table.devices)
     defaults = _defaults(table, model, cluster)
     _check_sequence(table, model)
     _check_experts(table, model)
@@ -164,7 +181,8 @@ def question(table: JobTable) -> Question:
         },
         "job",
     )
-    _check_precision(job, cluster.accelerator)
+    for accelerator in accelerators_of(cluster):
+        _check_precision(job, accelerator)
     stack = with_precisions(
         catalog.software(filled.software or DEFAULT_STACK), filled.gradient_precision, filled.moment_precision
     )
@@ -175,8 +193,15 @@ def question(table: JobTable) -> Question:
 def plan(split: SplitTable, num_devices: int) -> Plan:
     """The plan of a split on `num_devices`; dp left out is derived, and so is the schedule from vp.
 
-    Raises ValueError when the degrees do not multiply to the devices.
+    A placement says how many replicas there are, and may leave devices idle. Raises ValueError when the degrees do not
+    multiply to the devices.
     """
+    placement = parsed_placement(split.placement)
+    if placement:
+        replicas = sum(lane.num_replicas for lane in placement)
+        if split.dp not in (None, replicas):
+            raise ValueError(f"dp: the placement has {replicas} replicas, got dp={split.dp}; leave dp out")
+        num_devices = replicas * split.tp * split.pp * split.cp
     others = split.tp * split.pp * split.cp
     product = f"tp*pp*cp = {split.tp}*{split.pp}*{split.cp} = {others}"
     dp = split.dp or num_devices // others
@@ -187,18 +212,20 @@ def plan(split: SplitTable, num_devices: int) -> Plan:
             f"dp: dp*tp*pp*cp = {dp}*{split.tp}*{split.pp}*{split.cp} = {dp * others}, but there are "
             f"{num_devices} devices; the product must equal it (leave dp out to have it derived)"
         )
-    values = split.model_dump(exclude={"dp", "schedule", "layout", "recompute", "recompute_modules", "offload"})
+    values = split.model_dump(
+        exclude={"dp", "schedule", "layout", "recompute", "recompute_modules", "offload", "placement"}
+    )
     schedule = split.schedule or ("interleaved" if split.vp > 1 else "1f1b")
     recompute, modules = Recompute.parse(split.recompute), Module.parse(split.recompute_modules)
     layout = EVEN if split.layout in UNNAMED_LAYOUTS else parsed(split.layout)
     return Plan(dp=dp, schedule=schedule, layout=layout, recompute=recompute, recompute_modules=modules,
-                offload=Offload.parse(split.offload), **values)  # fmt: skip
+                placement=placement, offload=Offload.parse(split.offload), **values)  # fmt: skip
 
 
 def devices_of(file: JobFile) -> JobTable:
     """The job table with devices taken from a complete split when nobody states them."""
     split = file.split
-    if file.job.devices is not None or split is None or split.dp is None:
+    if file.job.devices is not None or split is None or split.dp is None or split.placement != "auto":
         return file.job
     return validated(JobTable, {**_set(file.job, None), "devices": split.dp * split.tp * split.pp * split.cp}, "split")
 
@@ -231,15 +258,15 @@ def _toml(value: bool | int | str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _defaults(table: JobTable, model: TransformerShape | LayerList, cluster: Cluster) -> dict[str, Any]:
+def _defaults(table: JobTable, model: TransformerShape | LayerList, cluster: AnyCluster) -> dict[str, Any]:
     """Values of the fields that `table` leaves open."""
     length = min(model.max_sequence_length, MAX_DEFAULT_SEQUENCE) if isinstance(model, TransformerShape) else 1
     values = {
         "devices": cluster.num_devices,
         "sequence_length": length,
         "global_batch": _default_batch(model, table.sequence_length or length, cluster.num_devices),
-        "precision": _default_precision(cluster.accelerator),
-        "software": CPU_STACK if cluster.accelerator.kind == "cpu" else DEFAULT_STACK,
+        "precision": _default_precision(accelerators_of(cluster)),
+        "software": CPU_STACK if accelerators_of(cluster)[0].kind == "cpu" else DEFAULT_STACK,
         "optimizer": "adam",
     }
     return {name: value for name, value in values.items() if getattr(table, name) is None}
@@ -255,10 +282,17 @@ def _default_batch(model: TransformerShape | LayerList, sequence_length: int, nu
     return max(divisor for divisor in range(1, sequences + 1) if num_devices % divisor == 0)
 
 
-def _default_precision(accelerator: Accelerator) -> str:
-    """bf16 where the device has it, else the nearest format it has; CPUs train in fp32."""
-    wanted = ("fp32",) if accelerator.kind == "cpu" else ("bf16", "fp16", "fp32")
-    return next((name for name in wanted if name in accelerator.peak_flops_per_second), "bf16")
+def accelerators_of(cluster: AnyCluster) -> tuple[Accelerator, ...]:
+    """The kinds of accelerators of a cluster, each once."""
+    groups = (cluster,) if isinstance(cluster, Cluster) else tuple(group.cluster for group in cluster.groups)
+    return tuple({group.accelerator.name: group.accelerator for group in groups}.values())
+
+
+def _default_precision(accelerators: tuple[Accelerator, ...]) -> str:
+    """bf16 where the devices have it, else the nearest format they all have; CPUs train in fp32."""
+    wanted = ("fp32",) if accelerators[0].kind == "cpu" else ("bf16", "fp16", "fp32")
+    usable = (name for name in wanted if all(name in one.peak_flops_per_second for one in accelerators))
+    return next(usable, "bf16")
 
 
 def _check_sequence(table: JobTable, model: TransformerShape | LayerList) -> None:

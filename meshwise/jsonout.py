@@ -11,13 +11,16 @@ from meshwise.errorbars import error_bar, is_tied
 from meshwise.jobfile import Question
 from planner.breakdown import Breakdown
 from planner.choose.search import Answer, Candidate
+from planner.choose.skeletons import way_of
 from planner.cost.estimate import Estimate
 from planner.cost.fit import fit_of, upper_bytes
 from planner.cost.intervals import memory_intervals
 from planner.cost.memory import MemoryBreakdown, stage_memory, usable_bytes
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
+from planner.cost.mixed import seat_memory
 from planner.plan import Plan, as_written
 from profiles.cluster import Cluster
+from profiles.mixed import MixedCluster
 
 if TYPE_CHECKING:
     from meshwise.asking import Explanation
@@ -84,9 +87,10 @@ def memory_interval_fields(memory: MemoryBreakdown) -> dict[str, Any]:
 def priced(question: Question, answer: Estimate) -> dict[str, Any]:
     """One plan and what it costs."""
     assert isinstance(answer.plan, Plan)
+    home = question.home(answer.plan)
     capacity = {
-        "usable": float(usable_bytes(question.cluster, question.stack)),
-        "capacity": question.cluster.accelerator.memory_bytes,
+        "usable": float(usable_bytes(home, question.stack)),
+        "capacity": home.accelerator.memory_bytes,
     }
     return {
         "plan": plan_fields(answer.plan),
@@ -96,7 +100,7 @@ def priced(question: Question, answer: Estimate) -> dict[str, Any]:
         "memory_bytes": memory_bytes(question, answer.memory) | capacity,
         "memory_interval_bytes": memory_interval_fields(answer.memory),
         "fits": bool(answer.memory.peak_bytes <= capacity["usable"]),
-        "fit": str(fit_of(answer.memory, question.cluster, question.stack)),
+        "fit": str(fit_of(answer.memory, home, question.stack)),
     }
 
 
@@ -115,7 +119,7 @@ def estimate(
 ) -> dict[str, Any]:
     """The document of `estimate --json`; `tensors` of the fullest stage and the `story` are null unless asked for."""
     assert isinstance(answer.plan, Plan)
-    stages = stage_memory(answer.plan, question.job, question.stack)
+    stages = _stages(question, answer.plan)
     return {
         "job": job(question),
         **priced(question, answer),
@@ -127,6 +131,13 @@ def estimate(
         "sensitivity": None if story is None else _sensitivity(story.sensitivity),
         "sources": sources(question),
     }
+
+
+def _stages(question: Question, plan: Plan) -> Sequence[MemoryBreakdown]:
+    """The memory of every stage; on several groups of nodes lane after lane."""
+    if isinstance(question.cluster, Cluster):
+        return stage_memory(plan, question.job, question.stack)
+    return [seat.memory for seat in seat_memory(plan, question.job, question.cluster, question.stack)]
 
 
 def _sensitivity(found: "Sensitivity") -> dict[str, Any]:
@@ -195,6 +206,10 @@ def search(
         "compared": compared,
         "scaling": [_scale(one) for one in scales],
         "front": [priced(question, one) for one in answer.front],
+        "ways": [
+            {"way": way_of(one.plan.placement), "reason": one.reason, **priced(question, one.estimate)}
+            for one in answer.ways
+        ],
         "num_splits": answer.num_splits,
         "num_plans": answer.num_plans,
         "num_legal": answer.num_legal,
@@ -316,12 +331,14 @@ def sources(question: Question) -> list[dict[str, Any]]:
     cluster = question.cluster
     records: list[tuple[str, Any]] = [
         ("model", question.job.model),
-        ("accelerator", cluster.accelerator),
         ("cluster", cluster),
-        ("kernels", cluster.kernels),
-        *(("link", tier.curves) for tier in cluster.tiers),
         ("software", question.stack),
     ]
+    for group in (cluster,) if isinstance(cluster, Cluster) else [one.cluster for one in cluster.groups]:
+        records += [("accelerator", group.accelerator), ("kernels", group.kernels)]
+        records += [("link", tier.curves) for tier in group.tiers]
+    if isinstance(cluster, MixedCluster) and cluster.join is not None:
+        records.append(("link", cluster.join.tier.curves))
     return [
         {"kind": kind, "name": record.name, "source": record.source, "unverified": list(record.unverified)}
         for kind, record in records

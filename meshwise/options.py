@@ -17,6 +17,9 @@ _LAYOUTS = "Layers by chunk: even, best, 4,4,3 or Megatron-Core's Et*4|t*4|t*3L 
 _SCHEDULES = "gpipe, 1f1b, interleaved, breadth-first, zb-h1, zb-h2, zb-v, dualpipe or dualpipe-v (default: by --vp)."
 
 
+_PLACEMENTS = "Stages by group of nodes and microbatches of each replica: 4 of h100*3,a100 @64 (default: auto)."
+
+
 def _split(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel="The split", show_default=False)
 
@@ -76,6 +79,7 @@ class SplitFlags:
     zero_stage: Annotated[int | None, _split("Shard 1: optimizer, 2: gradients too, 3: parameters too.")] = None
     reshard_after_forward: Annotated[bool | None, _split("Of ZeRO 3: gather again for backward (default).")] = None
     dp_replicate: Annotated[int | None, _split("Groups that each hold all shards (HSDP).")] = None
+    placement: Annotated[str | None, _split(_PLACEMENTS)] = None
     order: Annotated[str | None, _split("Axes as ranks are numbered, inner first (default: tp-cp-dp-pp).")] = None
 
 

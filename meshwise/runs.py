@@ -39,7 +39,7 @@ def recalibrate_from(
     spec = catalog.cluster_spec(names.pop())
     today = date.today().isoformat()
     told = ", ".join(run.observation.name for run in runs)
-    origin = Origin(runs[0].asked.question.cluster.accelerator.name, today, f"measured steps ({told})")
+    origin = Origin(runs[0].asked.question.alike("calibrate").accelerator.name, today, f"measured steps ({told})")
     found = recalibrate(spec, [run.observation for run in runs], origin)
     write_whole(output, to_toml(measured_spec(found.spec, origin, {})), overwrite)
     return found

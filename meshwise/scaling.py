@@ -40,7 +40,7 @@ class Scale:
         """Bytes left of what a plan may use of a device."""
         if self.best is None:
             return None
-        return float(usable_bytes(self.question.cluster, self.question.stack) - self.best.memory.peak_bytes)
+        return float(usable_bytes(self.question.alike("--scale"), self.question.stack) - self.best.memory.peak_bytes)
 
 
 def parse_counts(text: str) -> list[int]:
@@ -65,7 +65,7 @@ def scaled(question: Question, counts: Sequence[int], fixed: dict[str, int | str
             here = jobfile.question(question.table.model_copy(update={"devices": count}))
         except ValueError as error:
             raise ValueError(f"scale: {error}") from error
-        best = search(here.job, here.cluster, here.stack, fixed=fixed, top=1).candidates
+        best = search(here.job, here.alike("--scale"), here.stack, fixed=fixed, top=1).candidates
         found.append(Scale(here, best[0].estimate if best else None, on_front=False))
     costs = [
         (float(one.best.step_seconds), one.device_hours_per_tera or 0.0, -(one.headroom_bytes or 0.0))

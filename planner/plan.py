@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from planner.layout import EVEN, Layout, layout_code, layout_of, written
 from planner.offload import Offload
 from planner.order import ORDER_NAMES, USUAL_ORDER, OrderName
+from planner.placement import ANYWHERE, Placement, placement_code, placement_of
+from planner.placement import written as written_placement
 from planner.recompute import Module, Recompute
 
 Ints = NDArray[np.int64]
@@ -68,6 +70,8 @@ class Plan:
     """Groups of ranks that each hold all shards (HSDP): sharding runs over dp * cp / dp_replicate neighbours."""
     order: OrderName = USUAL_ORDER
     """Axes in the order in which ranks are numbered, the innermost first."""
+    placement: Placement = ANYWHERE
+    """On a cluster of several groups of nodes: where each stage lies, and what each replica runs."""
 
     @property
     def num_recomputed_layers(self) -> int:
@@ -112,6 +116,8 @@ class Plan:
             parts.append(f"offload={self.offload.words}")
         if self.order != USUAL_ORDER:
             parts.append(f"order={self.order}")
+        if self.placement:
+            parts.append(f"placement={written_placement(self.placement)!r}")
         return " ".join(parts)
 
 
@@ -122,13 +128,14 @@ def as_written(plan: Plan) -> dict[str, Any]:
     """The fields of a plan as files and JSON hold them: names in place of enumerations."""
     words = {"recompute": plan.recompute.name.lower(), "recompute_modules": plan.recompute_modules.words}
     words["offload"] = plan.offload.words
-    words["layout"] = written(plan.layout)
+    words["layout"], words["placement"] = written(plan.layout), written_placement(plan.placement)
     return {name: getattr(plan, name) for name in PLAN_FIELDS} | words
 
 
 @dataclass(frozen=True, slots=True)
 class PlanGrid:
-    """Many plans as equally long integer columns; `schedule` and `order` hold indices of names, `layout` codes."""
+    """Many plans as equally long integer columns; `schedule` and `order` hold indices of names, `layout` and
+    `placement` codes."""
 
     dp: Ints
     tp: Ints
@@ -151,6 +158,7 @@ class PlanGrid:
     reshard_after_forward: Ints
     dp_replicate: Ints
     order: Ints
+    placement: Ints
 
     @classmethod
     def of(cls, plans: Iterable[Plan]) -> "PlanGrid":
@@ -184,7 +192,7 @@ class PlanGrid:
         """One row as a `Plan`."""
         values: dict[str, Any] = {name: int(getattr(self, name)[row]) for name in PLAN_FIELDS}
         values["schedule"], values["order"] = SCHEDULE_NAMES[values["schedule"]], ORDER_NAMES[values["order"]]
-        values["layout"] = layout_of(values["layout"])
+        values["layout"], values["placement"] = layout_of(values["layout"]), placement_of(values["placement"])
         values["recompute"] = Recompute(values["recompute"])
         values["recompute_modules"] = Module(values["recompute_modules"])
         values["offload"] = Offload(values["offload"])
@@ -218,6 +226,8 @@ class PlanGrid:
 def _code(name: str, value: Any) -> int:
     if name == "layout":
         return layout_code(value)
+    if name == "placement":
+        return placement_code(value)
     if name == "order":
         return ORDER_NAMES.index(value)
     return SCHEDULE_NAMES.index(value) if name == "schedule" else int(value)

@@ -28,13 +28,14 @@ from profiles.residuals import Residuals
 if TYPE_CHECKING:
     from profiles.engine import EngineRecord
     from profiles.libraries import LibraryCurves
+    from profiles.mixed import AnyCluster
     from profiles.model import LayerList, TransformerShape
     from profiles.software import SoftwareStack
 
 __all__ = [
-    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "cluster", "cluster_spec", "devices_per_host",
-    "engine", "expand", "explain", "fabric", "kernel_curves", "library_curves", "link", "link_curves", "load", "model",
-    "names", "node", "reliability", "software",
+    "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "any_cluster", "built_tier", "cluster", "cluster_spec",
+    "devices_per_host", "engine", "expand", "explain", "fabric", "kernel_curves", "library_curves", "link",
+    "link_curves", "load", "model", "names", "node", "reliability", "software",
 ]  # fmt: skip
 
 KINDS = (
@@ -151,6 +152,16 @@ def link_curves(link: str, link_class: str) -> LinkCurves:
     return _curves(LinkCurves, DATA / "calibration" / "links", link, "links", f"pool-{link_class}")
 
 
+def any_cluster(name_or_path: str | os.PathLike[str], num_devices: int | None = None) -> "AnyCluster":
+    """As `cluster`, but the nodes may differ: a file with [[groups]] is a `profiles.mixed.MixedCluster`."""
+    path = Path(name_or_path)
+    if not path.is_file() or "groups" not in read_table(path):
+        return cluster(name_or_path, num_devices)
+    from profiles.mixing import mixed_cluster
+
+    return mixed_cluster(path, num_devices)
+
+
 def cluster(name_or_path: str | os.PathLike[str], num_devices: int | None = None) -> Cluster:
     """The cluster, node or accelerator called so (or the cluster in a .toml file), with `num_devices` devices.
 
@@ -243,7 +254,7 @@ def _cluster(spec: ClusterSpec, num_devices: int | None, where: Path | str) -> C
             **spec.model_dump(include={"name", "source", "unverified", "notes"}),
             accelerator=device,
             num_devices=wanted,
-            tiers=tuple(_tier(tier, size, spec.curves) for tier, size in zip(tiers, sizes, strict=True) if size),
+            tiers=tuple(built_tier(tier, size, spec.curves) for tier, size in zip(tiers, sizes, strict=True) if size),
             kernels=spec.kernels or _kernels_of(device),
             host_memory_bytes=spec.host_memory_bytes or (host.host_memory_bytes if host else None),
         )
@@ -277,7 +288,7 @@ def _wanted_devices(spec: ClusterSpec, num_devices: int | None, tiers: Sequence[
     return num_devices
 
 
-def _tier(spec: TierSpec, num_devices: int, measured: Sequence[LinkCurves] = ()) -> Tier:
+def built_tier(spec: TierSpec, num_devices: int, measured: Sequence[LinkCurves] = ()) -> Tier:
     """`spec` with `num_devices` devices; what it leaves out comes from the record of its link, and its curves.
 
     Curves `measured` on its link come before those.

@@ -53,7 +53,7 @@ def validate(
         comparison = validate_plan(
             question.job,
             asked.plan,
-            question.cluster,
+            question.alike("validate"),
             question.stack,
             num_launches=launches,
             num_steps=steps,

@@ -10,8 +10,12 @@ from meshwise.tables.parts import bar, table
 from planner.cost.estimate import Estimate
 from planner.cost.fit import fit_of, upper_bytes
 from planner.cost.intervals import memory_intervals
-from planner.cost.memory import stage_memory
+from planner.cost.memory import MemoryBreakdown, stage_memory
+from planner.placement import written
 from planner.plan import Plan
+from planner.work.lanes import lane_plan
+from profiles.cluster import Cluster
+from profiles.software import SoftwareStack
 from profiles.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -26,7 +30,8 @@ STAGE_COLUMNS = (
 
 def show_memory(console: Console, question: Question, answer: Estimate) -> None:
     """The fullest rank by part, as shares of the device."""
-    capacity = question.cluster.accelerator.memory_bytes
+    assert isinstance(answer.plan, Plan)
+    capacity = question.home(answer.plan).accelerator.memory_bytes
     made = table("part", ">GiB", ">of capacity", "", title="memory of the fullest rank")
     for part, num_bytes in answer.memory.parts().items():
         if num_bytes > 0.0:
@@ -49,22 +54,38 @@ def show_stages(console: Console, question: Question, plan: Plan) -> None:
     """What each pipeline stage holds, in GiB, with the upper end and the verdict; nothing for a single stage."""
     if plan.pp == 1:
         return
-    stages = stage_memory(plan, question.job, question.stack)
-    shown = [rank for rank in range(plan.pp) if plan.pp <= MAX_STAGES or rank < MAX_STAGES - 1 or rank == plan.pp - 1]
-    made = table(*STAGE_COLUMNS, title="memory by pipeline stage, GiB")
+    if isinstance(question.cluster, Cluster):
+        _show_lane(
+            console, question.stack, stage_memory(plan, question.job, question.stack), [question.cluster] * plan.pp
+        )
+        return
+    for lane in plan.placement:
+        held = stage_memory(*lane_plan(plan, lane, question.job), question.stack)
+        homes = [question.cluster.group(name).cluster for name in lane.stages]
+        _show_lane(console, question.stack, held, homes, written((lane,)))
+
+
+def _show_lane(
+    console: Console, stack: SoftwareStack, stages: Sequence[MemoryBreakdown], homes: Sequence[Cluster], name: str = ""
+) -> None:
+    """The stages of a pipeline, each on the nodes that hold it."""
+    last = len(stages) - 1
+    shown = [rank for rank in range(last + 1) if last < MAX_STAGES or rank < MAX_STAGES - 1 or rank == last]
+    title = f"memory by pipeline stage, GiB{': ' + name if name else ''}"
+    made = table(*STAGE_COLUMNS, title=title)
     for rank in shown:
         memory = stages[rank]
         states = memory.weights_bytes + memory.gradients_bytes + memory.optimizer_bytes
         figures = (
             states, memory.activations_bytes, memory.logits_bytes, memory.workspace_bytes,
-            memory.allocated_bytes, memory.reserved_bytes, memory.device_bytes, upper_bytes(memory, question.stack),
+            memory.allocated_bytes, memory.reserved_bytes, memory.device_bytes, upper_bytes(memory, stack),
         )  # fmt: skip
-        verdict = fit_of(memory, question.cluster, question.stack)
+        verdict = fit_of(memory, homes[rank], stack)
         made.add_row(str(rank), *(f"{float(figure) / GIB:.2f}" for figure in figures), str(verdict))
     console.print()
     console.print(made)
-    if len(shown) < plan.pp:
-        console.print(f"{plan.pp - len(shown)} stages between the last two are not shown; --json has them all")
+    if len(shown) <= last:
+        console.print(f"{last + 1 - len(shown)} stages between the last two are not shown; --json has them all")
 
 
 def show_tensors(console: Console, items: "Sequence[Item]") -> None:

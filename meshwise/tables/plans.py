@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwise.errorbars import error_bar, is_tied
-from meshwise.jobfile import Question
+from meshwise.jobfile import Question, accelerators_of
 from meshwise.tables.memory import show_memory
 from meshwise.tables.parts import bar, table
+from meshwise.tables.placements import show_placements
 from meshwise.tables.space import front_table, show_pruned
 from planner.breakdown import PARTS, Breakdown
 from planner.choose.explain import PART_WORDS, duration, why_risky, why_too_big
@@ -21,8 +22,11 @@ from planner.cost.fit import Fit, fit_of
 from planner.cost.intervals import Interval
 from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_per_second
 from planner.order import USUAL_ORDER
+from planner.placement import written as written_placement
 from planner.plan import Plan
 from planner.recompute import Module
+from profiles.cluster import Cluster
+from profiles.mixed import AnyCluster
 from profiles.model import LayerList
 from profiles.parameters import num_parameters
 from profiles.units import GIB, GIGA, MEGA, TERA
@@ -34,13 +38,12 @@ if TYPE_CHECKING:
 def show_question(console: Console, question: Question) -> None:
     """The question restated in one line, and what was assumed in another."""
     job, cluster = question.job, question.cluster
-    tiers = ", ".join(f"{tier.link} x{tier.num_devices}" for tier in cluster.tiers)
     batch = f"{job.global_batch:,} sequences of {job.sequence_length:,} tokens"
     if isinstance(job.model, LayerList):
         batch = f"{job.global_batch:,} samples"
     console.print(
-        f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {cluster.num_devices:,} "
-        f"{cluster.accelerator.name} ({cluster.name}: {tiers}), {batch} a step, "
+        f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {devices_words(cluster)}, "
+        f"{batch} a step, "
         f"{job.precision}, {question.stack.name}",
         style="bold",
         markup=False,
@@ -56,12 +59,22 @@ def show_question(console: Console, question: Question) -> None:
     console.print()
 
 
+def devices_words(cluster: AnyCluster) -> str:
+    """`64 h100-sxm (dgx-h100: nvlink-4 x8, infiniband-ndr x64)`; groups of nodes one by one, and their join."""
+    if isinstance(cluster, Cluster):
+        tiers = ", ".join(f"{tier.link} x{tier.num_devices}" for tier in cluster.tiers)
+        return f"{cluster.num_devices:,} {cluster.accelerator.name} ({cluster.name}: {tiers})"
+    joined = f", joined by {cluster.join.tier.link}" if cluster.join else ", one fabric"
+    groups = (f"{group.name}: {devices_words(group.cluster)}" for group in cluster.groups)
+    return f"{cluster.name}: {' + '.join(groups)}{joined}"
+
+
 def unverified(question: Question) -> list[str]:
     """Unverified figures that the answer rests on, as `record.field`."""
-    device = question.cluster.accelerator
     peak = f"peak_flops_per_second.{question.job.precision}"
     used = {"memory_bytes", "memory_bytes_per_second", "peak_flops_per_second", peak}
-    doubts = [f"{device.name}.{field}" for field in device.unverified if field in used]
+    devices = accelerators_of(question.cluster)
+    doubts = [f"{device.name}.{field}" for device in devices for field in device.unverified if field in used]
     model = question.job.model
     return doubts + [f"{model.name}.{field}" for field in model.unverified if not field.startswith("published")]
 
@@ -74,6 +87,7 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
         _basis(question, answer.candidates[0].plan, answer.candidates[0].step_seconds), style="dim", markup=False
     )
     _show_ties(console, answer)
+    show_placements(console, answer)
     console.print()
     losers = [candidate for candidate in answer.candidates if candidate is not answer.candidates[0]]
     if losers:
@@ -178,12 +192,14 @@ def _basis(question: Question, plan: Plan, step_seconds: float) -> str:
 
 
 def _show_fit(console: Console, question: Question, answer: Estimate) -> None:
-    verdict = fit_of(answer.memory, question.cluster, question.stack)
+    assert isinstance(answer.plan, Plan)
+    home = question.home(answer.plan)
+    verdict = fit_of(answer.memory, home, question.stack)
     if verdict is Fit.TOO_BIG:
-        reason = why_too_big(answer, question.cluster, question.stack)
+        reason = why_too_big(answer, home, question.stack)
         console.print(f"{verdict}: {reason}", style="bold red", markup=False)
     elif verdict is Fit.RISKY:
-        console.print(f"{verdict}: {why_risky(question.cluster, question.stack)}", style="bold", markup=False)
+        console.print(f"{verdict}: {why_risky(home, question.stack)}", style="bold", markup=False)
 
 
 def parameters(count: float) -> str:
@@ -221,7 +237,8 @@ def _ranking(question: Question, answer: Answer) -> Table:
     simulated = any(candidate.simulated for candidate in found)
     risky = any(_is_risky(question, candidate) for candidate in found)
     level = error_bar(question, found[0].plan, 1.0).level_fraction
-    capacity = question.cluster.accelerator.memory_bytes / GIB
+    sizes = {device.memory_bytes / GIB for device in accelerators_of(question.cluster)}
+    capacity = " or ".join(f"{size:,.4g}" for size in sorted(sizes))
     made = table(
         ">#",
         *(f">{'mb' if name == 'micro_batch' else name}" for name in used),
@@ -231,7 +248,7 @@ def _ranking(question: Question, answer: Answer) -> Table:
         f">{level:.0%} range",
         f">{_items(question)}/s\n/device",
         ">MFU",
-        f">GiB of\n{capacity:,.4g}",
+        f">GiB of\n{capacity}",
         *(("",) if risky else ()),
         ">slower",
     )
@@ -264,7 +281,7 @@ def _ranking_row(
 
 def _is_risky(question: Question, candidate: Candidate) -> bool:
     """Whether the worst tenth of runs would not fit, though the median does."""
-    return fit_of(candidate.estimate.memory, question.cluster, question.stack) is Fit.RISKY
+    return fit_of(candidate.estimate.memory, question.home(candidate.plan), question.stack) is Fit.RISKY
 
 
 def _behind(candidate: Candidate, best: Candidate) -> str:
@@ -338,6 +355,7 @@ def split_flags(plan: Plan) -> str:
     ):  # fmt: skip
         if getattr(plan, name) != getattr(default, name):
             flags.append(f"--{name.replace('_', '-')} {getattr(plan, name)}")
+    flags += [f"--placement {shlex.quote(written_placement(plan.placement))}"] if plan.placement else []
     flags += ["--cp-gather"] if plan.cp_gather else []
     flags += ["--sequence-parallel"] if plan.sequence_parallel else []
     flags += [] if plan.reshard_after_forward else ["--no-reshard-after-forward"]

@@ -18,7 +18,7 @@ LONGEST_STEP = 2.0
 
 def front_table(question: Question, front: tuple[Estimate, ...]) -> Table:
     """The trade of step time for memory: of a long front, rows spread evenly over it with both ends."""
-    usable = usable_bytes(question.cluster, question.stack)
+    usable = usable_bytes(question.alike("--pareto"), question.stack)
     front = tuple(one for one in front if one.step_seconds <= LONGEST_STEP * front[0].step_seconds)
     made = table(
         ">step", ">GiB", ">headroom", ">slower", "plan", title="no plan is both faster and smaller (estimates)"

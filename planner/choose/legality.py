@@ -146,6 +146,11 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "placements are for several groups of nodes",
+        lambda p, job, cluster: p.placement == 0,
+        lambda p, job, cluster: f"placement: the nodes of {cluster.name} are all alike; leave it to auto",
+    ),
+    Rule(
         "tp, cp, ep and sp split transformers only",
         _transformer_only,
         lambda p, job, cluster: (

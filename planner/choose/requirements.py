@@ -69,7 +69,7 @@ FIGURES: Mapping[str, Figure] = {
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq, "==": operator.eq,
 }  # fmt: skip
-_NAMED_FIELDS = frozenset({"schedule", "layout", "recompute", "recompute_modules", "offload"})
+_NAMED_FIELDS = frozenset({"schedule", "layout", "recompute", "recompute_modules", "offload", "order", "placement"})
 """Plan fields whose values are names; they are held by `fixed`."""
 _PATTERN = re.compile(r"\s*([a-z_]+)\s*(<=|>=|==|<|>|=)\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 

@@ -18,6 +18,8 @@ from planner.cost.memory import usable_bytes
 from planner.layout import layout_code, parsed
 from planner.offload import Offload
 from planner.order import ORDER_NAMES
+from planner.placement import parsed as parsed_placement
+from planner.placement import placement_code
 from planner.plan import SCHEDULE_NAMES, Plan
 from planner.recompute import Module, Recompute
 from profiles.cluster import Cluster
@@ -79,6 +81,8 @@ class Answer:
     front: tuple[Estimate, ...]
     """Plans that no other beats in both step time and memory, fastest first; empty unless asked for."""
     elapsed_seconds: float
+    ways: tuple[Candidate, ...] = ()
+    """On several groups of nodes: the best plan of each way to lie on them, fastest first."""
 
 
 def search(
@@ -103,7 +107,7 @@ def search(
     in `fixed`.
     """
     started = time.perf_counter()
-    codes, on = _codes(fixed or {}), Scenario(job, cluster, stack)
+    codes, on = codes_of(fixed or {}), Scenario(job, cluster, stack)
     layouts = _layouts(job, cluster, stack) if stack.uneven_stages else None
     look = partial(Space, job, cluster, codes, max_micro_batch=max_micro_batch, layout_of=layouts,
                    schedules=stack.schedules, orders=stack.rank_orders)  # fmt: skip
@@ -146,7 +150,8 @@ def _layouts(job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Callab
     return layout
 
 
-def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
+def codes_of(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
+    """Held fields as the codes of grids; raises ValueError for an unknown field or value."""
     codes: dict[str, int] = {}
     for name, value in fixed.items():
         if name not in Plan.__dataclass_fields__:
@@ -161,6 +166,8 @@ def _codes(fixed: Mapping[str, int | str | bool]) -> dict[str, int]:
             if value not in ORDER_NAMES:
                 raise ValueError(f"fix: order={value!r} is not one of {', '.join(ORDER_NAMES)}")
             codes[name] = ORDER_NAMES.index(value)
+        elif name == "placement":
+            codes[name] = placement_code(parsed_placement(str(value)))
         elif name == "layout":
             codes[name] = layout_code(parsed(str(value)))
         elif name == "recompute" and isinstance(value, str):
@@ -183,7 +190,12 @@ def _rank(funnel: Funnel, simulate: Simulate | None, on_progress: Progress | Non
             on_progress("simulate", done + 1, len(funnel.best))
     if funnel.objective == "time":
         found.sort(key=lambda candidate: candidate.step_seconds)
-    return tuple(replace(one, reason=_reason(one, found[0], funnel.objective)) for one in found)
+    return with_reasons(found, funnel.objective)
+
+
+def with_reasons(found: Sequence[Candidate], objective: Objective) -> tuple[Candidate, ...]:
+    """Ranked candidates, each with why it won or lost."""
+    return tuple(replace(one, reason=_reason(one, found[0], objective)) for one in found)
 
 
 def _reason(candidate: Candidate, winner: Candidate, objective: Objective) -> str:

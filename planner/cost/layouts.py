@@ -40,7 +40,7 @@ def fastest_layout(plan: Plan, job: TrainingJob, cluster: Cluster, stack: Softwa
     found = assign(costs, num_chunks, first, last)
     if not divides_evenly(num_blocks(job.model), num_chunks):
         return found
-    even = _slowest(costs, _counts(job, num_chunks), first, last)
+    even = _slowest(costs, even_counts(job, num_chunks), first, last)
     return found if _slowest(costs, found, first, last) <= WORTHWHILE * even else EVEN
 
 
@@ -53,7 +53,7 @@ def best_layout(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareS
     if found == EVEN or plan.vp > 1 or num_copies(plan.schedule) > 1:
         return found
     costs, first, last = layer_seconds(plan, job, cluster, stack)
-    fits = _fits(replace(plan, layout=EVEN), job, usable_bytes(cluster, stack), stack)
+    fits = stages_that_fit(plan, job, usable_bytes(cluster, stack), stack)
     if all(fits[place] for place in _ranges(found)):
         return found
     try:
@@ -62,13 +62,17 @@ def best_layout(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareS
         return found
 
 
-def _fits(plan: Plan, job: TrainingJob, most_bytes: float, stack: SoftwareStack) -> NDArray[np.bool_]:
+def stages_that_fit(
+    plan: Plan, job: TrainingJob, most_bytes: float | NDArray[np.float64], stack: SoftwareStack
+) -> NDArray[np.bool_]:
     """Whether stage s fits with the layers from i up to j, (stages, layers + 1, layers + 1), one chunk a stage.
 
-    Stages of more than LONGEST_STAGE times their even share are not looked at.
+    `most_bytes` are those of a device, or of each stage's. Stages of more than LONGEST_STAGE times their even share are
+    not looked at.
     """
     kinds = tuple(dict.fromkeys(sequence(job.model)))
     blocks, last = blocks_of(job.model), tail(job.model)
+    plan, most = replace(plan, layout=EVEN), np.broadcast_to(most_bytes, plan.pp)
     longest = LONGEST_STAGE * -(-len(blocks) // plan.pp)
     stage, start, end = np.indices((plan.pp, len(blocks) + 1, len(blocks) + 1)).reshape(3, -1)
     some = np.flatnonzero((end >= start) & (end - start <= longest))
@@ -80,7 +84,7 @@ def _fits(plan: Plan, job: TrainingJob, most_bytes: float, stack: SoftwareStack)
         counts.append(count + last.count(kind) * (stage[some] == plan.pp - 1))
     held = rank_memory(plan, stage[some].astype(float), counts, job, stack).peak_bytes
     fits = np.zeros((plan.pp, len(blocks) + 1, len(blocks) + 1), dtype=bool)
-    fits[stage[some], start[some], end[some]] = held <= most_bytes
+    fits[stage[some], start[some], end[some]] = held <= most[stage[some]]
     return fits
 
 
@@ -102,7 +106,7 @@ def layer_seconds(
     return blocks, seconds.get(EMBEDDING, 0.0), sum(seconds[kind] for kind in tail(job.model))
 
 
-def _counts(job: TrainingJob, num_chunks: int) -> Layout:
+def even_counts(job: TrainingJob, num_chunks: int) -> Layout:
     """Layers by chunk of an even layout."""
     held = [sum(chunk.values()) for chunk in stage_counts(job.model, num_chunks)]
     held[0] -= EMBEDDING in sequence(job.model)

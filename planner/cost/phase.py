@@ -175,7 +175,7 @@ def price_program(
     layers = _layer_times(program, cluster, stack)
     for (kind, chunk), work in program.work.items():
         if (kind, id(work)) not in priced:
-            price = _action_price(kind, work, program.plan, cluster, stack)
+            price = action_price(kind, work, program.plan, cluster, stack)
             if layers and kind in (Kind.FORWARD, Kind.BACKWARD, Kind.BACKWARD_INPUT):
                 price = replace(price, layers=layer_prices(kind, program.layers[chunk], layers))
             priced[kind, id(work)] = price
@@ -220,7 +220,8 @@ _COMPUTE_PART = {
 }  # fmt: skip
 
 
-def _action_price(kind: Kind, work: Work, plan: Plan, cluster: Cluster, stack: SoftwareStack) -> ActionPrice:
+def action_price(kind: Kind, work: Work, plan: Plan, cluster: Cluster, stack: SoftwareStack) -> ActionPrice:
+    """What one action of `kind` costs that runs `work`; without the layers of those that carry messages by layer."""
     if kind not in _COMPUTE_PART:
         axis = "pp" if kind in (Kind.SEND_FORWARD, Kind.SEND_BACKWARD) else "dp"
         messages = [(op, count) for op, count in work.ops if isinstance(op, Message)]

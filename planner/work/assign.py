@@ -14,8 +14,9 @@ TIE = 1e-9
 def assign(
     costs: Floats, num_chunks: int, first: float = 0.0, last: float = 0.0, allowed: NDArray[np.bool_] | None = None
 ) -> tuple[int, ...]:
-    """How many of the layers with `costs`, (layers,), each of `num_chunks` takes so that the slowest is fastest.
+    """How many of the layers with `costs` each of `num_chunks` takes so that the slowest is fastest.
 
+    `costs` are those of a layer on every chunk, (layers,), or on each of chunks that differ, (chunks, layers).
     `first` and `last` are what the first and the last chunk have to do besides (embedding, head): only those may
     take no layer. `allowed`, (chunks, layers + 1, layers + 1), says which chunk may hold the layers from i up to j.
     Of assignments with the same slowest chunk, the one with the least sum of squares is taken. A dynamic program
@@ -27,7 +28,7 @@ def assign(
         whole = np.where(allowed, whole, np.inf)
     slowest = _least(whole, np.maximum)[0]
     if not np.isfinite(slowest):
-        raise ValueError(f"layout: {len(costs)} layers cannot be dealt out to {num_chunks} chunks")
+        raise ValueError(f"layout: {np.shape(costs)[-1]} layers cannot be dealt out to {num_chunks} chunks")
     even = np.where(whole <= slowest * (1.0 + TIE), whole**2, np.inf)
     ends = _least(even, np.add)[1]
     return tuple(int(count) for count in np.diff([0, *ends]))
@@ -35,11 +36,11 @@ def assign(
 
 def _chunk_costs(costs: Floats, num_chunks: int, first: float, last: float) -> Floats:
     """Cost of every chunk with the layers from i up to j, (chunks, layers + 1, layers + 1); infinite if it may not."""
-    sums = np.concatenate([[0.0], np.cumsum(costs)])
-    cost = sums[None, :] - sums[:, None]
-    index = np.arange(len(sums))
+    by_chunk = np.broadcast_to(costs, (num_chunks, np.shape(costs)[-1]))
+    sums = np.concatenate([np.zeros((num_chunks, 1)), np.cumsum(by_chunk, axis=1)], axis=1)
+    index = np.arange(sums.shape[1])
     filled = index[None, :] > index[:, None]
-    whole = np.repeat(np.where(filled, cost, np.inf)[None], num_chunks, axis=0)
+    whole = np.where(filled, sums[:, None, :] - sums[:, :, None], np.inf)
     for chunk in (0, -1):
         whole[chunk, index, index] = 0.0
     whole[0] += first
