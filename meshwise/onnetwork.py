@@ -35,14 +35,15 @@ class OnNetwork:
 def answer(asked: Asked, flags: Mapping[str, Any], seed: int) -> OnNetwork:
     """Play the step that the flags describe; raises ValueError for a flag without sense."""
     question, plan = asked.question, asked.plan
+    cluster = question.alike("--network")
     if flags["network"] != "flows":
         raise ValueError(f"network: {flags['network']} is not known; flows is, or leave it out for fixed prices")
     fidelity = flags.get("fidelity", "folded")
     if fidelity not in ("folded", "ranks"):
         raise ValueError(f"fidelity: {fidelity} is not one of folded, ranks")
     fabric = catalog.fabric(flags["fabric"]) if "fabric" in flags else None
-    network = build_network(question.alike("--network"), fabric, seed=seed)
-    unequal = _disturbances(flags, question.alike("--network").accelerator)
+    network = build_network(cluster, fabric, seed=seed)
+    unequal = _disturbances(flags, cluster.accelerator)
     unfolds = fidelity == "ranks" or unequal.is_random
     num_actions = 2 * plan.num_microbatches(question.job.global_batch) * plan.pp * plan.vp
     if unfolds and num_actions * plan.num_ranks // plan.pp > MAX_ACTIONS:
@@ -51,11 +52,11 @@ def answer(asked: Asked, flags: Mapping[str, Any], seed: int) -> OnNetwork:
             "--fidelity folded and no random spread, or a smaller batch"
         )
     program = lower(plan, question.job, question.stack)
-    prices = price_program(program, question.alike("--network"), question.stack)
+    prices = price_program(program, cluster, question.stack)
 
     def play(network: Network, unequal: Disturbances, background: float, unfolds: bool) -> NetworkStep:
         return simulate_on_network(
-            program, prices, question.alike("--network"), network,
+            program, prices, cluster, network,
             dp_overlap=question.stack.dp_overlap, pp_overlap=question.stack.pp_overlap,
             dp_contention_fraction=question.stack.dp_contention_fraction, unfolds=unfolds,
             background_fraction=background, disturbances=unequal, generator=np.random.default_rng(seed),

@@ -16,6 +16,7 @@ import pytest
 
 from meshwise.export.registry import CannotExpress, Exported, load
 from meshwise.jobfile import JobTable, Question, question
+from planner.placement import parsed
 from planner.plan import PLAN_FIELDS, Plan, Recompute
 from tests.cli import faults, meshwise
 from tests.scenes import sample
@@ -107,6 +108,12 @@ def test_what_a_framework_can_run_is_written(name: str) -> None:
     assert isinstance(attempt(name, experts, asked("deepseek-v2-lite")), Exported)
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_replicas_and_stages_on_unlike_nodes_are_refused(name: str) -> None:
+    plan = Plan(dp=16, zero_stage=1, placement=parsed("8 of h100 @5; 8 of a100 @3"))
+    assert "placement=8 of h100*1 @5; 8 of a100*1 @3" in str(attempt(name, plan, asked("llama3-8b")))
+
+
 def test_megatron_numbers_ranks_in_its_two_orders() -> None:
     plan = Plan(dp=2, tp=4, pp=2, order="tp-cp-pp-dp")
     written = attempt("megatron", plan, asked("llama3-8b"))
@@ -129,7 +136,7 @@ BASES = {
     ("deepspeed", "cp_gather"): Plan(dp=8, cp=2, cp_a2a=2, zero_stage=3),
 }  # fmt: skip
 """Plans in which a field means something, by target and field or by field."""
-NUMBERS = [name for name in PLAN_FIELDS if name not in ("dp", "schedule", "recompute", "layout", "order")]
+NUMBERS = [name for name in PLAN_FIELDS if name not in ("dp", "schedule", "recompute", "layout", "order", "placement")]
 """Fields that can be changed by a number; dp is what Megatron-LM takes the processes' number to leave."""
 
 
