@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from planner.choose.exchange_rules import EXCHANGE_RULES
 from planner.choose.legality import RULES, check_plan, legal
 from planner.offload import Offload
+from planner.placement import parsed
 from planner.plan import Plan, PlanGrid, Recompute
 from planner.recompute import Module
 from tests.scenes import cluster, job
@@ -32,6 +33,7 @@ ILLEGAL = {
         Plan(dp=8, zero_stage=1, reshard_after_forward=False),
         "llama3-8b",
     ),
+    "placements are for several groups of nodes": (Plan(dp=64, placement=parsed("64 of h100 @1")), "llama3-8b"),
     "replica groups share the shards": (Plan(dp=8, dp_replicate=2), "llama3-8b"),
     "only sharded parameters live on the host": (Plan(dp=8, offload=Offload.PARAMETERS), "llama3-8b"),
     "recomputed modules are the model's": (

@@ -11,6 +11,7 @@ from planner.choose.offload_rules import OFFLOAD_RULES
 from planner.choose.recompute_rules import RECOMPUTE_RULES
 from planner.choose.rule import Rule
 from planner.layout import layout_of, written
+from planner.placement import written as written_placement
 from planner.plan import SCHEDULE_NAMES, Plan, PlanGrid
 from planner.work.layers import divides_evenly, most_chunks, num_blocks
 from planner.work.schedules import SCHEDULES
@@ -148,7 +149,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "placements are for several groups of nodes",
         lambda p, job, cluster: p.placement == 0,
-        lambda p, job, cluster: f"placement: the nodes of {cluster.name} are all alike; leave it to auto",
+        lambda p, job, cluster: (
+            f"placement={written_placement(p.placement)}: the nodes of {cluster.name} are all alike; leave it to auto"
+        ),
     ),
     Rule(
         "tp, cp, ep and sp split transformers only",
