@@ -24,16 +24,23 @@ def estimate(
     force: Annotated[bool, typer.Option("--force", help="Let --plot replace a file.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Price one split: step time by part, memory by part and by pipeline stage.
+    """Price one split (step time by part, memory by part and by pipeline stage), or a serving job in closed form.
 
     Example: meshwise estimate --model llama3-70b --cluster dgx-h100 --devices 64 --tp 8 --pp 4
+
+    Example: meshwise estimate examples/llama3-8b-chat.toml
     """
     from meshwise import asking, jsonout, screen, waterfall
+    from meshwise.serving import jobfile
     from meshwise.tables import explain as explain_tables
     from meshwise.tables import memory as memory_tables
     from meshwise.tables import plans
     from profiles.files import PICTURES, check_writable
 
+    if file is not None and jobfile.is_serving(file):
+        pictures = {"memory": memory, "explain": explain, "plot": plot}
+        jobfile.refuse_options(given(job) | given(split) | {name: value for name, value in pictures.items() if value})
+        return _estimate_serving(file, json=json)
     if plot:
         check_writable(plot, force, PICTURES)
     asked = asking.plan_question(file, given(job), given(split))
@@ -53,4 +60,19 @@ def estimate(
             explain_tables.show_explanation(screen.console(), story)
         if plot:
             screen.console().print(f"wrote {plot}", markup=False)
+    return 0
+
+
+def _estimate_serving(file: Path, *, json: bool) -> int:
+    """The same for a serving job: what its users see under its load."""
+    from meshwise import screen
+    from meshwise.serving import answers, estimating, jobfile
+    from meshwise.tables.serving_plans import show_estimates
+
+    job = jobfile.read(file)
+    found = estimating.estimate(job)
+    if json:
+        screen.print_json(answers.estimate_document(job, found))
+    else:
+        show_estimates(screen.console(), job, found)
     return 0

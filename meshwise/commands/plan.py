@@ -22,15 +22,23 @@ def plan(
     force: Annotated[bool, typer.Option("--force", help="Let --save replace a file.")] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Find the best split. Exits 3, with reasons, when no plan fits.
+    """Find the best split, or the best deployment of a serving job. Exits 3, with reasons, when none fits.
 
     Example: meshwise plan --model llama3-70b --cluster dgx-h100 --devices 64
+
+    Example: meshwise plan examples/llama3-8b-chat.toml --save deployment.toml
     """
     from meshwise import asking, jobfile, jsonout, scaling, screen
+    from meshwise.serving import jobfile as serving_jobs
     from meshwise.tables import explain, plans
     from meshwise.tables import scaling as scaling_tables
     from profiles.files import check_writable, write_whole
 
+    if file is not None and serving_jobs.is_serving(file):
+        usual, kept = SearchFlags(), ("top", "no_simulate")
+        turned = {name: value for name, value in given(look).items() if value != getattr(usual, name)}
+        serving_jobs.refuse_options(given(job) | {name: turned[name] for name in turned if name not in kept})
+        return _plan_serving(file, look, save, force=force, json=json)
     asked = jobfile.read(file, given(job), {})
     question = jobfile.question(asked.job)
     fixed = asking.fixed_fields(look.fix or [], asked.split)
@@ -55,3 +63,28 @@ def plan(
     if scales and not json:
         scaling_tables.show_scales(screen.console(), scales)
     return 0 if answer.candidates else NO_PLAN_FITS
+
+
+def _plan_serving(file: Path, look: SearchFlags, save: Path | None, *, force: bool, json: bool) -> int:
+    """The same for a serving job: deployments in closed form, the best of them played."""
+    from meshwise import screen
+    from meshwise.serving import answers, jobfile, planning
+    from meshwise.tables.serving_plans import show_plans
+    from profiles.files import check_writable, write_whole
+
+    if save:
+        check_writable(save, force, (".toml",))
+    with screen.progress() as on_progress:
+        answer = planning.best_plans(
+            jobfile.read(file), top=look.top, simulates=not look.no_simulate, on_progress=on_progress
+        )
+    if save and answer.ranked:
+        best = planning.with_plan(answer.file, answer.ranked[0].candidate)
+        write_whole(save, planning.render(best), force)
+    if json:
+        screen.print_json(answers.plans_document(answer))
+    else:
+        show_plans(screen.console(), answer)
+        if save and answer.ranked:
+            screen.console().print(f"wrote {save}", markup=False)
+    return 0 if answer.ranked else NO_PLAN_FITS

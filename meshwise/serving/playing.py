@@ -102,7 +102,7 @@ def simulate(file: ServingFile, *, keeps_batches: bool = False) -> ServingAnswer
     Raises ValueError for names that are not known, models that do not fit, and more devices than there are.
     """
     book = PriceBook()
-    served = tuple(_served(table, file.job.cluster, book) for table in file.serving)
+    served = tuple(served_of(table, file.job.cluster, book) for table in file.serving)
     _check_devices(file, served)
     limits = file.targets
     targets = Targets(limits.ttft_seconds, limits.tpot_seconds, limits.e2e_seconds)
@@ -117,7 +117,7 @@ def simulate(file: ServingFile, *, keeps_batches: bool = False) -> ServingAnswer
     return ServingAnswer(file, served, targets, tuple(runs))
 
 
-def _served(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
+def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
     """One `[[serving]]` table with its names resolved and its replicas priced."""
     model = catalog.model(table.model)
     if not isinstance(model, TransformerShape):

@@ -113,7 +113,7 @@ class Equilibrium:
 
 
 _TAIL_FRACTION = 0.01
-_NUM_HALVINGS = 40
+_NUM_HALVINGS = 32
 
 
 def open_loop(curve: ReplicaCurve, requests_per_second: Numbers, seen_fraction: Numbers = 1.0) -> Equilibrium:
@@ -192,21 +192,32 @@ def most_requests_per_second(
     curve: ReplicaCurve, ttft_seconds: float = np.inf, tpot_seconds: float = np.inf, e2e_seconds: float = np.inf
 ) -> float:
     """The highest rate at which a replica is stable, 99 % of requests have their first token within `ttft_seconds`, and
-    the means of the others stay within their targets; 0 where an idle replica misses one. Found by halving."""
+    the means of the others stay within their targets; 0 where an idle replica misses one.
 
-    def meets(rate: float) -> bool:
-        found = open_loop(curve, rate)
-        return bool(
-            found.is_stable
-            and found.ttft_tail_seconds <= ttft_seconds
-            and found.tpot_seconds <= tpot_seconds
-            and found.e2e_seconds <= e2e_seconds
-        )
+    Found on a grid of rates, and once more between two of them."""
 
-    low, high = 0.0, curve.most_running / max(curve.decode_seconds[0], 1e-9)
-    if not meets(1e-6):
-        return 0.0
-    for _ in range(_NUM_HALVINGS):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if meets(middle) else (low, middle)
+    targets = (ttft_seconds, tpot_seconds, e2e_seconds)
+    gaps = max(curve.lengths.output_tokens - 1.0, 0.0)
+    busy = max(float(curve.prompt_seconds[0]), gaps * float(curve.decode_seconds[0]) / curve.most_running, 1e-9)
+    low, high = 0.0, 1.0 / busy
+    for _ in range(_NUM_ZOOMS):
+        rates = np.linspace(low, high, _NUM_RATES)
+        missed = np.flatnonzero(~_meets(open_loop(curve, rates), *targets))
+        if not missed.size:
+            return high
+        if missed[0] == 0:
+            return 0.0
+        low, high = float(rates[missed[0] - 1]), float(rates[missed[0]])
     return low
+
+
+_NUM_ZOOMS, _NUM_RATES = 2, 64
+
+
+def _meets(found: Equilibrium, ttft_seconds: float, tpot_seconds: float, e2e_seconds: float) -> Numbers:
+    return (
+        found.is_stable
+        & (found.ttft_tail_seconds <= ttft_seconds)
+        & (found.tpot_seconds <= tpot_seconds)
+        & (found.e2e_seconds <= e2e_seconds)
+    )

@@ -1,0 +1,65 @@
+"""Searches and estimates of serving jobs as JSON: stable keys, SI units."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from meshwise.serving.document import figures
+from meshwise.serving.estimating import ServingEstimate
+from meshwise.serving.jobfile import ServingFile
+from meshwise.serving.planning import ServingPlans
+from planner.choose.serving import ServingCandidate
+from planner.cost.kv import ServingMemory
+
+
+def plans_document(answer: ServingPlans) -> dict[str, Any]:
+    """The document of `plan --json` for a serving job."""
+    return {
+        "job": answer.file.job.model_dump(),
+        "load": answer.file.load.model_dump(),
+        "targets": answer.file.targets.model_dump(),
+        "num_considered": answer.found.num_considered,
+        "refused": answer.found.refused,
+        "candidates": [
+            {**_candidate(one.candidate), "simulated": figures(one.figures) if one.figures else None}
+            for one in answer.ranked
+        ],
+        "pareto": [_candidate(one) for one in answer.found.pareto],
+    }
+
+
+def _candidate(one: ServingCandidate) -> dict[str, Any]:
+    return {
+        **asdict(one), "num_devices": one.plan.num_devices,
+        "tokens_per_second_per_user": one.tokens_per_second_per_user,
+        "tokens_per_second_per_device": one.tokens_per_second_per_device,
+    }  # fmt: skip
+
+
+def estimate_document(file: ServingFile, found: tuple[ServingEstimate, ...]) -> dict[str, Any]:
+    """The document of `estimate --json` for a serving job."""
+    names = ("ttft_seconds", "ttft_tail_seconds", "tpot_seconds", "e2e_seconds", "output_tokens_per_second",
+             "num_running", "most_requests_per_second", "is_stable")  # fmt: skip
+    return {
+        "job": file.job.model_dump(),
+        "load": file.load.model_dump(),
+        "targets": file.targets.model_dump(),
+        "serving": [
+            {
+                "name": one.served.name, "model": one.served.model.name, "engine": one.served.engine.name,
+                "num_devices": one.served.plan.num_devices,
+                "memory_bytes": [_memory(memory) for memory in one.served.memory],
+                "requests_per_second": one.load.requests_per_second,
+                **{name: _finite(getattr(one, name)) for name in names},
+            }
+            for one in found
+        ],
+    }  # fmt: skip
+
+
+def _memory(memory: ServingMemory) -> dict[str, float]:
+    return {**memory.as_dict(), "num_kv_tokens": memory.num_kv_tokens}
+
+
+def _finite(value: Any) -> Any:
+    return value if not isinstance(value, float) or math.isfinite(value) else None

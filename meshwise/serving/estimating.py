@@ -1,0 +1,106 @@
+"""`estimate` of a serving job: its load in closed form."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from meshwise.serving import playing
+from meshwise.serving.jobfile import ServingFile
+from meshwise.serving.traffic import traffic
+from planner.cost.serving import PriceBook
+from planner.cost.serving_load import (
+    Equilibrium,
+    Lengths,
+    closed_loop,
+    most_requests_per_second,
+    open_loop,
+    replica_curve,
+)
+from planner.serving import Pool
+from simulator.serving.requests import Requests
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFigures:
+    """A load as closed forms see it."""
+
+    lengths: Lengths
+    requests_per_second: float | None
+    """None: a closed loop."""
+    concurrency: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServingEstimate:
+    """One model's deployment under the load, in closed form."""
+
+    served: playing.Served
+    load: LoadFigures
+    ttft_seconds: float
+    ttft_tail_seconds: float
+    tpot_seconds: float
+    e2e_seconds: float
+    output_tokens_per_second: float
+    num_running: float
+    """Requests under way past their prompts, of all replicas together."""
+    most_requests_per_second: float
+    """Under the job's targets, of all replicas together; 0 where an idle one misses them."""
+    is_stable: bool
+
+
+def load_figures(file: ServingFile) -> LoadFigures:
+    """Means of the requests that the first seed draws, and their rate."""
+    requests = traffic(file.load, file.load.seed)
+    return LoadFigures(_lengths(requests), _rate(file, requests), file.load.concurrency)
+
+
+def _lengths(requests: Requests) -> Lengths:
+    inputs = requests.input_tokens.astype(np.float64)
+    cached = 0.0 if requests.cached_tokens is None else float(requests.cached_tokens.mean())
+    spread = float(inputs.std() / inputs.mean())
+    return Lengths(float(inputs.mean()), float(requests.output_tokens.mean()), cached, spread)
+
+
+def _rate(file: ServingFile, requests: Requests) -> float | None:
+    if file.load.concurrency is not None:
+        return None
+    if file.load.requests_per_second is not None:
+        return file.load.requests_per_second
+    seconds = float(requests.arrival_seconds[-1] - requests.arrival_seconds[0])
+    return (len(requests) - 1) / seconds if seconds > 0.0 else None
+
+
+def estimate(file: ServingFile) -> tuple[ServingEstimate, ...]:
+    """Every model of the job under its load (the whole of it for each model), in closed form."""
+    load, book = load_figures(file), PriceBook()
+    return tuple(_estimated(file, playing.served_of(table, file.job.cluster, book), load) for table in file.serving)
+
+
+def _estimated(file: ServingFile, served: playing.Served, load: LoadFigures) -> ServingEstimate:
+    plan, limits = served.plan, file.targets
+    targets = (limits.ttft_seconds or math.inf, limits.tpot_seconds or math.inf, limits.e2e_seconds or math.inf)
+    pools = list(zip(([plan.prefill] if plan.prefill else []) + [plan.decode], served.deployment.pools, strict=True))
+    results: list[tuple[Pool, Equilibrium, float]] = []
+    for pool, spec in pools:
+        first_only = len(pools) == 2 and pool is plan.prefill
+        lengths = replace(load.lengths, output_tokens=1.0) if first_only else load.lengths
+        replica = spec.replica
+        curve = replica_curve(
+            replica.stages[0], len(replica.stages), float(replica.kv_tokens), replica.token_budget,
+            replica.max_sequences, served.engine, lengths, runs_prompts=first_only or len(pools) == 1,
+        )  # fmt: skip
+        if load.concurrency is not None:
+            result = closed_loop(curve, load.concurrency / pool.replicas)
+        else:
+            result = open_loop(curve, (load.requests_per_second or 0.0) / pool.replicas)
+        of_pool = (targets[0], math.inf, math.inf) if first_only else targets
+        results.append((pool, result, pool.replicas * most_requests_per_second(curve, *of_pool)))
+    (_, front, _), (pool, rest, _) = results[0], results[-1]
+    last = float(rest.tpot_seconds) * (load.lengths.output_tokens - 1.0)
+    return ServingEstimate(
+        served, load, float(front.ttft_seconds), float(front.ttft_tail_seconds), float(rest.tpot_seconds),
+        float(front.ttft_seconds) + last, pool.replicas * float(rest.output_tokens_per_second),
+        pool.replicas * float(rest.num_running), min(most for _, _, most in results),
+        bool(front.is_stable) and bool(rest.is_stable),
+    )  # fmt: skip

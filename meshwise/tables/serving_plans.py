@@ -1,0 +1,128 @@
+"""Searches and estimates of serving jobs as tables for people."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from meshwise.serving.estimating import ServingEstimate
+from meshwise.serving.jobfile import ServingFile
+from meshwise.serving.planning import PlayedCandidate, ServingPlans
+from meshwise.tables.parts import share, table
+from planner.choose.explain import duration
+from planner.choose.serving import ServingCandidate
+from planner.serving import Pool, ServingPlan
+from profiles.units import GIB
+
+MAX_FRONT_LINES = 12
+
+
+def show_estimates(console: Console, file: ServingFile, found: tuple[ServingEstimate, ...]) -> None:
+    """Each model's memory, and what its users see under the load."""
+    for one in found:
+        plan = one.served.plan
+        console.print(
+            f"{one.served.name} on {plan.num_devices} of {file.job.cluster}: {plan_words(plan)}", style="bold"
+        )
+        for memory, spec in zip(one.served.memory, one.served.deployment.pools, strict=True):
+            console.print(
+                f"  weights {memory.weight_bytes / GIB:.1f} GiB a device, keys and values "
+                f"{memory.kv_bytes / GIB:.1f} GiB: {spec.replica.kv_tokens:,} tokens a replica",
+                markup=False,
+            )
+        console.print(_estimate(one))
+        if not one.is_stable:
+            console.print("requests come faster than they are answered: queues grow without end", style="bold")
+        console.print("Closed forms; `meshwise simulate` plays the requests.", style="dim")
+
+
+def _estimate(one: ServingEstimate) -> Table:
+    made = table("figure", ">estimate")
+    rows = (
+        ("time to first token, mean", _time(one.ttft_seconds)),
+        ("time to first token, 99 % below", _time(one.ttft_tail_seconds)),
+        ("time per output token", _time(one.tpot_seconds)),
+        ("whole answer", _time(one.e2e_seconds)),
+        ("output tokens/s", f"{one.output_tokens_per_second:,.0f}"),
+        ("requests running", f"{one.num_running:,.1f}"),
+        ("most requests/s under the targets", f"{one.most_requests_per_second:,.2f}"),
+    )
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show_plans(console: Console, answer: ServingPlans) -> None:
+    """The best deployments, what the simulator made of the first, and the front of the two rates."""
+    question, found = answer.question, answer.found
+    asked = question.requests_per_second
+    goal = f"{asked:g} requests/s on as few devices as possible" if asked else "the highest rate on the devices"
+    console.print(
+        f"{question.model.name} on up to {question.cluster.num_devices} of {question.cluster.name}, "
+        f"{question.engine.name}: {goal}; {found.num_considered:,} deployments considered",
+        style="bold", markup=False,
+    )  # fmt: skip
+    if not found.candidates:
+        show_refusal(console, answer)
+        return
+    console.print(_candidates(answer.ranked))
+    console.print(
+        "Simulated: share of requests within all targets, where played; the rest are closed forms.", style="dim"
+    )
+    if any(one.candidate.plan.weights != "bf16" for one in answer.ranked):
+        console.print(
+            "Weights narrower than 16 bits change answers: evaluate the checkpoint before it serves.", style="dim"
+        )
+    console.print()
+    console.print(_front(found.pareto))
+
+
+def show_refusal(console: Console, answer: ServingPlans) -> None:
+    """Why nothing serves the load."""
+    console.print("no deployment meets the targets at this load on these devices", style="bold")
+    for reason, count in answer.found.refused.items():
+        console.print(f"{count:>6}  {reason}", markup=False)
+    console.print("loosen a target, lower the rate, allow narrower weights, or give more devices")
+
+
+def _candidates(ranked: tuple[PlayedCandidate, ...]) -> Table:
+    made = table(
+        ">devices", "deployment", ">most requests/s", ">first token", ">99 % below", ">per token", ">simulated"
+    )
+    for one in ranked:
+        found = one.candidate
+        played = share(one.figures.attained_fraction.value) if one.figures else "-"
+        made.add_row(
+            str(found.plan.num_devices), plan_words(found.plan), f"{found.most_requests_per_second:,.1f}",
+            _time(found.ttft_seconds), _time(found.ttft_tail_seconds), _time(found.tpot_seconds), played,
+        )  # fmt: skip
+    return made
+
+
+def _front(front: tuple[ServingCandidate, ...]) -> Table:
+    made = table(
+        ">tokens/s a user", ">tokens/s a device", ">devices", "deployment", title="no deployment is better in both"
+    )
+    step = max(1, math.ceil(len(front) / MAX_FRONT_LINES))
+    for one in front[::step]:
+        rates = (f"{one.tokens_per_second_per_user:,.0f}", f"{one.tokens_per_second_per_device:,.0f}")
+        made.add_row(*rates, str(one.plan.num_devices), plan_words(one.plan))
+    return made
+
+
+def plan_words(plan: ServingPlan) -> str:
+    """A deployment in a line."""
+    forms = f"weights {plan.weights}, KV {plan.kv_dtype}"
+    if plan.prefill is None:
+        return f"{_pool_words(plan.decode)}; {forms}"
+    return f"prompts {_pool_words(plan.prefill)} | decode {_pool_words(plan.decode)}; {forms}"
+
+
+def _pool_words(pool: Pool) -> str:
+    degrees = (("tp", pool.tp), ("pp", pool.pp), ("ep", pool.ep), ("attention dp", pool.attention_dp))
+    split = " ".join(f"{name} {value}" for name, value in degrees if value > 1) or "tp 1"
+    return f"{pool.replicas} x {split}, {pool.max_sequences} requests, {pool.token_budget:,} tokens"
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if math.isfinite(seconds) else "never"

@@ -1,0 +1,141 @@
+"""`plan` and `estimate` of serving jobs: the search finds what trying everything finds, and says why nothing serves."""
+
+import json
+import math
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshwise.serving import estimating, jobfile, planning
+from planner.choose.serving import ServingQuestion, ServingSpace, search_serving
+from planner.cost.serving_load import Lengths
+from profiles import catalog
+from tests.cli import meshwise
+
+JOB = """\
+[job]
+kind = "serving"
+cluster = "dgx-h100"
+devices = 4
+
+[load]
+requests_per_second = 12.0
+requests = 400
+input_tokens = 800
+output_tokens = 100
+
+[targets]
+ttft_ms = 400
+tpot_ms = 20
+
+[serving]
+model = "llama3.1-8b"
+pp = 1
+token_budget = 8192
+max_sequences = 128
+"""
+QUESTION = ServingQuestion(
+    catalog.model("llama3.1-8b"), catalog.cluster("dgx-h100", 8), catalog.engine("vllm"), Lengths(800.0, 100.0), 50.0,
+    0.4, 0.02,
+)  # fmt: skip
+SPACE = ServingSpace(tp=(1, 2, 4), pp=(1,), attention_dp=(1,), token_budgets=(8192,), sequence_limits=(64, 256))
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A small job."""
+    path = tmp_path / "job.toml"
+    path.write_text(JOB)
+    return path
+
+
+def test_candidates_meet_the_targets_and_are_in_order() -> None:
+    """Every candidate serves the rate within the targets; fewer devices come first; more would not be needed."""
+    found = search_serving(QUESTION, SPACE)
+    devices = [one.plan.num_devices for one in found.candidates]
+    assert devices == sorted(devices)
+    assert any(one.plan.prefill for one in found.candidates)
+    assert any(one.plan.prefill is None for one in found.candidates)
+    for one in found.candidates:
+        assert one.ttft_tail_seconds <= 0.4
+        assert one.tpot_seconds <= 0.02
+        assert one.most_requests_per_second >= 50.0
+        assert one.plan.num_devices <= 8
+        pool = one.plan.decode
+        if one.plan.prefill is None and pool.replicas > 1:
+            assert one.most_requests_per_second * (pool.replicas - 1) / pool.replicas < 50.0
+
+
+def test_the_highest_rate_is_that_of_the_best_replicas() -> None:
+    """Without a rate all devices serve, and tighter targets serve less."""
+    free = replace(QUESTION, requests_per_second=None, ttft_seconds=math.inf, tpot_seconds=math.inf)
+    best = search_serving(free, SPACE).candidates[0]
+    tight = search_serving(replace(free, tpot_seconds=0.006), SPACE).candidates[0]
+    assert best.plan.num_devices == 8
+    assert tight.most_requests_per_second < best.most_requests_per_second
+    assert best.most_requests_per_second == max(
+        search_serving(free, replace(SPACE, tp=(tp,))).candidates[0].most_requests_per_second for tp in SPACE.tp
+    )
+
+
+def test_the_front_has_no_worse_members() -> None:
+    """Along it, answers get slower and devices do more."""
+    front = search_serving(QUESTION, SPACE).pareto
+    assert len(front) > 1
+    users = [one.tokens_per_second_per_user for one in front]
+    devices = [one.tokens_per_second_per_device for one in front]
+    assert users == sorted(users, reverse=True)
+    assert devices == sorted(devices)
+
+
+def test_nothing_serves() -> None:
+    """Impossible targets and models too large are answers with reasons."""
+    assert not search_serving(replace(QUESTION, ttft_seconds=1e-4), SPACE).candidates
+    large = replace(QUESTION, model=catalog.model("llama3.1-405b"))
+    assert "weights leave no room for one request" in search_serving(large, SPACE).refused
+
+
+def test_estimate_of_a_file(job: Path) -> None:
+    """Little's law, and the memory that is shown."""
+    (found,) = estimating.estimate(jobfile.read(job))
+    assert found.is_stable
+    assert found.num_running == pytest.approx(12.0 * 99.0 * found.tpot_seconds, rel=1e-3)
+    assert found.e2e_seconds == pytest.approx(found.ttft_seconds + 99.0 * found.tpot_seconds)
+    text = meshwise("estimate", job)
+    assert text.code == 0
+    assert "most requests/s under the targets" in text.out
+    answer = json.loads(meshwise("estimate", job, "--json").out)
+    assert answer["serving"][0]["ttft_seconds"] == pytest.approx(found.ttft_seconds)
+    assert meshwise("estimate", job, "--tp", "2").code == 2
+
+
+def test_plan_of_a_file(job: Path, tmp_path: Path) -> None:
+    """Stated fields are held, the best are simulated, the saved file is one that simulates, estimates and plans."""
+    saved = tmp_path / "best.toml"
+    shown = meshwise("plan", job, "--save", saved)
+    assert shown.code == 0
+    assert "no deployment is better in both" in shown.out
+    table = tomllib.loads(saved.read_text())["serving"]
+    assert table["pp"] == 1
+    assert table["max_sequences"] == 128
+    again = json.loads(meshwise("simulate", saved, "--json").out)
+    assert again["runs"][0]["attained_fraction"]["value"] >= 0.99
+    answer = json.loads(meshwise("plan", job, "--json", "--no-simulate", "--top", "2").out)
+    assert len(answer["candidates"]) == 2
+    assert answer["candidates"][0]["simulated"] is None
+    assert meshwise("plan", job, "--tp", "2").code == 2
+    job.write_text(JOB.replace("tpot_ms = 20", "tpot_ms = 0.1"))
+    refused = meshwise("plan", job)
+    assert refused.code == 3
+    assert "no deployment meets the targets" in refused.out
+
+
+def test_a_search_wants_one_model_and_a_rate(job: Path) -> None:
+    """One sentence each."""
+    job.write_text(JOB.replace("requests_per_second = 12.0", "concurrency = 8"))
+    assert "needs a rate" in meshwise("plan", job).err
+    file = jobfile.read(job)
+    with pytest.raises(ValueError, match="one model"):
+        planning.best_plans(file.model_copy(update={"serving": file.serving * 2}))
