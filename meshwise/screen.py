@@ -39,7 +39,12 @@ def say(sentence: str) -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON object on stdout, headed by the version of its keys (docs/json.md)."""
-    sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json_text(document))
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """The text of one JSON object, headed by the version of its keys."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=2, allow_nan=False) + "\n"
 
 
 @contextmanager

@@ -53,6 +53,8 @@ class Launch:
     """Of every step, warm-up included."""
     breakdown: Breakdown
     """Of the busiest rank in the median step."""
+    preemptions_per_step: float = 0.0
+    """Times the kernel took a core away from a rank, over all ranks."""
 
     @property
     def median_seconds(self) -> float:
@@ -250,9 +252,9 @@ class Runner:
                 self._tell(min(self.num_done, total - 1), total)
                 if len(found[index]) == wanted[index]:
                     wanted[index] = min(
-                        self.num_launches + _num_disturbed(found[index]), self.num_launches + MOST_REPEATS
+                        self.num_launches + num_disturbed(found[index]), self.num_launches + MOST_REPEATS
                     )
-        return [_measurement(launches, self.num_launches) for launches in found]
+        return [measurement_of(launches, self.num_launches) for launches in found]
 
     def timed(self, plan: Plan) -> Launch:
         """One launch of `plan`."""
@@ -288,7 +290,8 @@ class Runner:
             self.on_progress("run", done, total)
 
 
-def _num_disturbed(launches: Sequence[Launch]) -> int:
+def num_disturbed(launches: Sequence[Launch]) -> int:
+    """Launches of one plan beside which other processes ran, or that are far slower than the best of them."""
     best = min(launch.median_seconds for launch in launches)
     return sum(_is_disturbed(launch, best) for launch in launches)
 
@@ -297,7 +300,7 @@ def _is_disturbed(launch: Launch, best_seconds: float) -> bool:
     return launch.foreign_cores > MOST_FOREIGN_CORES or launch.median_seconds > MOST_OVER_BEST * best_seconds
 
 
-def _measurement(launches: Sequence[Launch], num_launches: int) -> Measurement:
+def measurement_of(launches: Sequence[Launch], num_launches: int) -> Measurement:
     """The `num_launches` least disturbed of `launches`."""
     best = min(launch.median_seconds for launch in launches)
     ordered = sorted(launches, key=lambda launch: (_is_disturbed(launch, best), launch.foreign_cores))
@@ -318,6 +321,7 @@ def _launch_of(results: Sequence[Row], num_warmup: int) -> Launch:
     return Launch(
         step_seconds=tuple(seconds),
         foreign_cores=(busy - own) / sum(seconds),
+        preemptions_per_step=sum(step["usage"]["num_preemptions"] for ranks in steps for step in ranks) / len(steps),
         losses=tuple(losses),
         breakdown=_breakdown(max(parts, key=lambda part: sum(part.values())), seconds[middle], has_stages),
     )
@@ -345,6 +349,6 @@ def _breakdown(parts: dict[str, float], step_seconds: float, has_stages: bool) -
 
 
 __all__ = [
-    "Comparison", "Launch", "Measurement", "Runner", "check_losses", "exclusive_seconds", "rank", "single_rank",
-    "validate_plan",
+    "Comparison", "Launch", "Measurement", "Runner", "check_losses", "exclusive_seconds", "measurement_of",
+    "num_disturbed", "rank", "single_rank", "validate_plan",
 ]  # fmt: skip

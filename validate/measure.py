@@ -6,6 +6,7 @@ CPU steps are timed by the host; CUDA phases by events on the stream, read after
 import contextlib
 import ctypes
 import os
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ def queue_wait_seconds() -> float:
         return 0.0
 
 
+def num_preemptions() -> float:
+    """Involuntary context switches of all threads of this process so far."""
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
+
+
 def busy_core_seconds() -> float:
     """Core seconds that all processes of this machine, and its hypervisor, have used so far; 0 where unknown."""
     try:
@@ -76,11 +82,15 @@ class Usage:
     """Of all threads of this process."""
     busy_core_seconds: float
     queue_wait_seconds: float
+    num_preemptions: float
+    """Times the kernel took the core away from this process (involuntary context switches)."""
 
     @classmethod
     def now(cls) -> "Usage":
         """Read the clocks."""
-        return cls(time.perf_counter(), time.process_time(), busy_core_seconds(), queue_wait_seconds())
+        return cls(
+            time.perf_counter(), time.process_time(), busy_core_seconds(), queue_wait_seconds(), num_preemptions()
+        )
 
     def until(self, later: "Usage") -> dict[str, float]:
         """Field -> growth since this moment."""

@@ -8,6 +8,9 @@ import typer
 
 from meshwise.options import JobFlags, JsonFlag, SplitFlags, given, takes
 
+NUM_WARMUP = 3
+"""Steps of a launch that do not count."""
+
 
 @takes(JobFlags, SplitFlags)
 def validate(
@@ -30,6 +33,19 @@ def validate(
     whole: Annotated[
         bool, typer.Option("--whole", help="Of --trace: every layer and microbatch, not a few of each.")
     ] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Run every plan of the job that can run here; split options hold fields.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=VALUE,...", help="Of --sweep: this plan, not every one. Repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Of --sweep: a .json file for the answer; launches are kept beside it until it is there."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Of --sweep: draw all plans (.png, .svg, .pdf).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --output and --plot replace files.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Run one split for real and print estimated | simulated | measured. Joins the ranks of torchrun.
@@ -38,15 +54,29 @@ def validate(
     """
     if whole and not trace:
         raise ValueError("--whole: it says how much --trace counts; give --trace too")
+    if not sweep and (only or output or plot or force):
+        raise ValueError("--only, --output, --plot, --force: they are of --sweep; give --sweep too")
     if trace:
         return _trace(file, given(job), given(split), whole, json)
+    devices = {"devices": nproc} if nproc and job.devices is None else {}
+    if nproc and job.devices not in (None, nproc):
+        raise ValueError(f"--nproc: {nproc} ranks and --devices {job.devices} say two things; give one")
+    if sweep:
+        from meshwise import sweeping
+
+        options = {
+            "num_launches": launches,
+            "num_steps": steps,
+            "num_warmup": NUM_WARMUP,
+            "timeout_seconds": timeout,
+            "oversubscribe": oversubscribe,
+        }
+        asked_for = sweeping.SweepAsked(output, plot, force, json)
+        return sweeping.sweep(file, given(job) | devices, given(split), only or [], options, asked_for)
     from meshwise import asking, jsonout, screen
     from meshwise.tables.comparison import show_comparison
     from validate.compare import validate_plan
 
-    devices = {"devices": nproc} if nproc and job.devices is None else {}
-    if nproc and job.devices not in (None, nproc):
-        raise ValueError(f"--nproc: {nproc} ranks and --devices {job.devices} say two things; give one")
     asked = asking.plan_question(file, given(job) | devices, given(split))
     question = asked.question
     with screen.progress() as on_progress:

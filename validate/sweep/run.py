@@ -1,0 +1,147 @@
+"""Measures the plans of a sweep in rounds, so that a machine whose speed drifts hits all alike, and keeps each launch.
+
+What was measured is in a journal as soon as it is there: a sweep that was interrupted, or failed, goes on from it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from planner.breakdown import Breakdown
+from planner.cost.estimate import estimate
+from planner.plan import Plan
+from profiles.cluster import Cluster
+from profiles.software import SoftwareStack
+from profiles.workload import TrainingJob
+from simulator.play import play_plan
+from validate.compare import (
+    MOST_REPEATS,
+    Launch,
+    Runner,
+    check_losses,
+    measurement_of,
+    num_disturbed,
+    single_rank,
+)
+from validate.journal import Journal
+from validate.machine import machine_words, torch_version
+from validate.quiet import Probe
+from validate.sweep.outcome import Failure, Outcome, Sweep
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Sweeper:
+    """The plans of one sweep and what has been measured of them so far."""
+
+    job: TrainingJob
+    cluster: Cluster
+    stack: SoftwareStack
+    plans: Sequence[Plan]
+    runner: Runner
+    journal: Journal | None = None
+    """Where every launch is kept; None: nowhere."""
+    on_progress: Progress | None = None
+    launches: dict[Plan, list[Launch]] = field(default_factory=dict)
+    peaks: dict[Plan, float] = field(default_factory=dict)
+    failures: dict[Plan, str] = field(default_factory=dict)
+    probes: list[Probe] = field(default_factory=list)
+
+    @property
+    def alone(self) -> Plan:
+        """The plan of one rank that does the same step, at the first plan's microbatch."""
+        return single_rank(self.plans[0])
+
+    def run(self) -> None:
+        """Measure every plan in turn until each has its launches; a plan that fails is left out from then on.
+
+        Raises ValueError when one rank alone cannot be run: nothing could be compared with it.
+        """
+        everyone = list(dict.fromkeys([self.alone, *self.plans]))
+        total = len(everyone) * (self.runner.num_launches + 1)
+        self.probes.append(Probe.now())
+        for number in range(self.runner.num_launches + MOST_REPEATS):
+            for plan in everyone:
+                if plan not in self.failures and number < self._num_wanted(plan):
+                    self._measure(plan, number)
+                    if self.on_progress:
+                        done = sum(map(len, self.launches.values())) + len(self.peaks)
+                        self.on_progress("sweep", min(done, total), total)
+            self.probes.append(Probe.now())
+
+    def _num_wanted(self, plan: Plan) -> int:
+        found, wanted = self.launches.get(plan, []), self.runner.num_launches
+        return min(wanted + num_disturbed(found), wanted + MOST_REPEATS) if len(found) >= wanted else wanted
+
+    def _measure(self, plan: Plan, number: int) -> None:
+        """One launch of a plan, before the first one its peak memory too."""
+        try:
+            if plan not in self.peaks:
+                self.peaks[plan] = self._kept(plan, "peak", lambda: {"bytes": self.runner.peak_bytes(plan)})["bytes"]
+            launch = _launch(self._kept(plan, f"launch {number}", lambda: asdict(self.runner.timed(plan))))
+            if self.alone in self.launches:
+                check_losses(launch, self.launches[self.alone][0], self.job)
+        except ValueError as error:
+            if plan == self.alone:
+                raise
+            self.failures[plan] = str(error)
+            return
+        self.launches.setdefault(plan, []).append(launch)
+
+    def _kept(self, plan: Plan, what: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the journal holds of `plan`, or what `measure` gives, put into the journal."""
+        name = f"{plan}: {what}"
+        if self.journal is None:
+            return measure()
+        found = self.journal.kept(name)
+        if found is None:
+            found = [measure()]
+            self.journal.keep(name, found)
+        return found[0]
+
+    def result(self) -> Sweep:
+        """What has been measured so far; raises ValueError before one rank alone has been."""
+        if self.alone not in self.launches:
+            raise ValueError("sweep: nothing was measured before it ended")
+        done = [plan for plan in self.plans if plan in self.launches and plan not in self.failures]
+        return Sweep(
+            alone=self._outcome(self.alone),
+            outcomes=tuple(self._outcome(plan) for plan in done),
+            failures=tuple(Failure(plan, reason) for plan, reason in self.failures.items()),
+            num_pending=len(self.plans) - len(done) - len(self.failures),
+            probes=tuple(self.probes),
+        )
+
+    def _outcome(self, plan: Plan) -> Outcome:
+        found = self.launches[plan]
+        return Outcome(
+            plan=plan,
+            estimated=estimate(plan, self.job, self.cluster, self.stack),
+            simulated=play_plan(plan, self.job, self.cluster, self.stack).breakdown,
+            measured=measurement_of(found, min(self.runner.num_launches, len(found))),
+            peak_bytes=self.peaks[plan],
+        )
+
+
+def setting(job: TrainingJob, runner: Runner) -> dict[str, Any]:
+    """What must be the same for launches to be taken up again."""
+    return {
+        "machine": machine_words(),
+        "torch": torch_version(),
+        "job": job.model_dump(mode="json"),
+        "num_steps": runner.num_steps,
+        "num_warmup": runner.num_warmup,
+        "device": runner.device,
+    }
+
+
+def _launch(values: dict[str, Any]) -> Launch:
+    """A launch out of the plain values that a journal holds."""
+    return Launch(
+        step_seconds=tuple(values["step_seconds"]),
+        foreign_cores=values["foreign_cores"],
+        losses=tuple(values["losses"]),
+        breakdown=Breakdown(**values["breakdown"]),
+        preemptions_per_step=values["preemptions_per_step"],
+    )
