@@ -12,6 +12,7 @@ from planner.plan import Plan
 from profiles import catalog
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
+from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from validate import quiet
 from validate.compare import Launch, Runner, single_rank
@@ -48,7 +49,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         return Launch((SECONDS[plan],) * 3, 0.0, (1.0,), Breakdown(forward_seconds=SECONDS[plan]))
 
     monkeypatch.setattr(Runner, "timed", timed)
-    monkeypatch.setattr(Runner, "peak_bytes", lambda self, plan: 1e6)
+    monkeypatch.setattr(Runner, "peak_bytes", lambda self, plan, stack: 1e6)
     monkeypatch.setattr(Probe, "now", classmethod(lambda cls: cls(0.0, 1.0)))
     return asked
 
@@ -99,7 +100,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was(cluster: Cluster, told: list[
 def test_a_plan_that_fails_is_named_and_the_others_go_on(
     cluster: Cluster, told: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def peak(self: Runner, plan: Plan) -> float:
+    def peak(self: Runner, plan: Plan, stack: SoftwareStack) -> float:
         if plan == Plan(tp=2):
             raise LaunchError("rank 1 failed in 'step 2': it was ended by SIGKILL")
         return 1e6

@@ -78,7 +78,9 @@ class Sweeper:
         """One launch of a plan, before the first one its peak memory too."""
         try:
             if plan not in self.peaks:
-                self.peaks[plan] = self._kept(plan, "peak", lambda: {"bytes": self.runner.peak_bytes(plan)})["bytes"]
+                self.peaks[plan] = self._kept(
+                    plan, "peak", lambda: {"bytes": self.runner.peak_bytes(plan, self.stack)}
+                )["bytes"]
             launch = _launch(self._kept(plan, f"launch {number}", lambda: asdict(self.runner.timed(plan))))
             if self.alone in self.launches:
                 check_losses(launch, self.launches[self.alone][0], self.job)
