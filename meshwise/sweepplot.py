@@ -1,5 +1,6 @@
 """A picture of a sweep: estimated, simulated and measured step of every plan, with the range of its launches."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 _COLOURS = {"estimated": "#4477AA", "simulated": "#EE6677", "measured": "#228833"}
 _OFFSET = 0.22
 _ROW_INCHES, _MARGIN_INCHES = 0.45, 1.4
+_DOTS_PER_INCH = 150
 
 
 def draw_sweep(found: Sweep) -> "Figure":
@@ -40,3 +42,8 @@ def draw_sweep(found: Sweep) -> "Figure":
     axes.set_xlabel("step (seconds)")
     axes.legend(loc="best", frameon=False)
     return figure
+
+
+def save_sweep(found: Sweep, path: Path) -> None:
+    """Write the picture to a file of the format that its name ends in."""
+    draw_sweep(found).savefig(path, dpi=_DOTS_PER_INCH)

@@ -90,7 +90,9 @@ def test_a_figure_that_differs_without_a_reason_is_a_fault() -> None:
     )
     held = {what: value for (section, what, _), value in right.items() if section == MEMORY}
     waiting = {("dense", "mm.default"): held["activations"], ("loss", "log_softmax"): held["logits"]}
-    told = Traced(0, counts, held["parameters"], held["gradients"], held["optimizer"], waiting, 1.0)
+    told = Traced(
+        0, counts, held["parameters"], held["gradients"], held["optimizer"], waiting, 1.0, 0.0, {}, {}, 1.0
+    )  # fmt: skip
     assert not [row for row in rows(told, job, plan, stack) if row.unexplained]
     counts.sent["dp", "all_reduce", "", 1].num_bytes += 2.0
     (fault,) = [row for row in rows(told, job, plan, stack) if row.unexplained]
@@ -102,7 +104,7 @@ def test_a_figure_that_differs_without_a_reason_is_a_fault() -> None:
     [
         ("resnet-50", Plan(dp=8), "list of layers"),
         ("deepseek-v3", Plan(dp=8), "mla"),
-        ("llama3-8b", Plan(dp=8, cp=2), "cp=2"),
+        ("llama3-8b", Plan(dp=8, ep=2), "ep=2"),
         ("llama3-8b", Plan(dp=8, tp=16), "num_kv_heads"),
         ("llama3-8b", Plan(dp=8, zero_stage=2), "zero_stage"),
         ("llama3-8b", Plan(dp=2, pp=4, schedule="zb-h1"), "schedule"),

@@ -42,5 +42,12 @@ class Traced:
     optimizer_bytes: float
     waiting: Mapping[tuple[str, str], float]
     """Bytes that wait for the backward pass when most do, by (kind of layer, operation that made them)."""
+    num_parameters: float
+    num_padding: float
+    """Elements that equal shards add to them."""
+    elements: Mapping[str, float]
+    """Parameters of one layer of each kind."""
+    padding: Mapping[str, float]
+    """Elements that FSDP adds to them."""
     peak_bytes: float
     """Most that lived at once before the update."""

@@ -3,16 +3,11 @@
 Shapes: B sequences, T tokens on this rank, H hidden, N heads, G key-value heads, D head size, V vocabulary.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from profiles.model import TransformerShape
-
-Core = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-"""Attention of (B, N, T, D) queries to (B, G, T, D) keys and values, causal or not."""
 
 
 def norm(shape: TransformerShape, size: int) -> nn.Module:
@@ -20,18 +15,12 @@ def norm(shape: TransformerShape, size: int) -> nn.Module:
     return nn.LayerNorm(size, bias=shape.norm == "layer_norm")
 
 
-def whole_sequence(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
-    """Attention of a rank that holds all tokens."""
-    grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=grouped)
-
-
 class Attention(nn.Module):
     """Grouped-query self-attention; (B, T, H) -> (B, T, H)."""
 
-    def __init__(self, shape: TransformerShape, core: Core) -> None:
+    def __init__(self, shape: TransformerShape, core: nn.Module) -> None:
         super().__init__()
-        self.head_dim, self.causal, self.core = shape.head_dim, shape.causal, core
+        self.head_dim, self.core = shape.head_dim, core
         query, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
         bias = shape.qkv_bias or shape.linear_bias
         self.query = nn.Linear(shape.hidden_size, query, bias=bias)
@@ -51,7 +40,7 @@ class Attention(nn.Module):
         if self.rotary:
             query, key = _turned(query), _turned(key)
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-        mixed: Tensor = self.out(self.core(query, key, value, self.causal).transpose(1, 2).flatten(2))
+        mixed: Tensor = self.out(self.core(query, key, value).transpose(1, 2).flatten(2))
         return mixed
 
 
@@ -82,7 +71,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One pre-norm layer, dense or a mixture of experts; (B, T, H) -> (B, T, H)."""
 
-    def __init__(self, shape: TransformerShape, core: Core, ffn: nn.Module) -> None:
+    def __init__(self, shape: TransformerShape, core: nn.Module, ffn: nn.Module) -> None:
         super().__init__()
         self.attention_norm = norm(shape, shape.hidden_size)
         self.attention = Attention(shape, core)

@@ -11,12 +11,12 @@ from planner.cost.inventory import inventory
 from planner.cost.memory import stage_memory
 from planner.cost.stage_loads import LayerBytes, rank_counts
 from planner.plan import Plan, PlanGrid
-from planner.work.kinds import EMBEDDING, HEAD
-from planner.work.layers import rank_chunks
+from planner.work.actions import FREES
+from planner.work.layers import stage_counts
 from planner.work.lower import lower
 from planner.work.ops import Attention, Gemm, GroupedGemm, Message, Op
 from planner.work.program import Action, Kind, StepProgram, Work, layer_messages
-from planner.work.schedules import chunks_per_rank, in_flight
+from planner.work.schedules import SCHEDULES, chunks_per_rank, in_flight
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from validate.trace.figures import ATTENTION, BACKWARD, EXPERTS, FORWARD, MATRIX, RECOMPUTE
@@ -65,32 +65,43 @@ def _memory(plan: Plan, job: TrainingJob, stack: SoftwareStack, stage: int) -> d
         (MEMORY, "gradients", ""): float(parts.gradients_bytes),
         (MEMORY, "optimizer", ""): float(parts.optimizer_bytes),
         (MEMORY, "activations", ""): sum(item.num_bytes for item in waiting),
-        (MEMORY, "logits", ""): _waiting_logits(plan, job, stack, stage),
+        (MEMORY, "logits", ""): waiting_logits(plan, job, stack, stage) * _mean_in_flight(plan, job, stage),
     }
 
 
-def _waiting_logits(plan: Plan, job: TrainingJob, stack: SoftwareStack, stage: int) -> float:
-    """Bytes of the loss that wait for backward passes when most do."""
-    loads = LayerBytes.of(PlanGrid.of([plan]), job, stack)
-    counts = rank_counts(job.model, plan)[stage]
-    each = sum(count * float(load[3][0]) for count, load in zip(counts, loads.loads, strict=True))
-    return each * _chunks_in_flight(plan, job, stage) / chunks_per_rank(plan.schedule, plan.vp)
-
-
-def _chunks_in_flight(plan: Plan, job: TrainingJob, stage: int) -> float:
+def _mean_in_flight(plan: Plan, job: TrainingJob, stage: int) -> float:
+    """Microbatches between their passes on a rank, in the mean over its chunks."""
     grid = PlanGrid.of([plan])
     num_microbatches = grid.num_microbatches(job.global_batch)
-    return float(in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, np.array([float(stage)]))[0])
+    chunks = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, np.array([float(stage)]))
+    return float(chunks[0]) / chunks_per_rank(plan.schedule, plan.vp)
 
 
-def passed_in_flight(plan: Plan, job: TrainingJob, stage: int) -> tuple[float, float]:
-    """(inputs that came from another stage, outputs that went to one) of the microbatches in flight on a rank.
+def waiting_logits(plan: Plan, job: TrainingJob, stack: SoftwareStack, stage: int) -> float:
+    """Bytes of the loss of one microbatch that wait for its backward pass, on the stage with the head."""
+    loads = LayerBytes.of(PlanGrid.of([plan]), job, stack)
+    counts = rank_counts(job.model, plan)[stage]
+    return sum(float(count) * float(load[3][0]) for count, load in zip(counts, loads.loads, strict=True))
 
-    Chunks that hold the embedding take tokens; the one with the head puts out logits.
-    """
-    each = _chunks_in_flight(plan, job, stage) / chunks_per_rank(plan.schedule, plan.vp)
-    held = rank_chunks(job.model, plan.schedule, plan.pp, plan.vp, plan.layout)[stage]
-    return (
-        each * sum(EMBEDDING not in counts for counts in held),
-        each * sum(HEAD not in counts for counts in held),
-    )
+
+def held_at_peak(program: StepProgram, stage: int) -> dict[int, int]:
+    """Microbatches that each chunk of a pipeline rank holds between its passes when their bytes are most."""
+    held = {action.chunk: 0 for action in program.ranks[stage]}
+    best, most = dict(held), 0.0
+    for action in program.ranks[stage]:
+        if action.kind is Kind.FORWARD:
+            held[action.chunk] += 1
+            size = sum(count * program.activation_bytes[chunk] for chunk, count in held.items())
+            if size > most:
+                best, most = dict(held), size
+        elif action.kind in FREES:
+            held[action.chunk] -= 1
+    return best
+
+
+def chunk_layers(program: StepProgram, job: TrainingJob) -> list[dict[str, int]]:
+    """Layers of each kind in every chunk of a program."""
+    plan = program.plan
+    placement = SCHEDULES[plan.schedule].placement
+    cut = stage_counts(job.model, placement.num_pieces(plan.pp, plan.vp), plan.layout)
+    return [cut[piece] for piece in placement.pieces(plan.pp, plan.vp)]

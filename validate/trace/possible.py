@@ -56,9 +56,9 @@ def _check_job(job: TrainingJob) -> None:
 
 
 def _check_plan(job: TrainingJob, plan: Plan) -> None:
-    for axis in ("cp", "ep", "etp"):
+    for axis in ("ep", "etp"):
         if getattr(plan, axis) > 1:
-            raise ValueError(f"{axis}: a trace splits over dp, tp and pp, got {axis}={getattr(plan, axis)}")
+            raise ValueError(f"{axis}: a trace splits over dp, tp, cp and pp, got {axis}={getattr(plan, axis)}")
     if plan.zero_stage == 2:
         raise ValueError("zero_stage: torch shards gradients with parameters only; trace 0, 1 or 3, got 2")
     if plan.recompute not in (Recompute.NONE, Recompute.FULL):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from planner.plan import Plan
@@ -14,6 +14,7 @@ from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from validate.trace.figures import FORWARD, LOSS, RECOMPUTE
 from validate.trace.model import token_loss
+from validate.trace.split import accumulated_bytes
 from validate.trace.storage import Held, Storages
 from validate.trace.tally import Tally
 from validate.trace.world import World
@@ -38,6 +39,11 @@ class Rank:
     before: frozenset[int] = frozenset()
     """Storages that lived when the step began."""
     waiting: tuple[tuple[Held, float], ...] = ()
+
+    sharded: list[nn.Module] = field(default_factory=list)
+    """What FSDP wraps."""
+    accumulated_bytes: float = 0.0
+    """Most gradients that waited, whole, to be reduced and sharded."""
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.world.axis_of, self.where)
@@ -90,7 +96,9 @@ class Rank:
                 del self.place[depth:]
 
     def look(self) -> None:
-        """Keep what forward passes have left, if it is the most so far."""
+        """Keep what forward passes have left, if it is the most so far, and what waits to be reduced."""
+        waiting = sum(map(accumulated_bytes, self.sharded))
+        self.accumulated_bytes = max(self.accumulated_bytes, waiting)
         now = tuple(
             (held, held.num_bytes)
             for key, held in self.storages.live.items()

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor.parallel import loss_parallel
 
 from planner.plan import Plan
-from planner.work.kinds import HEAD
+from planner.work.kinds import EMBEDDING, HEAD
 from planner.work.layers import rank_chunks
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
+from validate.models import Core
+from validate.parallel.context import SpreadKeys, TradeHeads
 from validate.trace.figures import BACKWARD, RECEIVED, Traced
-from validate.trace.model import Block, Chunk, FeedForward, whole_sequence
+from validate.trace.model import Block, Chunk, FeedForward
 from validate.trace.pipeline import Pipeline
 from validate.trace.rank import Rank
 from validate.trace.split import recompute_layers, reduce_dtype, shard_parameters, tensor_parallel
@@ -46,8 +48,9 @@ def _trace(rank: Rank, stage: int) -> Traced:
     pieces = list(_pieces(rank, stage))
     with rank.fake, rank.storages:
         chunks = [_chunk(rank, piece, last) for piece, last in pieces]
-    for chunk in chunks:
-        _split(chunk, rank)
+    sizes = Sizes(1 if rank.plan.zero_stage < 3 else rank.world.meshes["dp_shard"].size())
+    for chunk, (counts, _) in zip(chunks, pieces, strict=True):
+        _split(chunk, counts, rank, sizes)
     with rank.fake, rank.storages:
         updates = _updates(rank, chunks)
         pipeline = Pipeline.of(rank, stage, chunks) if rank.plan.pp > 1 else None
@@ -67,9 +70,13 @@ def _trace(rank: Rank, stage: int) -> Traced:
         stage=stage,
         counts=rank.tally.counts,
         parameters_bytes=storage_bytes(updates.parameters),
-        gradients_bytes=gradients,
+        gradients_bytes=max(gradients, rank.accumulated_bytes),
         optimizer_bytes=updates.state_bytes(),
         waiting=waiting,
+        num_parameters=sizes.num_parameters,
+        num_padding=sizes.num_padding + sum(bucket.num_padding for bucket in updates.buckets),
+        elements=sizes.elements,
+        padding=sizes.padding,
         peak_bytes=peak,
     )
 
@@ -84,15 +91,24 @@ def _pieces(rank: Rank, stage: int) -> Iterator[tuple[dict[str, int], bool]]:
 def _chunk(rank: Rank, counts: Mapping[str, int], last: bool) -> Chunk:
     layers: list[nn.Module] = []
     for kind in itertools.chain.from_iterable([kind] * count for kind, count in counts.items()):
-        if kind in ("embedding", "head"):
+        if kind in (EMBEDDING, HEAD):
             continue
-        layers.append(Block(rank.model, whole_sequence, FeedForward(rank.model, rank.model.ffn_size)))
+        layers.append(Block(rank.model, _core(rank), FeedForward(rank.model, rank.model.ffn_size)))
         _placed(rank, layers[-1], kind)
-    chunk = Chunk(rank.model, layers, first="embedding" in counts, last=last)
-    for kind, module in (("embedding", chunk.embedding), ("head", chunk.head)):
+    chunk = Chunk(rank.model, layers, first=EMBEDDING in counts, last=last)
+    for kind, module in ((EMBEDDING, chunk.embedding), (HEAD, chunk.head)):
         if module is not None:
             _placed(rank, module, kind)
     return chunk
+
+
+def _core(rank: Rank) -> nn.Module:
+    """Attention over the tokens of all cp ranks, by the operators that real runs take too."""
+    ring, trade = rank.world.axis("cp_ring"), rank.world.axis("cp_a2a")
+    core: nn.Module = Core(rank.model.causal)
+    if ring.size > 1:
+        core = SpreadKeys(ring, causal=rank.model.causal, gathers=rank.plan.cp_gather)
+    return TradeHeads(trade, core) if trade.size > 1 else core
 
 
 def _placed(rank: Rank, module: nn.Module, kind: str) -> None:
@@ -101,12 +117,41 @@ def _placed(rank: Rank, module: nn.Module, kind: str) -> None:
     module.register_forward_hook(lambda *_: rank.place.pop() and None)
 
 
-def _split(chunk: Chunk, rank: Rank) -> None:
+def _split(chunk: Chunk, counts: Mapping[str, int], rank: Rank, sizes: "Sizes") -> None:
     if rank.plan.tp > 1:
         tensor_parallel(chunk, rank.plan, rank.world.meshes["tp"])
+    sizes.add(chunk, counts)
     recompute_layers(chunk, rank.plan, rank.recompute)
     if rank.plan.zero_stage == 3:
         shard_parameters(chunk, rank.plan, rank.world, rank.stack, rank.job.precision)
+        rank.sharded.append(chunk)
+
+
+@dataclass(slots=True)
+class Sizes:
+    """Parameters of a rank before they are sharded, and what shards that are equal on the first dimension add."""
+
+    num_shards: int
+    num_parameters: float = 0.0
+    num_padding: float = 0.0
+    elements: dict[str, float] = field(default_factory=dict)
+    """Of one layer of each kind."""
+    padding: dict[str, float] = field(default_factory=dict)
+
+    def add(self, chunk: Chunk, counts: Mapping[str, int]) -> None:
+        """Count the layers of a chunk."""
+        inner = [kind for kind, count in counts.items() for _ in range(count) if kind not in (EMBEDDING, HEAD)]
+        modules = [(EMBEDDING, chunk.embedding), *zip(inner, chunk.layers, strict=True), (HEAD, chunk.head)]
+        seen: set[int] = set()
+        for kind, module in modules:
+            if module is None:
+                continue
+            shapes = [local(own).shape for own in module.parameters() if id(own) not in seen]
+            seen |= {id(own) for own in module.parameters()}
+            self.elements[kind] = float(sum(shape.numel() for shape in shapes))
+            self.padding[kind] = float(sum(-shape[0] % self.num_shards * shape[1:].numel() for shape in shapes))
+            self.num_parameters += self.elements[kind]
+            self.num_padding += self.padding[kind]
 
 
 @dataclass(slots=True)

@@ -1,15 +1,15 @@
 """A chunk of the traced model split as a plan says, by torch's own styles: tp, sp, loss parallel, checkpoint, FSDP."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -93,7 +93,24 @@ def shard_parameters(chunk: Chunk, plan: Plan, world: World, stack: SoftwareStac
                 if getattr(module, "is_expert_bank", False):
                     shard(module, "expert_shards", plan.reshard_after_forward)
         shard(layer, "dense_shards", plan.reshard_after_forward)
-    shard(chunk, "dense_shards", None if plan.reshard_after_forward and plan.pp == 1 else plan.reshard_after_forward)
+    shard(chunk, "dense_shards", None)
+
+
+def accumulated_bytes(chunk: nn.Module) -> float:
+    """Bytes of the gradients that FSDP has summed and not yet reduced: where it waits for the last microbatch."""
+    total = 0.0
+    for module in chunk.modules():
+        if isinstance(module, FSDPModule):
+            for group in module._get_fsdp_state()._fsdp_param_groups:
+                sums = [parameter.unsharded_accumulated_grad for parameter in group.fsdp_params]
+                total += sum(float(local.numel() * local.element_size()) for local in _locals(sums))
+    return total
+
+
+def _locals(tensors: Iterable[Any]) -> Iterator[Tensor]:
+    for tensor in tensors:
+        if tensor is not None:
+            yield tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def reduce_dtype(stack: SoftwareStack) -> torch.dtype:

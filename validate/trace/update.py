@@ -88,6 +88,11 @@ class Bucket:
             all_gather_single(whole, narrow, group=self.world.group(f"{self.part}_shard"))
 
     @property
+    def num_padding(self) -> int:
+        """Elements of the buffer that belong to no parameter."""
+        return len(self.gradients) - sum(local(parameter).numel() for parameter in self.parameters)
+
+    @property
     def is_sharded(self) -> bool:
         """Whether ranks update a share each."""
         return self.plan.zero_stage > 0 and self.world.meshes[f"{self.part}_shard"].size() > 1

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from planner.plan import Plan
+from validate.measure import Recorder
+from validate.parallel.groups import Axis
 
 _DENSE = ("pp", "dp_replicate", "dp_shard", "tp")
 _CONTEXT = ("pp", "dp", "cp_ring", "cp_a2a", "tp")
@@ -22,6 +24,10 @@ _AXES = {
 """Mesh dimension -> axis of `planner.work.ops.Message`."""
 
 
+_SILENT = Recorder(torch.device("cpu"))
+"""Nobody asks how long pretended messages take."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The meshes of a plan as one rank sees them. Ranks are numbered as the planner does (`planner.plan.AXES`)."""
@@ -31,6 +37,14 @@ class World:
     """By dimension; "dp_all" and "edp_all" are flattened ones, "dense_shards" and "expert_shards" what FSDP takes."""
     axis_of: dict[str, str]
     """Name of a process group -> axis."""
+
+    def axis(self, dimension: str) -> Axis:
+        """A dimension as the executor's own operators take it; a rank alone where the plan does not have it."""
+        if dimension not in self.meshes:
+            return Axis(dimension, (0,), 0, None, _SILENT)
+        mesh = self.meshes[dimension]
+        ranks = tuple(dist.get_process_group_ranks(mesh.get_group()))
+        return Axis(dimension, ranks, mesh.get_local_rank(), mesh.get_group(), _SILENT)
 
     def group(self, dimension: str) -> dist.ProcessGroup:
         """The process group of a mesh dimension."""
