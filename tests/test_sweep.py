@@ -166,9 +166,9 @@ def test_the_command_prints_writes_and_draws(told: list[Plan], tmp_path: Path) -
 @pytest.mark.slow
 def test_a_sweep_runs_for_real(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    asked = ("--only", "dp=2", "--only", "pp=2", "--launches", "1", "--steps", "2", "--oversubscribe", "--json")
+    asked = ("--only", "dp=2", "--launches", "1", "--steps", "1", "--oversubscribe", "--json")
     found = json.loads(meshwise("validate", write_job(tmp_path), "--sweep", *asked).out)
-    assert len(found["plans"]) == 2
+    assert len(found["plans"]) == 1
     assert all(one["measured"]["step_seconds"] > 0.0 for one in found["plans"])
 
 

@@ -37,6 +37,10 @@ EQUAL_BUT_FOR: dict[str, tuple[str, Plan, str, set[str]]] = {
         {"messages tp all_reduce", "memory activations", "messages tp all_gather", "memory logits"},
     ),
     "sharded": ("llama3-8b", Plan(dp=64, zero_stage=3), "torchtitan", {"memory activations", "memory logits"}),
+    "context parallel": (
+        "llama3-8b", Plan(dp=4, cp=4, cp_gather=True, zero_stage=3), "torchtitan",
+        {"memory activations", "memory logits"},
+    ),
     "pipeline": (
         "gpt3-175B", Plan(dp=32, tp=8, pp=4, zero_stage=1, recompute=Recompute.FULL), "torchtitan",
         {"memory activations", "memory logits", "memory optimizer", "memory parameters", "messages tp all_reduce"},
@@ -60,7 +64,12 @@ def test_torch_does_what_the_planner_says(model: str, plan: Plan, stack: str, al
         ("llama3-8b", Plan(dp=32, tp=2, zero_stage=3, reshard_after_forward=False), "torchtitan"),
         ("llama3-8b", Plan(dp=32, tp=2, zero_stage=3, dp_replicate=4), "pytorch-eager"),
         ("gpt3-6.7B", Plan(dp=8, tp=4, pp=4, schedule="gpipe", zero_stage=1), "megatron-core"),
-        ("gpt3-175B", Plan(dp=8, tp=8, pp=16, sequence_parallel=True), "megatron-core"),
+        ("gpt3-175B", Plan(dp=32, tp=8, pp=4, sequence_parallel=True), "megatron-core"),
+        ("gpt3-6.7B", Plan(dp=8, tp=4, pp=2, vp=2, schedule="interleaved"), "megatron-core"),
+        ("gpt2-xl", Plan(dp=256, zero_stage=3), "torchtitan"),
+        ("llama3-8b", Plan(dp=8, pp=4, zero_stage=3), "torchtitan"),
+        ("llama3-8b", Plan(dp=8, pp=4, vp=2, schedule="zb-v"), "torchtitan"),
+        ("llama3-8b", Plan(dp=4, tp=2, cp=8, cp_a2a=2, sequence_parallel=True, zero_stage=1), "torchtitan"),
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.plan import Plan
+from planner.work.schedules import SCHEDULES
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from validate.trace.beside import Reason, beside, waiting_key
@@ -45,8 +46,14 @@ def rows(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack) -> 
     for key, reason in beside(traced, job, plan, stack, now):
         reasons.setdefault(key, []).append(reason)
     found = figures(traced)
-    keys = sorted(estimated | now | found, key=lambda key: ((FLOPS, MESSAGES, MEMORY).index(key[0]), key[1:]))
+    compared = [key for key in estimated | now | found if key not in _uncompared(plan)]
+    keys = sorted(compared, key=lambda key: ((FLOPS, MESSAGES, MEMORY).index(key[0]), key[1:]))
     return tuple(Row(key, estimated.get(key, 0.0), found.get(key, 0.0), _merged(reasons.get(key, []))) for key in keys)
+
+
+def _uncompared(plan: Plan) -> tuple[Key, ...]:
+    """What waits for a backward pass that comes in two parts: torch lets go of it piece by piece."""
+    return ((MEMORY, "activations", ""), (MEMORY, "logits", "")) if SCHEDULES[plan.schedule].splits_backward else ()
 
 
 def _merged(reasons: Iterable[Reason]) -> tuple[Reason, ...]:

@@ -69,7 +69,7 @@ def _small(traced: Traced) -> Found:
 
 def _in_flight(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack, program: StepProgram) -> Found:
     """Chunks of a rank hold different numbers of microbatches at its peak; the estimate takes their mean."""
-    held = held_at_peak(program, traced.stage)
+    held = held_at_peak(program, job, traced.stage, _boundary_bytes(job, plan))
     mean = sum(held.values()) / len(held)
     words = "chunks hold different numbers of microbatches; the estimate takes their mean"
     amount = sum((count - mean) * program.activation_bytes[chunk] for chunk, count in held.items())
@@ -83,15 +83,20 @@ def _passed_on(traced: Traced, job: TrainingJob, plan: Plan, program: StepProgra
     """What a pipeline of torch's keeps beside the activations of the microbatches in flight."""
     if plan.pp == 1:
         return
-    assert isinstance(job.model, TransformerShape)
-    tokens = job.sequence_length // plan.cp // (plan.tp if plan.sequence_parallel else 1)
-    each = float(DTYPE_BYTES[job.precision] * plan.micro_batch * tokens * job.model.hidden_size)
-    held, layers = held_at_peak(program, traced.stage), chunk_layers(program, job)
+    each = _boundary_bytes(job, plan)
+    held, layers = held_at_peak(program, job, traced.stage, each), chunk_layers(program, job)
     num_inputs = sum(count for chunk, count in held.items() if EMBEDDING not in layers[chunk])
     num_outputs = sum(count for chunk, count in held.items() if HEAD not in layers[chunk])
     unused = traced.waiting.get(RECEIVED, 0.0) - num_inputs * each
     yield _ACTIVATIONS, Reason(unused, "buffers for the inputs of microbatches that are not in flight")
     yield _ACTIVATIONS, Reason(num_outputs * each, "outputs of the stage, kept until their backward pass")
+
+
+def _boundary_bytes(job: TrainingJob, plan: Plan) -> float:
+    """Bytes of what a chunk hands to the next, on one rank."""
+    assert isinstance(job.model, TransformerShape)
+    tokens = job.sequence_length // plan.cp // (plan.tp if plan.sequence_parallel else 1)
+    return float(DTYPE_BYTES[job.precision] * plan.micro_batch * tokens * job.model.hidden_size)
 
 
 def _padding(

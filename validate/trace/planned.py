@@ -12,6 +12,7 @@ from planner.cost.memory import stage_memory
 from planner.cost.stage_loads import LayerBytes, rank_counts
 from planner.plan import Plan, PlanGrid
 from planner.work.actions import FREES
+from planner.work.kinds import EMBEDDING, HEAD
 from planner.work.layers import stage_counts
 from planner.work.lower import lower
 from planner.work.ops import Attention, Gemm, GroupedGemm, Message, Op
@@ -84,14 +85,22 @@ def waiting_logits(plan: Plan, job: TrainingJob, stack: SoftwareStack, stage: in
     return sum(float(count) * float(load[3][0]) for count, load in zip(counts, loads.loads, strict=True))
 
 
-def held_at_peak(program: StepProgram, stage: int) -> dict[int, int]:
-    """Microbatches that each chunk of a pipeline rank holds between its passes when their bytes are most."""
+def held_at_peak(program: StepProgram, job: TrainingJob, stage: int, boundary_bytes: float) -> dict[int, int]:
+    """Microbatches that each chunk of a pipeline rank holds between its passes when their bytes are most.
+
+    Torch keeps a chunk's output with them, and its input in a buffer of its own.
+    """
+    layers = chunk_layers(program, job)
+    each = [
+        kept + boundary_bytes * ((HEAD not in counts) - (EMBEDDING not in counts))
+        for kept, counts in zip(program.activation_bytes, layers, strict=True)
+    ]
     held = {action.chunk: 0 for action in program.ranks[stage]}
     best, most = dict(held), 0.0
     for action in program.ranks[stage]:
         if action.kind is Kind.FORWARD:
             held[action.chunk] += 1
-            size = sum(count * program.activation_bytes[chunk] for chunk, count in held.items())
+            size = sum(count * each[chunk] for chunk, count in held.items())
             if size > most:
                 best, most = dict(held), size
         elif action.kind in FREES:
