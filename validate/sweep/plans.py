@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from planner.choose.legality import legal
-from planner.choose.search import fixed_codes
+from planner.choose.search import codes_of
 from planner.choose.space import Space
 from planner.cost.estimate import estimate
 from planner.plan import Plan, PlanGrid
@@ -27,7 +27,7 @@ def runnable_plans(
     `fixed` holds plan fields to a value; nothing is recomputed unless it says so. Of plans that differ in their
     microbatch alone the one estimated fastest stands for all. Raises ValueError when none is left.
     """
-    held = fixed_codes({"recompute": "none", **fixed})
+    held = codes_of({"recompute": "none", **fixed})
     space = Space(job, cluster, held, exhaustive=True, schedules=RUNNABLE_SCHEDULES)
     best: dict[tuple[Any, ...], tuple[float, Plan]] = {}
     for plans in space.chunks(_CHUNK):
