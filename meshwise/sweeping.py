@@ -72,7 +72,7 @@ def _sweeper(question: Question, plans: Sequence[Plan], launch: LaunchFlags, out
         num_launches=launch.launches,
     )
     journal = Journal.beside(output, setting(question.job, runner)) if output else None
-    return Sweeper(question.job, question.cluster, question.stack, plans, runner, journal)
+    return Sweeper(question.job, question.alike("validate"), question.stack, plans, runner, journal)
 
 
 def _run(sweeper: Sweeper) -> bool:
@@ -88,7 +88,7 @@ def _run(sweeper: Sweeper) -> bool:
 
 def _every(read: jobfile.JobFile, question: Question) -> tuple[Plan, ...]:
     fixed = asking.fixed_fields([], read.split)
-    return runnable_plans(question.job, question.cluster, question.stack, fixed)
+    return runnable_plans(question.job, question.alike("validate"), question.stack, fixed)
 
 
 def _listed(texts: Sequence[str], question: Question) -> tuple[Plan, ...]:
@@ -97,7 +97,7 @@ def _listed(texts: Sequence[str], question: Question) -> tuple[Plan, ...]:
     for text in texts:
         fields = asking.fixed_fields(text.split(","), None, "--only")
         plan = jobfile.plan(validated(jobfile.SplitTable, fields, "--only"), question.cluster.num_devices)
-        if faults := check_plan(plan, question.job, question.cluster):
+        if faults := check_plan(plan, question.job, question.alike("validate")):
             raise ValueError(f"--only {text}: {'; '.join(faults)}")
         check_runnable(question.job, plan)
         found.append(plan)
