@@ -285,9 +285,13 @@ def _long_run(found: "LongRunAnswer") -> dict[str, Any]:
         "checkpoint_interval_seconds": found.saves.interval_seconds,
         "best_interval_seconds": found.best_interval_seconds,
         "num_spares": found.nodes.num_spares,
+        "peer_interval_seconds": found.copies.interval_seconds if found.copies else None,
+        "switch_fraction": found.nodes.switch_fraction,
         "num_runs": len(found.runs),
         "closed_form_fractions": {part: float(value) for part, value in found.expected.parts().items()},
-        "simulated_fractions": {part: spread(found.spread(part)) for part in found.expected.parts()},
+        "simulated_fractions": {
+            part: spread(found.spread(part)) | {"mean_error": found.mean_error(part)} for part in found.expected.parts()
+        },
         "num_interruptions": spread(found.interruptions),
     }
 

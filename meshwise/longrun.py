@@ -1,11 +1,12 @@
 """From flags to weeks of a job: what interrupts it, how it saves its state, and what is left of its speed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from meshwise.asking import Asked
 from planner.cost.goodput import (
@@ -19,13 +20,16 @@ from planner.cost.goodput import (
 from profiles import catalog
 from profiles.reliability import Reliability
 from profiles.units import DAY, GIGA, MINUTE
-from simulator.faults import LongRun, Nodes, play_long_run
-from simulator.repeat import repeat
+from simulator.faults import LongRun, Nodes, PeerCopies, play_long_run
+from simulator.repeat import Journal, repeat
+from simulator.workers import workers
 
 DEFAULT_FLEET = "llama3-405b"
 """The largest published job with counted interruptions."""
 SPARE_SHARE = 0.05
 """Spare nodes assumed as a share of the job's, the low end of what operators advise (5 to 10 %)."""
+NODES_PER_SWITCH = 4
+"""Of eight devices each: a leaf of 64 ports, half of them down."""
 DEFAULT_RUNS = 100
 LEVEL = 0.8
 """Share of the runs between the two ends of a range."""
@@ -42,6 +46,7 @@ class LongRunAnswer:
     stops: Interruptions
     saves: Checkpoints
     nodes: Nodes
+    copies: PeerCopies | None
     checkpoint_bytes: float
     storage_bytes_per_second: float
     best_interval_seconds: float
@@ -52,13 +57,20 @@ class LongRunAnswer:
         """(mean, low, high) share of a part over the runs; LEVEL of them lie between low and high."""
         return _spread([run.goodput.parts()[part] for run in self.runs])
 
+    def mean_error(self, part: str) -> float:
+        """Half the width of the 95 % confidence interval of the mean share, by Student's t."""
+        shares = [run.goodput.parts()[part] for run in self.runs]
+        return float(stdtrit(len(shares) - 1, 0.975) * np.std(shares, ddof=1) / np.sqrt(len(shares)))
+
     @property
     def interruptions(self) -> tuple[float, float, float]:
         """(mean, low, high) number of interruptions."""
         return _spread([run.num_interruptions for run in self.runs])
 
 
-def answer(asked: Asked, flags: Mapping[str, Any]) -> LongRunAnswer:
+def answer(
+    asked: Asked, flags: Mapping[str, Any], on_progress: Callable[[int, int], None] | None = None
+) -> LongRunAnswer:
     """Play the long run that the flags describe; raises ValueError for a flag without sense."""
     days = _positive(flags, "days", 0.0)
     if days > MAX_DAYS:
@@ -82,11 +94,44 @@ def answer(asked: Asked, flags: Mapping[str, Any]) -> LongRunAnswer:
             f"follow after {saves.interval_seconds / MINUTE:.3g}"
         )
     nodes = _nodes(num_devices, plan.dp, fleet, flags)
-    play = partial(play_long_run, days * DAY, stops, saves, nodes)
-    runs = repeat(play, flags.get("runs") or DEFAULT_RUNS, flags.get("seed") or 0)
+    copies = _copies(asked, fleet, size, flags)
+    play = partial(play_long_run, days * DAY, stops, saves, nodes, copies=copies)
+    runs = _play(play, flags, f"{days} {stops} {saves} {nodes} {copies}", on_progress)
     return LongRunAnswer(
-        days * DAY, fleet, stops, saves, nodes, size, rate * GIGA, best, goodput(stops, saves), runs
+        days * DAY, fleet, stops, saves, nodes, copies, size, rate * GIGA, best, goodput(stops, saves), runs
     )  # fmt: skip
+
+
+def _play(
+    play: Callable[[np.random.Generator], LongRun], flags: Mapping[str, Any], what: str,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[LongRun]:  # fmt: skip
+    """All runs, shared out as the flags say; those of a file to resume are taken from it."""
+    num_runs, seed = flags.get("runs") or DEFAULT_RUNS, flags.get("seed") or 0
+    journal = None
+    if "resume" in flags:
+        journal = Journal(flags["resume"], f"{what} seed {seed}", asdict, lambda values: LongRun(**values))
+    with workers(flags.get("workers"), flags.get("scheduler"), num_runs) as executor:
+        return repeat(play, num_runs, seed, executor, journal=journal, on_progress=on_progress)
+
+
+def _copies(asked: Asked, fleet: Reliability, num_bytes: float, flags: Mapping[str, Any]) -> PeerCopies | None:
+    """Copies in the memory of peers, each device's share over the network between nodes."""
+    if "peer_minutes" not in flags:
+        if "peer_stall_seconds" in flags:
+            raise ValueError("peer_stall_seconds: says how copies are made; give --peer-minutes, how often")
+        return None
+    cluster = asked.question.cluster
+    transfer = num_bytes / cluster.num_devices / cluster.tiers[-1].usable_bytes_per_second
+    interval, stall = _positive(flags, "peer_minutes", 0.0) * MINUTE, flags.get("peer_stall_seconds", 0.0)
+    if not 0.0 <= stall < np.inf:
+        raise ValueError(f"peer_stall_seconds: must be at least 0, got {stall:g}")
+    if transfer > interval + stall:
+        raise ValueError(
+            f"peer_minutes: a copy takes {transfer:.3g} s over the network, so the next cannot follow after "
+            f"{interval:.3g}"
+        )
+    return PeerCopies(interval, stall, fleet.restart_seconds + transfer)
 
 
 def _nodes(num_devices: int, num_replicas: int, fleet: Reliability, flags: Mapping[str, Any]) -> Nodes:
@@ -99,7 +144,17 @@ def _nodes(num_devices: int, num_replicas: int, fleet: Reliability, flags: Mappi
         loss_fraction=fleet.node_loss_fraction,
         repair_seconds=fleet.repair_seconds,
         elastic=bool(flags.get("elastic")),
+        switch_fraction=_share(flags, "switch_share"),
+        nodes_per_switch=min(flags.get("switch_nodes") or NODES_PER_SWITCH, num_nodes),
+        switch_repair_seconds=fleet.restart_seconds,
     )
+
+
+def _share(flags: Mapping[str, Any], name: str) -> float:
+    value = float(flags.get(name, 0.0))
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}: must be between 0 and 1, got {value:g}")
+    return value
 
 
 def _positive(flags: Mapping[str, Any], name: str, default: float) -> float:

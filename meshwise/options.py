@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -144,7 +145,24 @@ class LongRunFlags:
     ] = None
     spares: Annotated[int | None, _long("Spare nodes (default: one in twenty).", min=0)] = None
     elastic: Annotated[bool | None, _long("Go on with fewer replicas when no spare is left.")] = None
+    peer_minutes: Annotated[
+        float | None, _long("Also copy the state into the memory of other nodes, so often (default: not).")
+    ] = None
+    peer_stall_seconds: Annotated[
+        float | None, _long("The steps stall so long at each such copy (default: 0, copied beside them).")
+    ] = None
+    switch_share: Annotated[float | None, _long("Share of interruptions that are of a switch (default: 0).")] = None
+    switch_nodes: Annotated[int | None, _long("Nodes that a switch takes with it (default: 4).", min=1)] = None
     runs: Annotated[int | None, _long("Runs to play (default: 100).", min=2, max=100_000)] = None
+    workers: Annotated[
+        int | None, _long("Processes that share the runs (default: one a core from 1,000 runs on).", min=1)
+    ] = None
+    scheduler: Annotated[
+        str | None, _long("Share the runs over a Dask cluster, by the address of its scheduler.", metavar="ADDRESS")
+    ] = None
+    resume: Annotated[
+        Path | None, _long("Keep finished runs in this file, and take up those that it holds (.jsonl).")
+    ] = None
     seed: Annotated[int | None, _long("Seed of all draws, also of --network (default: 0).", min=0)] = None
 
 

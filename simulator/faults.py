@@ -27,6 +27,26 @@ class Nodes:
     repair_seconds: float = 0.0
     elastic: bool = False
     """Go on with fewer replicas while nodes are missing, instead of waiting for one to be repaired."""
+    switch_fraction: float = 0.0
+    """Share of interruptions that are faults of a switch, which take all its nodes at once."""
+    nodes_per_switch: int = 1
+    switch_repair_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCopies:
+    """Copies of the state in the memory of other nodes, beside checkpoints on storage.
+
+    They outlive the loss of a node and faults that take none, not that of a switch, under which a node and its peer may
+    both lie [Wang 2023, Gemini, doi:10.1145/3600006.3613145, sections 4 and 5].
+    """
+
+    interval_seconds: float
+    """Work between two copies."""
+    stall_seconds: float
+    """The job stands still so long at each; 0 where the copy travels beside the steps."""
+    restart_seconds: float
+    """From an interruption to the first new step where the copies are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +65,17 @@ class LongRun:
 
 
 def play_long_run(
-    horizon_seconds: float, stops: Interruptions, saves: Checkpoints, nodes: Nodes, rng: np.random.Generator
-) -> LongRun:
+    horizon_seconds: float, stops: Interruptions, saves: Checkpoints, nodes: Nodes, rng: np.random.Generator,
+    copies: PeerCopies | None = None,
+) -> LongRun:  # fmt: skip
     """Play `horizon_seconds` of a job; the first restart is not counted, the last run may be cut off.
 
     A lost node is replaced by a spare at once. Without one the job waits for the first repair or, if it is
     elastic, restarts with the replicas that the remaining nodes carry; it grows back at a later restart, which
-    a repaired node causes after a checkpoint. Interruptions come in proportion to the nodes at work.
+    a repaired node causes after a checkpoint. Interruptions come in proportion to the nodes at work. With `copies` an
+    interruption that leaves them loses only what was done since the last one.
     """
-    return _Job(horizon_seconds, stops, saves, nodes, rng).play()
+    return _Job(horizon_seconds, stops, saves, nodes, rng, copies).play()
 
 
 @dataclass(slots=True)
@@ -63,7 +85,11 @@ class _Job:
     saves: Checkpoints
     nodes: Nodes
     rng: np.random.Generator
+    copies: PeerCopies | None = None
     now: float = 0.0
+    unsaved: float = 0.0
+    """Work, counted as useful, that lies in copies of peers but on no storage yet."""
+    unsaved_speed: float = 1.0
     num_interruptions: int = 0
     repairs: list[float] = field(default_factory=list)
     """Times at which nodes come back, a heap."""
@@ -72,11 +98,9 @@ class _Job:
     def play(self) -> LongRun:
         """Run, be interrupted, restart, until the horizon."""
         while self.now < self.horizon:
-            interrupted = self._run()
-            if self.now < self.horizon and interrupted:
-                self._lose_node()
-            while self.now < self.horizon and not self._restart():
-                self._lose_node()
+            has_copies = self._run()
+            while self.now < self.horizon and not self._restart(has_copies=has_copies):
+                has_copies = self._fault() and has_copies
         return LongRun(self.horizon, self.seconds, self.num_interruptions)
 
     def _count_missing(self) -> int:
@@ -104,44 +128,84 @@ class _Job:
         return float(self.rng.exponential(self.stops.seconds_between / share))
 
     def _run(self) -> bool:
-        """Steps and checkpoints until the job is interrupted (True) or stops to take a node back (False)."""
+        """Steps and checkpoints until the job is interrupted or stops to take a node back; whether copies are left."""
         speed, until = self._speed(), self._until_interruption()
         if speed < 1.0 and self._next_repair() <= until:
-            self._account(self._next_repair(), speed, is_all_kept=True)
+            self._account(self._next_repair(), speed, lost_after=0.0)
             self._spend("checkpoint", self.saves.stall_seconds)
-            return False
-        self._account(until, speed, is_all_kept=self.now + until >= self.horizon)
-        return True
+            self.unsaved = 0.0
+            return True
+        if self.now + until >= self.horizon:
+            self._account(until, speed, lost_after=0.0)
+            return True
+        began = self.now + until
+        has_copies = self._fault(began)
+        granularity = self.copies.interval_seconds if self.copies and has_copies else np.inf
+        self._account(until, speed, lost_after=granularity)
+        if not has_copies:
+            self._forget()
+        return has_copies
 
     def _next_repair(self) -> float:
         """Seconds until the next node comes back."""
         return max(0.0, self.repairs[0] - self.now)
 
-    def _account(self, duration: float, speed: float, *, is_all_kept: bool) -> None:
-        """Divide a run of `duration` into kept work, checkpoints and what is lost."""
+    def _account(self, duration: float, speed: float, *, lost_after: float) -> None:
+        """Divide a run of `duration` into kept work, stalls and what is lost.
+
+        Of the work since the last checkpoint that counts, whole multiples of `lost_after` are kept: 0 keeps all of it,
+        inf none.
+        """
         duration = min(duration, self.horizon - self.now)
-        cycle = self.saves.interval_seconds + self.saves.stall_seconds
-        num_saved = int(max(0.0, duration - self.saves.write_seconds) // cycle)
-        rest = duration - num_saved * cycle
-        work = num_saved * self.saves.interval_seconds + (rest if is_all_kept else 0.0)
-        self._spend("useful", work * speed)
-        self._spend("waiting", work * (1.0 - speed))
-        self._spend("checkpoint", num_saved * self.saves.stall_seconds)
-        if not is_all_kept:
-            self._spend("lost", rest)
+        pace = 1.0
+        if self.copies is not None:
+            pace = self.copies.interval_seconds / (self.copies.interval_seconds + self.copies.stall_seconds)
+        stall, interval = self.saves.stall_seconds, self.saves.interval_seconds
+        first = max(interval - self.unsaved, 0.0) / pace + stall
+        cycle = interval / pace + stall
+        usable = max(0.0, duration - self.saves.write_seconds)
+        num_saved = 0 if usable < first else 1 + int((usable - first) // cycle)
+        saved = num_saved * interval - (self.unsaved if num_saved else 0.0)
+        rest = duration - saved / pace - num_saved * stall
+        since = (0.0 if num_saved else self.unsaved) + rest * pace
+        kept = since if lost_after == 0.0 else since - since % lost_after
+        kept = max(kept - (0.0 if num_saved else self.unsaved), 0.0)
+        self._spend("useful", (saved + kept) * speed)
+        self._spend("waiting", (saved + kept) * (1.0 - speed))
+        self._spend("checkpoint", num_saved * stall + (saved + kept) * (1.0 / pace - 1.0))
+        self._spend("lost", rest - kept / pace)
+        self.unsaved = kept + (0.0 if num_saved else self.unsaved)
+        self.unsaved_speed = speed
 
-    def _lose_node(self) -> None:
+    def _forget(self) -> None:
+        """Lose what was kept in the memory of peers only."""
+        gone = min(self.unsaved * self.unsaved_speed, self.seconds["useful"])
+        self.seconds["useful"] -= gone
+        self.seconds["lost"] += gone
+        self.unsaved = 0.0
+
+    def _fault(self, when: float | None = None) -> bool:
+        """Count an interruption and take its nodes; whether copies in the memory of peers outlive it."""
         self.num_interruptions += 1
-        if self.rng.random() < self.nodes.loss_fraction and self.nodes.repair_seconds > 0.0:
-            heapq.heappush(self.repairs, self.now + self.nodes.repair_seconds)
+        when = self.now if when is None else when
+        draw, nodes = self.rng.random(), self.nodes
+        if draw < nodes.switch_fraction:
+            for _ in range(nodes.nodes_per_switch if nodes.switch_repair_seconds > 0.0 else 0):
+                heapq.heappush(self.repairs, when + nodes.switch_repair_seconds)
+            self._forget()
+            return False
+        if draw < nodes.switch_fraction + nodes.loss_fraction and nodes.repair_seconds > 0.0:
+            heapq.heappush(self.repairs, when + nodes.repair_seconds)
+        return self.copies is not None
 
-    def _restart(self) -> bool:
+    def _restart(self, *, has_copies: bool) -> bool:
         """Wait for nodes if it must, then restart; False if that was interrupted."""
+        seconds = self.copies.restart_seconds if self.copies and has_copies else self.stops.restart_seconds
         while self._speed() == 0.0 and self.now < self.horizon:
             self._spend("waiting", self._next_repair())
         if self.now >= self.horizon:
             return True
         until = self._until_interruption()
-        finished = until >= self.stops.restart_seconds
-        self._spend("restart", self.stops.restart_seconds if finished else until)
+        finished = until >= seconds
+        self._spend("restart", seconds if finished else until)
         return finished

@@ -1,7 +1,9 @@
 """The useful share of a long run: theory, limits, and the same found by playing events."""
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from profiles import catalog
 from profiles.software import default_stack
 from profiles.units import DAY, HOUR, MINUTE, TERA
 from profiles.workload import TrainingJob
-from simulator.faults import Nodes, play_long_run
-from simulator.repeat import repeat
+from simulator.faults import LongRun, Nodes, play_long_run
+from simulator.repeat import Journal, repeat
 
 means = st.floats(HOUR, 30 * DAY)
 short = st.floats(1.0, HOUR)
@@ -126,3 +128,24 @@ def test_fleets_carry_over_to_other_sizes():
     assert fleet.seconds_between_interruptions(16384) == pytest.approx(3.09 * HOUR, rel=0.01)
     assert fleet.seconds_between_interruptions(8192) == 2 * fleet.seconds_between_interruptions(16384)
     assert sum(fleet.causes.values()) == 419
+
+
+def test_a_journal_takes_up_where_it_was_left(tmp_path: Path):
+    play = partial(played, stops=Interruptions(HOUR, 60.0), saves=Checkpoints(600.0, 5.0), nodes=Nodes(4, 1),
+                   horizon=10 * DAY)  # fmt: skip
+
+    def journal(what: str = "these") -> Journal[LongRun]:
+        return Journal(tmp_path / "runs.jsonl", what, asdict, lambda values: LongRun(**values))
+
+    whole = repeat(play, 12, 3)
+    first = repeat(play, 5, 3, journal=journal())
+    kept = (tmp_path / "runs.jsonl").read_text()
+    (tmp_path / "runs.jsonl").write_text(kept[:-20])
+    counts: list[int] = []
+    with ThreadPoolExecutor(3) as pool:
+        again = repeat(play, 12, 3, pool, journal=journal(), on_progress=lambda done, total: counts.append(done))
+    assert again == whole
+    assert again[:5] == first
+    assert counts == list(range(5, 13))
+    with pytest.raises(ValueError, match=r"resume: .* holds other runs"):
+        repeat(play, 12, 3, journal=journal("others"))

@@ -1,6 +1,7 @@
 """Weeks of a job from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,9 +38,22 @@ def test_the_same_seed_prints_the_same():
         (["--days", "3", "--async-stall-seconds", "-2"], "async_stall_seconds"),
         (["--days", "3", "--async-stall-seconds", "nan"], "async_stall_seconds"),
         (["--days", "3", "--async-stall-seconds", "1", "--checkpoint-minutes", "0.001"], "checkpoint_minutes"),
+        (["--days", "3", "--peer-stall-seconds", "1"], "peer-minutes"),
+        (["--days", "3", "--peer-minutes", "0.0001"], "peer_minutes"),
+        (["--days", "3", "--switch-share", "2"], "switch_share"),
+        (["--days", "3", "--scheduler", "tcp://127.0.0.1:1"], "scheduler"),
     ],
 )
 def test_flags_without_sense_are_refused(flags: list[str], names: str):
     result = meshwise("simulate", *JOB, *flags)
     assert not faults(result)
     assert names in result.err
+
+
+def test_workers_and_taken_up_runs_change_nothing(tmp_path: Path):
+    asked = ["simulate", *JOB, "--days", "20", "--runs", "6", "--peer-minutes", "1", "--switch-share", "0.1", "--json"]
+    plain = meshwise(*asked).out
+    assert meshwise(*asked, "--workers", "2").out == plain
+    for _ in range(2):
+        assert meshwise(*asked, "--resume", tmp_path / "runs.jsonl").out == plain
+    assert json.loads(plain)["long_run"]["peer_interval_seconds"] == 60.0

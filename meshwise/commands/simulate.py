@@ -1,5 +1,6 @@
 """`meshwise simulate`: play a plan on a clock."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,8 @@ def simulate(
     shared = onnetwork.answer(asked, on_links, seed) if on_links else None
     played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
     _write_files(asked, played, shared, gantt, trace, heat_map)
-    over_weeks = longrun.answer(asked, weeks) if weeks else None
+    with screen.progress() as on_progress:
+        over_weeks = longrun.answer(asked, weeks, partial(on_progress, "runs")) if weeks else None
     if json:
         screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
     else:

@@ -40,14 +40,35 @@ def show_long_run(console: Console, found: LongRunAnswer, step_seconds: float, t
         f"written {how}, every {long_time(saves.interval_seconds)} (best: {long_time(found.best_interval_seconds)})",
         markup=False,
     )
+    if found.copies:
+        console.print(
+            f"copies in the memory of peers every {long_time(found.copies.interval_seconds)}, "
+            f"{long_time(found.copies.restart_seconds)} to restart from them",
+            markup=False,
+        )
+    if nodes.switch_fraction:
+        console.print(
+            f"{share(nodes.switch_fraction)} of the interruptions are of a switch with {nodes.nodes_per_switch} nodes",
+            markup=False,
+        )
     if fleet.unverified:
         console.print(f"not checked against a source: {', '.join(fleet.unverified)}", markup=False)
     console.print()
-    made = table("share of the time", ">closed form", ">played", f">{LEVEL:.0%} of {len(found.runs)} runs")
+    made = table(
+        "share of the time",
+        ">closed form" + (", storage alone" if found.copies else ""),
+        ">played (95 %)",
+        f">{LEVEL:.0%} of {len(found.runs)} runs",
+    )
     for part, expected in found.expected.parts().items():
         mean, low, high = found.spread(part)
         closed = "-" if part == "waiting" else share(float(expected))
-        made.add_row(PART_WORDS[part], closed, share(mean), f"{share(low)} .. {share(high)}")
+        made.add_row(
+            PART_WORDS[part],
+            closed,
+            f"{share(mean)} ± {share(found.mean_error(part))}",
+            f"{share(low)} .. {share(high)}",
+        )
     console.print(made)
     mean, low, high = found.interruptions
     useful, least, most = (one * found.horizon_seconds / step_seconds for one in found.spread("useful"))
