@@ -18,6 +18,7 @@ from planner.cost.goodput import (
     goodput,
 )
 from profiles import catalog
+from profiles.mixed import MixedCluster
 from profiles.reliability import Reliability
 from profiles.units import DAY, GIGA, MINUTE
 from simulator.faults import LongRun, Nodes, PeerCopies, play_long_run
@@ -122,7 +123,9 @@ def _copies(asked: Asked, fleet: Reliability, num_bytes: float, flags: Mapping[s
             raise ValueError("peer_stall_seconds: says how copies are made; give --peer-minutes, how often")
         return None
     cluster = asked.question.cluster
-    transfer = num_bytes / cluster.num_devices / cluster.tiers[-1].usable_bytes_per_second
+    ports = [group.port for group in cluster.groups] if isinstance(cluster, MixedCluster) else [cluster.tiers[-1]]
+    rate = min(port.usable_bytes_per_second for port in ports)
+    transfer = num_bytes / cluster.num_devices / rate
     interval, stall = _positive(flags, "peer_minutes", 0.0) * MINUTE, flags.get("peer_stall_seconds", 0.0)
     if not 0.0 <= stall < np.inf:
         raise ValueError(f"peer_stall_seconds: must be at least 0, got {stall:g}")
