@@ -23,11 +23,19 @@ class LaunchFlags:
     oversubscribe: Annotated[
         bool, typer.Option("--oversubscribe", help="Start more ranks than there are cores; timings then mean little.")
     ] = False
+    append: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE.csv", help="Add what was measured to a table that `score training` reads."),
+    ] = None
 
     def check(self, devices: int | None) -> None:
-        """Raise ValueError when --nproc and --devices differ."""
+        """Raise ValueError when --nproc and --devices differ, or --append names something that is no table."""
         if self.nproc and devices not in (None, self.nproc):
             raise ValueError(f"--nproc: {self.nproc} ranks and --devices {devices} say two things; give one")
+        if self.append:
+            from validate.rows import check_table
+
+            check_table(self.append)
 
     def with_devices(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """The job's flags with as many devices as ranks are to start."""
@@ -77,9 +85,11 @@ class TraceFlags:
         typer.Option("--whole", help="Every layer and microbatch, not a few of each.", rich_help_panel=_TRACE),
     ] = False
 
-    def check(self, sweep: SweepFlags) -> None:
+    def check(self, sweep: SweepFlags, append: Path | None) -> None:
         """Raise ValueError when options contradict each other."""
         if self.whole and not self.trace:
             raise ValueError("--whole: it says how much --trace counts; give --trace too")
+        if self.trace and append:
+            raise ValueError("--append: takes what was measured, but --trace runs nothing; leave one of them out")
         if self.trace and sweep.sweep:
             raise ValueError("--trace: counts one plan and runs none, but --sweep runs many; give one of them")

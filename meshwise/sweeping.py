@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwise import asking, jobfile, screen, sweepout
+from meshwise.appending import append
 from meshwise.jobfile import Question
 from meshwise.run_options import LaunchFlags, SweepFlags
 from meshwise.sweepplot import save_sweep
@@ -51,6 +52,8 @@ def sweep(
     if flags.output and sweeper.journal and not is_interrupted:
         write_whole(flags.output, screen.json_text(document), flags.force)
         sweeper.journal.forget()
+    if launch.append:
+        append(launch.append, question, found.outcomes)
     if flags.plot and found.outcomes:
         save_sweep(found, flags.plot)
     if as_json:

@@ -27,7 +27,7 @@ def validate(
     """
     launch.check(job.devices)
     sweep.check()
-    trace.check(sweep)
+    trace.check(sweep, launch.append)
     job_given = launch.with_devices(given(job))
     if trace.trace:
         from meshwise import tracing
@@ -64,6 +64,10 @@ def _compare(
         )
     if os.environ.get("RANK", "0") != "0":
         return 0
+    if launch.append:
+        from meshwise import appending
+
+        appending.append(launch.append, question, [comparison])
     if as_json:
         screen.print_json(jsonout.comparison(question, comparison))
     else:
