@@ -1,12 +1,15 @@
 """The ways to a cluster file: measure this machine, or read logs or runs; each prints what it found."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshwise import screen
 from profiles.cluster import ClusterSpec
+
+if TYPE_CHECKING:
+    from validate.logs.links import FittedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +51,17 @@ def one_source(options: Mapping[str, Path | None], files: Sequence[Path] | None)
     return None
 
 
-def refuse_measuring(option: str, nproc: int | None, quick: bool) -> None:
-    """Raise ValueError for options of a measurement beside one that reads files."""
-    if nproc is not None or quick:
+def refuse_pointless(
+    source: Source | None, nproc: int | None, quick: bool, step_seconds: float | None, cluster: str | None
+) -> None:
+    """Raise ValueError for an option that would change nothing of what is read from `source`, or measured here."""
+    option = source.option if source else "a measurement of this machine"
+    if source and (nproc is not None or quick):
         given = "--nproc" if nproc is not None else "--quick"
         raise ValueError(f"{given}: says how to measure this machine, but {option} reads files; leave one out")
-
-
-def refuse_step(option: str, step_seconds: float | None) -> None:
-    """Raise ValueError for a step time that belongs to no plan."""
-    if step_seconds is not None:
+    if step_seconds is not None and option != "--from-run":
         raise ValueError(f"--step-seconds: belongs to a plan file of --from-run, not to {option}")
-
-
-def refuse_logs(cluster: str | None, step_seconds: float | None) -> None:
-    """Raise ValueError for options of logs and runs where this machine is measured."""
-    refuse_step("a measurement of this machine", step_seconds)
-    if cluster is not None:
+    if cluster is not None and not source:
         raise ValueError(f"--cluster: {cluster} says whose logs are read; give some, e.g. --from-nccl-tests FILE")
 
 
@@ -98,19 +95,35 @@ def read_nccl_tests(files: Sequence[Path], target: Target) -> int:
     if not target.as_json:
         show_links(screen.console(), found, target.output)
         return 0
-    groups = [
-        {
-            "link": group.link,
-            "op": group.op,
-            "num_ranks": group.num_ranks,
-            "num_hosts": group.num_hosts,
-            "num_points": group.curve.fit.num_points,
-            "error_before_fraction": group.error_before_fraction,
-            "held_out_median_error_fraction": group.curve.fit.held_out_median_error_fraction,
-        }
-        for group in found.groups
-    ]
-    target.answer(found.spec, {"groups": groups, "skipped": found.skipped})
+    target.answer(found.spec, {"groups": [_group(group) for group in found.groups], "skipped": found.skipped})
+    return 0
+
+
+def _group(group: "FittedGroup") -> dict[str, Any]:
+    return {
+        "link": group.link,
+        "op": group.op,
+        "num_ranks": group.num_ranks,
+        "num_hosts": group.num_hosts,
+        "num_points": group.curve.fit.num_points,
+        "error_before_fraction": group.error_before_fraction,
+        "held_out_median_error_fraction": group.curve.fit.held_out_median_error_fraction,
+    }
+
+
+def read_traces(files: Sequence[Path], target: Target) -> int:
+    """Read traces of PyTorch's profiler."""
+    from meshwise.tables.calibration import show_trace
+    from validate.logs.profile import from_traces
+
+    found = from_traces(files, target.output, cluster=target.cluster, overwrite=target.overwrite)
+    if not target.as_json:
+        show_trace(screen.console(), found, target.output)
+        return 0
+    kernels = [asdict(one) for one in found.kernels]
+    groups = [_group(group) for group in found.groups]
+    more = {"kernels": kernels, "groups": groups, "skipped": found.skipped, "read_fraction": found.read_fraction}
+    target.answer(found.spec, more)
     return 0
 
 

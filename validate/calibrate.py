@@ -5,21 +5,26 @@ The file is what `profiles.catalog.cluster` reads. Without a datasheet a CPU's "
 
 import os
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
+from typing import cast
 
 from profiles.cluster import ClusterSpec
 from profiles.files import check_writable, write_whole
+from profiles.workload import Precision
 from profiles.writer import to_toml
 from validate.describe import describe
 from validate.effort import GPU, NORMAL, Effort
+from validate.fit import Origin
 from validate.journal import Journal
 from validate.launch import launch_local, num_cores, num_gpus
 from validate.machine import machine_words, torch_version
+from validate.probe import probe
 from validate.sampling import Launcher, Progress, Sampler, Samples
 
 _MOST_RANKS = 4
 _TIMEOUT_SECONDS = 600.0
-_KERNELS_SHARE, _MESSAGES_SHARE = 0.6, 0.35
+_KERNELS_SHARE, _MESSAGES_SHARE = 0.5, 0.25
 """Of the whole time."""
 
 
@@ -54,8 +59,11 @@ def calibrate(
     })  # fmt: skip
     tell = on_progress or (lambda what, fraction: None)
     sampler = Sampler(ranks, chosen, device, launcher, timeout_seconds, journal)
-    spec = describe(measure(sampler, tell), ranks)
+    samples = measure(sampler, tell)
     tell("fitting", _KERNELS_SHARE + _MESSAGES_SHARE)
+    spec = describe(samples, ranks)
+    if chosen.num_probe_steps:
+        spec = check(spec, sampler, tell)
     write_whole(path, to_toml(spec), overwrite)
     journal.forget()
     tell("done", 1.0)
@@ -69,6 +77,22 @@ def measure(sampler: Sampler, tell: Progress) -> Samples:
     return Samples(kernels, messages)
 
 
+def check(spec: ClusterSpec, sampler: Sampler, tell: Progress) -> ClusterSpec:
+    """`spec` corrected, if that helps, by small training steps on the ranks of `sampler` (`validate.probe`)."""
+    start = _KERNELS_SHARE + _MESSAGES_SHARE
+    return probe(
+        spec,
+        sampler.num_ranks,
+        num_steps=sampler.effort.num_probe_steps,
+        precision=cast(Precision, sampler.effort.dtypes[0]),
+        device=sampler.device,
+        launcher=sampler.launcher,
+        timeout_seconds=sampler.timeout_seconds,
+        origin=Origin(machine_words(), date.today().isoformat(), "training steps of small models"),
+        tell=lambda fraction: tell("training steps of small models", start + (1.0 - start) * fraction),
+    )
+
+
 def default_ranks(device: str) -> int:
     """One for each GPU, else for each core, at most 4."""
     gpus = 0 if device == "cpu" else num_gpus()
@@ -80,4 +104,4 @@ def uses_gpu(num_ranks: int, device: str) -> bool:
     return device != "cpu" and num_gpus() >= num_ranks
 
 
-__all__ = ["calibrate", "default_ranks", "measure", "uses_gpu"]
+__all__ = ["calibrate", "check", "default_ranks", "measure", "uses_gpu"]

@@ -29,6 +29,8 @@ class Effort:
     num_bytes: tuple[int, ...]
     dtypes: tuple[str, ...]
     """The first is that of attention and memory-bound kernels."""
+    num_probe_steps: int
+    """Timed steps of each small model that is trained to check the curves; 0: none is."""
 
 
 NORMAL = Effort(
@@ -45,6 +47,7 @@ NORMAL = Effort(
     embeddings=((256, 1024, 256), (256, 8192, 384), (1024, 8192, 512), (512, 32768, 256)),
     num_bytes=tuple(int(size) for size in (KIB, 8 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB)),
     dtypes=("fp32", "bf16"),
+    num_probe_steps=6,
 )  # fmt: skip
 QUICK = Effort(
     seconds_per_kernel=0.01,
@@ -57,6 +60,7 @@ QUICK = Effort(
     embeddings=((64, 1024, 128),),
     num_bytes=tuple(int(size) for size in (KIB, 16 * KIB, 128 * KIB, MIB)),
     dtypes=("fp32",),
+    num_probe_steps=0,
 )
 GPU = Effort(
     seconds_per_kernel=0.08,
@@ -75,5 +79,6 @@ GPU = Effort(
     embeddings=((4096, 32000, 4096), (8192, 50304, 2048), (4096, 128256, 4096)),
     num_bytes=tuple(int(4**power * KIB) for power in range(11)),
     dtypes=("bf16", "fp32"),
+    num_probe_steps=10,
 )  # fmt: skip
 """For machines with a GPU: shapes of the models that are trained on them."""

@@ -93,6 +93,7 @@ def fit_gemm(
     weights: ArrayLike | None = None,
     misaligned_factor: float = 1.0,
     misaligned_batched_factor: float = 1.0,
+    priors: Mapping[str, Prior] = GEMM_PRIORS,
 ) -> GemmCurve:
     """The curve of `planner.cost.kernels.gemm_seconds` for products [m, k] [k, n] that took `seconds` each.
 
@@ -108,7 +109,7 @@ def fit_gemm(
         op = Gemm(columns["m"][rows], columns["n"][rows], columns["k"][rows], dtype=dtype)
         return gemm_seconds(op, GemmCurve.model_construct(**parameters, **fixed), rates)
 
-    fitted, fit = _fit(predict, GEMM_PRIORS, columns, _group(columns, "m", "n", "k"), weights, origin)
+    fitted, fit = _fit(predict, priors, columns, _group(columns, "m", "n", "k"), weights, origin)
     return GemmCurve(**fitted, **fixed, fit=fit)
 
 
@@ -120,6 +121,7 @@ def fit_attention(
     *,
     backward_ratio: float = 1.0,
     weights: ArrayLike | None = None,
+    priors: Mapping[str, Prior] = ATTENTION_PRIORS,
 ) -> AttentionCurve:
     """The curve of `planner.cost.kernels.attention_seconds` for forward `operations`, whose fields are arrays.
 
@@ -133,7 +135,7 @@ def fit_attention(
         op = replace(operations, **{name: columns[name][rows] for name in names})
         return attention_seconds(op, AttentionCurve.model_construct(**parameters, **fixed), rates)
 
-    fitted, fit = _fit(predict, ATTENTION_PRIORS, columns, _group(columns, *names), weights, origin)
+    fitted, fit = _fit(predict, priors, columns, _group(columns, *names), weights, origin)
     return AttentionCurve(**fitted, **fixed, fit=fit)
 
 
@@ -144,6 +146,7 @@ def fit_elementwise(
     origin: Origin,
     *,
     weights: ArrayLike | None = None,
+    priors: Mapping[str, Prior] = ELEMENTWISE_PRIORS,
 ) -> ElementwiseCurve:
     """The curve of `planner.cost.kernels.elementwise_seconds` for kernels that move `num_bytes`.
 
@@ -155,7 +158,7 @@ def fit_elementwise(
         curve = ElementwiseCurve.model_construct(**parameters)
         return elementwise_seconds(Elementwise(columns["num_bytes"][rows]), curve, memory_bytes_per_second)
 
-    fitted, fit = _fit(predict, ELEMENTWISE_PRIORS, columns, _group(columns, "num_bytes"), weights, origin)
+    fitted, fit = _fit(predict, priors, columns, _group(columns, "num_bytes"), weights, origin)
     return ElementwiseCurve(**fitted, fit=fit)
 
 

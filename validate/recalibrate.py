@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from planner.cost.estimate import estimate
-from planner.plan import Plan
+from planner.cost.estimate import step_breakdown
+from planner.plan import Plan, PlanGrid
 from profiles import catalog
-from profiles.cluster import ClusterSpec
+from profiles.cluster import Cluster, ClusterSpec
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from validate.fit import Origin
@@ -38,7 +38,7 @@ _DIFFERENCE = 1e-3
 """In units of the parameters, over which slopes are taken."""
 _FURTHEST = 4.0
 """Spreads that a factor may be from 1."""
-_TOLERANCE, _MOST_STEPS = 1e-4, 6
+_TOLERANCE, _MOST_STEPS = 1e-3, 5
 """Steps are nearly linear in the factors, so that a few suffice."""
 _DETERMINED_FRACTION = 0.5
 """A factor counts as found once its spread is this share of what it was."""
@@ -138,7 +138,8 @@ class _Problem:
     def predicted(self, position: Floats) -> Floats:
         """Seconds of every part of every run."""
         spec = self.spec_at(position)
-        return np.concatenate([_predicted(spec, run) for run in self.runs])
+        clusters = {size: catalog.expand(spec, size) for size in {run.plan.num_ranks for run in self.runs}}
+        return np.concatenate([_predicted(clusters[run.plan.num_ranks], run) for run in self.runs])
 
     def step_errors(self, predicted: Floats) -> dict[str, float]:
         """Run -> predicted over measured step, minus 1."""
@@ -191,8 +192,8 @@ class _Solution:
         return problem.step_errors(found)
 
 
-def _predicted(spec: ClusterSpec, run: Observation) -> list[float]:
-    breakdown = estimate(run.plan, run.job, catalog.expand(spec, run.plan.num_ranks), run.stack).breakdown
+def _predicted(cluster: Cluster, run: Observation) -> list[float]:
+    breakdown = step_breakdown(PlanGrid.of([run.plan]), run.job, cluster, run.stack).row(0)
     parts = {name: float(seconds) for name, seconds in breakdown.parts().items()}
     joined = {name: sum(parts[one] for one in ones) for name, ones in _PARTS.items()}
     whole = joined | {STEP: float(breakdown.step_seconds)}

@@ -1,65 +1,65 @@
 """`meshwise calibrate`: measure this machine, or read what was measured elsewhere, into a cluster file."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from meshwise.options import JsonFlag
-
-_LOGS = "From logs you have"
+from meshwise.options import JsonFlag, takes
 
 
+def _log(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel="From logs and runs you have", show_default=False, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class LogFlags:
+    """What was measured elsewhere; all None where this machine is to be measured."""
+
+    from_nccl_tests: Annotated[Path | None, _log("What all_reduce_perf and its like printed.", metavar="FILE")] = None
+    from_trace: Annotated[
+        Path | None, _log("A trace of PyTorch's profiler (.json, .json.gz), with shapes.", metavar="FILE")
+    ] = None
+    from_run: Annotated[
+        Path | None, _log("A run to change a profile by: of validate --json, or a plan file.", metavar="FILE")
+    ] = None
+    step_seconds: Annotated[float | None, _log("Of --from-run with a plan: how long its step took.", min=1e-6)] = None
+    cluster: Annotated[str | None, _log("What was measured: a name or .toml (default: what the files name).")] = None
+
+
+@takes(LogFlags)
 def calibrate(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More logs of the kind given.", show_default=False)
-    ] = None,
+    logs: LogFlags,
     *,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files of the kind given.", show_default=False)
+    ] = None,
     output: Annotated[Path, typer.Option(help="The cluster file to write.")] = Path("machine.toml"),
     nproc: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Ranks to measure with (default: one a core, at most 4).")
+        int | None, typer.Option(min=1, max=1024, help="Ranks to measure with (default: one a GPU, or core to 4).")
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few shapes only: a check that it works, not a fit.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
-    from_nccl_tests: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Read what all_reduce_perf and its like printed.", rich_help_panel=_LOGS),
-    ] = None,
-    from_run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Change a profile by a measured run: validate --json, or a plan file.",
-            rich_help_panel=_LOGS,
-        ),
-    ] = None,
-    step_seconds: Annotated[
-        float | None,
-        typer.Option(help="Of --from-run with a plan file: how long its step took.", rich_help_panel=_LOGS, min=1e-6),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            help="What was measured, a name or .toml (default: what the logs or runs name).", rich_help_panel=_LOGS
-        ),
-    ] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Measure this machine, or read logs or runs measured elsewhere, and write a cluster file.
+    """Measure this machine in some three minutes, or read logs or runs measured elsewhere, and write a cluster file.
 
     Example: meshwise calibrate --output machine.toml, then meshwise plan --model gpt2 --cluster machine.toml
     """
     from meshwise import calibrating
 
-    source = calibrating.one_source({"--from-nccl-tests": from_nccl_tests, "--from-run": from_run}, files)
-    target = calibrating.Target(output, cluster, force, json)
+    options = {
+        "--from-nccl-tests": logs.from_nccl_tests, "--from-trace": logs.from_trace, "--from-run": logs.from_run,
+    }  # fmt: skip
+    source = calibrating.one_source(options, files)
+    target = calibrating.Target(output, logs.cluster, force, json)
+    calibrating.refuse_pointless(source, nproc, quick, logs.step_seconds, logs.cluster)
     if source is None:
-        calibrating.refuse_logs(cluster, step_seconds)
         return calibrating.measure_here(target, nproc, quick)
-    calibrating.refuse_measuring(source.option, nproc, quick)
     if source.option == "--from-run":
-        return calibrating.read_runs(source.files, target, step_seconds)
-    calibrating.refuse_step(source.option, step_seconds)
-    return calibrating.read_nccl_tests(source.files, target)
+        return calibrating.read_runs(source.files, target, logs.step_seconds)
+    read = calibrating.read_traces if source.option == "--from-trace" else calibrating.read_nccl_tests
+    return read(source.files, target)

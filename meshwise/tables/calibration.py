@@ -1,7 +1,7 @@
 """A calibration as tables for people: the rates found, and how well each curve predicts what it did not see."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +11,11 @@ from profiles.accelerator import Accelerator
 from profiles.calibration import Fit
 from profiles.cluster import ClusterSpec
 from profiles.units import GIGA
-from validate.logs.profile import LogProfile
+from validate.logs.links import FittedGroup
+from validate.logs.profile import LogProfile, TraceProfile
 from validate.recalibrate import Recalibration
 
+_MOST_REASONS = 8
 _IRRECONCILABLE = 0.05
 """Error of a run after recalibration above which its prices are not what is wrong."""
 
@@ -42,15 +44,48 @@ def show_links(console: Console, found: LogProfile, output: Path) -> None:
     """What logs of messages say of each link, beside the error of the curves that stood there before."""
     console.print(f"{found.spec.name}: {found.spec.source}", style="bold", markup=False)
     console.print()
+    _show_groups(console, found.groups)
+    _show_skipped(console, found.skipped)
+    _show_next(console, output)
+
+
+def show_trace(console: Console, found: TraceProfile, output: Path) -> None:
+    """What a trace says of kernels and links, and how much of it could be read."""
+    console.print(f"{found.spec.name}: {found.spec.source}", style="bold", markup=False)
+    console.print(f"shapes were read for {found.read_fraction:.0%} of the kernels' time", markup=False)
+    console.print()
+    made = table("kernels", ">shapes", ">error before", ">after")
+    for one in found.kernels:
+        made.add_row(one.name, str(one.num_shapes), share(one.error_before_fraction), share(one.error_after_fraction))
+    if found.kernels:
+        console.print(made)
+    if found.groups:
+        _show_groups(console, found.groups)
+    _show_skipped(console, found.skipped)
+    _show_next(console, output)
+
+
+def _show_groups(console: Console, groups: Sequence[FittedGroup]) -> None:
     made = table("link", "collective", ">ranks", ">hosts", ">points", ">error before", ">held-out median", ">p90")
-    for group in found.groups:
+    for group in groups:
         fit = group.curve.fit
         made.add_row(group.link, group.op, str(group.num_ranks), str(group.num_hosts), str(fit.num_points),
                      share(group.error_before_fraction), share(fit.held_out_median_error_fraction),
                      share(fit.held_out_p90_error_fraction))  # fmt: skip
     console.print(made)
-    for reason, count in found.skipped.items():
+
+
+def _show_skipped(console: Console, skipped: Mapping[str, int]) -> None:
+    """The reasons of most rows, most first."""
+    ordered = sorted(skipped.items(), key=lambda item: -item[1])
+    for reason, count in ordered[:_MOST_REASONS]:
         console.print(f"not used: {count} {reason}", markup=False)
+    if len(ordered) > _MOST_REASONS:
+        rest = sum(count for _, count in ordered[_MOST_REASONS:])
+        console.print(f"not used: {rest} for {len(ordered) - _MOST_REASONS} other reasons (--json lists all)")
+
+
+def _show_next(console: Console, output: Path) -> None:
     console.print()
     file = shlex.quote(str(output))
     console.print(f"wrote {file}; next: meshwise plan --model llama2-7b --cluster {file}", markup=False)
@@ -82,9 +117,7 @@ def show_recalibration(console: Console, found: Recalibration, output: Path) -> 
                 f"{name} stays {abs(error):.0%} off: prices are not believed to be that wrong, so that more than they "
                 "differs; check its plan, its software stack, and what else ran", markup=False,
             )  # fmt: skip
-    console.print()
-    file = shlex.quote(str(output))
-    console.print(f"wrote {file}; next: meshwise plan --model llama2-7b --cluster {file}", markup=False)
+    _show_next(console, output)
 
 
 def _fits(spec: ClusterSpec) -> Iterator[tuple[str, Fit]]:

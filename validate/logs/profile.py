@@ -1,18 +1,26 @@
 """A profile from logs: a known cluster, with the curves that the logs measured in place of the catalog's."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from profiles import catalog
+from profiles.calibration import CollectiveOp
 from profiles.cluster import ClusterSpec
 from profiles.files import check_writable, write_whole
 from profiles.writer import to_toml
 from validate.fit import Origin
 from validate.logs.devices import without_maker
+from validate.logs.kernels import FittedKernels, fit_kernels
 from validate.logs.links import FittedGroup, fit_links
+from validate.logs.message import MeasuredMessage
 from validate.logs.nccl_tests import read_nccl_tests
+from validate.logs.torch_trace import TorchTrace, read_traces
+
+_LEAST_SIZES = 3
+"""Fewer sizes of a message do not make a curve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,67 @@ def from_nccl_tests(
     return LogProfile(spec, groups, log.skipped.reasons)
 
 
+@dataclass(frozen=True, slots=True)
+class TraceProfile:
+    """What traces of a training run made of a cluster."""
+
+    spec: ClusterSpec
+    kernels: tuple[FittedKernels, ...]
+    groups: tuple[FittedGroup, ...]
+    skipped: dict[str, int]
+    """Reason -> kernels and messages that were not used."""
+    read_fraction: float
+    """Share of the kernels' time whose shapes were read."""
+
+
+def from_traces(
+    paths: Sequence[Path], output: Path, *, cluster: str | None = None, overwrite: bool = False
+) -> TraceProfile:
+    """Write `cluster` (None: the usual host of the devices in the traces) with what PyTorch's profiler saw.
+
+    Raises ValueError as `from_nccl_tests`.
+    """
+    check_writable(output, overwrite, (".toml",))
+    trace = read_traces(paths)
+    base = catalog.cluster_spec(cluster or _usual_cluster(trace.device_names))
+    machine = " and ".join(trace.device_names) or base.name
+    names = ", ".join(path.name for path in paths)
+    origin = Origin(machine, date.today().isoformat(), f"PyTorch traces {names}")
+    curves, kernels = fit_kernels(trace.kernels, catalog.expand(base), origin)
+    spec = base.model_copy(update={"kernels": curves}) if kernels else base
+    spec, groups = fit_links(shortest(trace, catalog.devices_per_host(base)), spec, origin)
+    if not kernels and not groups:
+        why = "; ".join(trace.skipped.reasons) or "too few shapes and sizes"
+        raise ValueError(f"{names}: no price can be fitted: {why}")
+    spec = measured_spec(spec, origin, trace.skipped.reasons)
+    write_whole(output, to_toml(spec), overwrite)
+    share = trace.read_seconds / trace.kernel_seconds if trace.kernel_seconds else 0.0
+    return TraceProfile(spec, tuple(kernels), groups, trace.skipped.reasons, share)
+
+
+def shortest(trace: TorchTrace, devices_per_host: int) -> list[MeasuredMessage]:
+    """One message of each collective, group and size: the shortest, which waited least for other ranks.
+
+    Groups of too few sizes make no curve; they, and those that lie unequally on hosts, are counted in the trace.
+    """
+    found: dict[tuple[CollectiveOp, int, int], dict[float, float]] = {}
+    for message in trace.messages:
+        hosts = Counter(rank // devices_per_host for rank in message.ranks)
+        if len(set(hosts.values())) > 1:
+            trace.skipped.add("messages of groups that lie unequally on hosts")
+            continue
+        sizes = found.setdefault((message.op, len(message.ranks), len(hosts)), {})
+        sizes[message.num_bytes] = min(message.seconds, sizes.get(message.num_bytes, message.seconds))
+    for (op, ranks, _), sizes in found.items():
+        if len(sizes) < _LEAST_SIZES:
+            trace.skipped.add(f"sizes of {op} over {ranks} ranks, too few for a curve", len(sizes))
+    return [
+        MeasuredMessage(*group, num_bytes, seconds)
+        for group, sizes in found.items() if len(sizes) >= _LEAST_SIZES
+        for num_bytes, seconds in sizes.items()
+    ]  # fmt: skip
+
+
 def measured_spec(spec: ClusterSpec, origin: Origin, skipped: dict[str, int]) -> ClusterSpec:
     """`spec` under a name and a source of its own, which say what was measured and what not."""
     left_out = "; ".join(f"{count} {reason}" for reason, count in skipped.items())
@@ -73,4 +142,4 @@ def _usual_cluster(device_names: Sequence[str]) -> str:
         ) from None
 
 
-__all__ = ["LogProfile", "from_nccl_tests", "measured_spec"]
+__all__ = ["LogProfile", "TraceProfile", "from_nccl_tests", "from_traces", "measured_spec", "shortest"]
