@@ -87,6 +87,36 @@ def test_degrees_that_square_a_mesh_are_undone(tmp_path: Path, degrees: str, mea
     assert (pool.tp, pool.ep, pool.attention_dp) == (meant.tp, meant.ep, meant.attention_dp)
 
 
+DISAGGREGATED = """\
+backend,backend_version,model_path,system,precision,mode,isl,osl,prefill_num_workers,prefill_tp_size,prefill_moe_ep_size,\
+decode_num_workers,decode_tp_size,decode_moe_ep_size,silicon_ttft_ms,silicon_tpot_ms,concurrency
+vllm,0.18.0,openai/gpt-oss-120b,gb200,fp4,disagg,1024,128,1,4,4,2,4,4,400,9,8
+vllm,0.18.0,openai/gpt-oss-120b,gb200,fp4,disagg,1024,128,,4,4,,4,4,400,9,8
+"""
+
+
+def test_disaggregated_runs(tmp_path: Path) -> None:
+    """Pools and their numbers of workers are read; rows that leave those out are counted."""
+    path = tmp_path / "pools.csv"
+    path.write_text(DISAGGREGATED)
+    plan = resolve_serving(read_rows(path)[0]).plan
+    assert plan.prefill is not None
+    assert (plan.prefill.replicas, plan.decode.replicas, plan.num_devices) == (1, 2, 12)
+    board = score_serving(path)
+    assert board.by_kind["sparse disaggregated"]["tpot"].n == 1
+    assert board.skipped == {"numbers of prefill and decode workers are not stated": 1}
+
+
+def test_a_power_limit_slows_prompts_alone(tmp_path: Path) -> None:
+    """Rows measured under a limit: compute falls with the clock, memory does not."""
+    path = tmp_path / "capped.csv"
+    row = "vllm(splitwise 2023),2023,llama2-70b,{},8,1,1,1,,fp16,fp16,static batch,4096,8,,1,,200,60,profile,0,x\n"
+    path.write_text(HEADER + row.format("h100_sxm") + row.format("h100_sxm_350W_powercap"))
+    free, capped = (predict(resolve_serving(one), PriceBook()) for one in read_rows(path))
+    assert capped.ttft_seconds > 1.05 * free.ttft_seconds
+    assert capped.tpot_seconds == pytest.approx(free.tpot_seconds, rel=0.05)
+
+
 def test_forms_are_those_of_published_checkpoints() -> None:
     """Mixtures of experts keep attention in 16 bits when experts have four."""
     hopper, blackwell = catalog.cluster("h100-sxm", 8), catalog.cluster("b200-sxm", 8)

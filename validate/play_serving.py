@@ -1,6 +1,6 @@
 """Plays the protocol of a published serving benchmark on the prices of its setting, and takes the published figures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +13,13 @@ from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from simulator.serving.play import play
 from simulator.serving.requests import ClosedLoop, Requests
-from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec
+from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec, Transfer
 from validate.resolve import Unmodelled
 
 if TYPE_CHECKING:
     from validate.resolve_serving import ServedSetting
 
+_ROUTER = "least-loaded"
 OFFLINE_WAVES, MOST_OFFLINE_REQUESTS = 3, 4096
 """An offline run is as many requests as fit at once, times this, so that filling and draining weigh little."""
 
@@ -44,6 +45,12 @@ def predict(setting: "ServedSetting", book: PriceBook, seed: int = 0) -> ServedF
     """The figures that the row's benchmark would publish; raises Unmodelled where the model does not fit."""
     plan = setting.plan
     replica, memory = replica_of(setting.model, setting.cluster, plan, plan.decode, setting.engine, book)
+    deployment = Deployment(PoolSpec(replica, plan.decode.replicas, _ROUTER))
+    if plan.prefill:
+        prompts, held = replica_of(setting.model, setting.cluster, plan, plan.prefill, setting.engine, book)
+        tier = setting.cluster.tiers[-1]
+        moved = Transfer(held.kv_bytes_per_token, tier.usable_bytes_per_second, tier.latency_seconds)
+        deployment = replace(deployment, prefill=PoolSpec(prompts, plan.prefill.replicas, _ROUTER), transfer=moved)
     row = setting.row
     longest = row.input_tokens + row.output_tokens
     if memory.num_kv_tokens < longest:
@@ -56,7 +63,7 @@ def predict(setting: "ServedSetting", book: PriceBook, seed: int = 0) -> ServedF
             count = int(min(max(OFFLINE_WAVES * slots, 32.0), MOST_OFFLINE_REQUESTS))
             requests = _requests(setting, count, 1.0, seed)
             return _offline(requests, replica)
-    return _closed_loop(setting, replica, seed)
+    return _closed_loop(setting, deployment, seed)
 
 
 def replica_of(
@@ -83,11 +90,11 @@ def _requests(setting: "ServedSetting", count: int, shortest: float, seed: int) 
     return Requests(np.zeros(count), np.maximum(inputs, 1), np.maximum(outputs, 1))
 
 
-def _closed_loop(setting: "ServedSetting", replica: ReplicaSpec, seed: int) -> ServedFigures:
+def _closed_loop(setting: "ServedSetting", deployment: Deployment, seed: int) -> ServedFigures:
     protocol, clients = setting.protocol, setting.row.concurrency or 1
     requests = _requests(setting, protocol.prompts_per_client * clients, protocol.shortest_fraction, seed)
     loop = ClosedLoop(clients + protocol.extra_clients)
-    played = play(requests, [Deployment(PoolSpec(replica))], closed_loop=loop)
+    played = play(requests, [deployment], closed_loop=loop)
     counted = played.counted
     tokens = float(requests.output_tokens[counted].sum())
     if protocol.skips_first_wave:

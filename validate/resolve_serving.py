@@ -4,11 +4,13 @@ Nothing here looks at a row's id or source: rows that say the same are modelled 
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from planner.serving import Pool, ServingPlan
 from profiles import catalog
+from profiles.clocks import clock_fraction
 from profiles.cluster import Cluster
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
@@ -69,11 +71,17 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
         raise Unmodelled("marked suspect by the table")
     model = _model(row.model)
     engine = catalog.engine(_generation(row, model))
-    pool = _pool(row, model)
-    cluster = _cluster(row.gpu, pool.num_devices)
+    pool, prefill = _pool(row, row.split, model), None
+    if row.prefill_split is not None:
+        if not (row.num_prefill_workers and row.num_decode_workers):
+            raise Unmodelled("numbers of prefill and decode workers are not stated")
+        pool = replace(pool, replicas=row.num_decode_workers)
+        prefill = replace(_pool(row, row.prefill_split, model), replicas=row.num_prefill_workers)
+    cluster = _cluster(row.gpu, pool.num_devices // pool.replicas)
     weights, experts = forms_of(row.weight_quant, model, cluster)
     plan = ServingPlan(
-        decode=pool, weights=weights, expert_weights=experts, kv_dtype=_kv_dtype(row, engine, cluster)
+        decode=pool, prefill=prefill, weights=weights, expert_weights=experts,
+        kv_dtype=_kv_dtype(row, engine, cluster),
     )  # fmt: skip
     return ServedSetting(row, model, cluster, plan, engine, protocol_of(row))
 
@@ -104,9 +112,8 @@ def _generation(row: ServedRow, model: TransformerShape) -> str:
     raise Unmodelled(f"engine {row.engine} is not described by an engine record")
 
 
-def _pool(row: ServedRow, model: TransformerShape) -> Pool:
+def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape) -> Pool:
     """The ranks of one replica; tables that write products of degrees are undone (docs/serving.md)."""
-    split = row.split
     tp, pp, ep, dp, moe_tp = (split.get(name, 1) for name in ("tp", "pp", "ep", "dp", "moe_tp"))
     if ep > 1 and tp == dp and ep == tp * dp:  # both degrees given for one mesh of `tp` ranks
         ep, dp = tp, 1
@@ -125,15 +132,24 @@ _LARGEST_NODE = 8
 
 @lru_cache(maxsize=256)
 def _cluster(gpu: str, num_devices: int) -> Cluster:
-    name = re.sub(r"_\d+W_powercap$", "", gpu)
-    if name != gpu:
-        raise Unmodelled("accelerator under a power limit that the catalog does not hold")
+    capped = re.fullmatch(r"(.+)_(\d+)W_powercap", gpu)
     try:
-        return catalog.cluster(name, num_devices)
+        if capped:
+            return _capped(catalog.cluster(capped[1], num_devices), float(capped[2]))
+        return catalog.cluster(gpu, num_devices)
     except catalog.UnknownName:
         raise Unmodelled(f"accelerator {gpu} is not in the catalog") from None
     except ValueError:
-        return catalog.cluster(name)
+        return catalog.cluster(capped[1] if capped else gpu)
+
+
+def _capped(cluster: Cluster, power_watts: float) -> Cluster:
+    """The same devices under a power limit: their clock falls where compute is what draws power, memory's does not."""
+    device = cluster.accelerator
+    share = clock_fraction(power_watts, device.power_watts or power_watts)
+    peaks = {name: share * peak for name, peak in device.peak_flops_per_second.items()}
+    limited = device.model_copy(update={"power_watts": power_watts, "peak_flops_per_second": peaks})
+    return cluster.model_copy(update={"name": f"{cluster.name} at {power_watts:g} W", "accelerator": limited})
 
 
 def forms_of(quant: str, model: TransformerShape, cluster: Cluster) -> tuple[str, str]:

@@ -38,13 +38,18 @@ def protocol_of(row: ServedRow) -> Protocol:
         return Protocol("static batch")
     if mode.startswith("offline"):
         return Protocol("offline")
-    if "closed loop" in mode or row.concurrency:
+    if "closed loop" in mode or mode == "disagg" or row.concurrency:
         if not row.concurrency:
             raise Unmodelled("concurrency is not stated")
-        if row.batch and row.split.get("dp", 1) == 1 and row.concurrency > row.batch * row.split.get("tp", 1):
+        if (
+            row.batch
+            and row.prefill_split is None
+            and row.split.get("dp", 1) == 1
+            and row.concurrency > row.batch * row.split.get("tp", 1)
+        ):
             raise Unmodelled("concurrency is that of more replicas than the row describes")
         origin = row.origin.casefold()
-        if "inferencemax" in origin:
+        if "inferencemax" in origin or row.prefill_split is not None:
             return INFERENCEMAX
         return WAITING_CLIENT if "aiconfigurator" in origin else STEADY
     raise Unmodelled(f"mode {row.mode!r} is not modelled")

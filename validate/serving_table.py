@@ -45,15 +45,37 @@ class ServedRow:
     num_gpus: int | None
     batch: int | None
     suspect: bool
+    prefill_split: Mapping[str, int] | None = None
+    """Of a pool that runs prompts alone; None: one pool does everything."""
+    num_prefill_workers: int | None = None
+    num_decode_workers: int | None = None
+    """Replicas of each pool of a disaggregated run."""
 
 
 def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
     """The rows of a table, in its order; raises BadTable naming the file and what is wrong."""
-    table = read_table(path)
+    table = _plain_names(read_table(path))
     missing = [name for name in _NEEDED if name not in table]
     if missing:
         raise BadTable(f"{path}: the columns {', '.join(missing)} of a table of serving runs are missing")
     return tuple(_rows(table))
+
+
+_DISAGGREGATED = {
+    "model_path": "model", "system": "gpu", "backend": "engine", "backend_version": "engine_version",
+    "precision": "weight_quant", "decode_tp_size": "tp", "decode_pp_size": "pp", "decode_attention_dp_size": "dp",
+    "decode_moe_tp_size": "moe_tp", "decode_moe_ep_size": "ep", "silicon_ttft_ms": "ttft_ms",
+    "silicon_tpot_ms": "tpot_ms",
+}  # fmt: skip
+"""Columns of tables of disaggregated runs -> what aggregated ones call them."""
+_PREFILL = {"tp": "prefill_tp_size", "pp": "prefill_pp_size", "dp": "prefill_attention_dp_size",
+            "moe_tp": "prefill_moe_tp_size", "ep": "prefill_moe_ep_size"}  # fmt: skip
+
+
+def _plain_names(table: Table) -> Table:
+    if _PREFILL["tp"] not in table:
+        return table
+    return {_DISAGGREGATED.get(name, name): values for name, values in table.items()}
 
 
 def _rows(table: Table) -> Iterator[ServedRow]:
@@ -79,6 +101,7 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         return value * scale if value > 0.0 else None
 
     split = {name: value for name in ("tp", "pp", "ep", "dp", "moe_tp") if (value := whole(name)) is not None}
+    prompts = {name: value for name, column in _PREFILL.items() if (value := whole(column)) is not None}
     return ServedRow(
         id=text("id") or f"row {index + 1}", source=text("source"), model=text("model"), gpu=text("gpu"),
         engine=text("engine"), engine_version=text("engine_version"), origin=text("origin"), mode=text("mode"),
@@ -87,7 +110,8 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         ttft_seconds=number("ttft_ms", MILLI), tpot_seconds=number("tpot_ms", MILLI),
         e2e_seconds=number("e2e_ms", MILLI),
         output_tokens_per_second=number("output_tok_s"), num_gpus=whole("num_gpus"), batch=whole("batch_size"),
-        suspect=text("suspect") in ("1", "1.0"),
+        suspect=text("suspect") in ("1", "1.0"), prefill_split=prompts or None,
+        num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
     )  # fmt: skip
 
 
