@@ -13,6 +13,7 @@ from planner.plan import PLAN_FIELDS
 from profiles import catalog
 from profiles.cluster import Cluster
 from profiles.files import read_table
+from profiles.mixed import AnyCluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,28 @@ class Figure:
         return self.there / self.here if self.here and self.there is not None else None
 
 
-def cluster_figures(first: Cluster, second: Cluster) -> list[Figure]:
+def cluster_figures(first: AnyCluster, second: AnyCluster) -> list[Figure]:
     """What two clusters differ in, and what they share: device, memory and each tier of links."""
     tables = [_figures(cluster) for cluster in (first, second)]
     names = dict.fromkeys(name for table in tables for name in table)
     return [Figure(name, tables[0].get(name), tables[1].get(name)) for name in names]
 
 
-def _figures(cluster: Cluster) -> dict[str, float]:
+def _figures(cluster: AnyCluster) -> dict[str, float]:
+    """Figures of a cluster by name; on several groups of nodes those of each group, and of the link that joins them."""
+    if isinstance(cluster, Cluster):
+        return _plain_figures(cluster)
+    found = {"num_devices": float(cluster.num_devices)}
+    for group in cluster.groups:
+        found |= {f"{group.name}: {name}": value for name, value in _plain_figures(group.cluster).items()}
+    if cluster.join is not None:
+        found["join_usable_bytes_per_second"] = cluster.join.tier.usable_bytes_per_second
+        if cluster.join.total_bytes_per_second is not None:
+            found["join_total_bytes_per_second"] = cluster.join.total_bytes_per_second
+    return found
+
+
+def _plain_figures(cluster: Cluster) -> dict[str, float]:
     device = cluster.accelerator
     found = {f"peak_{dtype}_flops_per_second": rate for dtype, rate in device.peak_flops_per_second.items()}
     found |= {
@@ -100,6 +115,6 @@ def _figures(cluster: Cluster) -> dict[str, float]:
     return found
 
 
-def clusters(names: Sequence[str], devices: int | None) -> list[Cluster]:
+def clusters(names: Sequence[str], devices: int | None) -> list[AnyCluster]:
     """The clusters called `names`, of `devices` each (default: one node)."""
-    return [catalog.cluster(name, devices) for name in names]
+    return [catalog.any_cluster(name, devices) for name in names]

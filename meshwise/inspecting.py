@@ -8,6 +8,7 @@ from typing import Any
 from profiles import catalog
 from profiles.cluster import ClusterSpec
 from profiles.files import read_table, validated
+from profiles.mixed import MixedSpec
 from profiles.record import Sourced
 
 
@@ -20,10 +21,13 @@ class Report:
 
 
 def find(name: str, kind: str | None) -> dict[str, Sourced]:
-    """The records called `name`, by kind; in every kind unless one is named.
+    """The records called `name`, by kind; in every kind unless one is named. A file of groups of nodes is a cluster.
 
     Raises UnknownName with close neighbours when there is none.
     """
+    path = Path(name)
+    if path.suffix.lower() == ".toml" and path.is_file() and "groups" in read_table(path):
+        return {"clusters": validated(MixedSpec, read_table(path), path)}
     if kind is not None:
         return {kind: catalog.load(kind, name)}
     found: dict[str, Sourced] = {}
@@ -99,6 +103,8 @@ def _load_file(path: Path) -> None:
         catalog.reliability(path)
     elif "wiring" in values:
         catalog.fabric(path)
+    elif "groups" in values:
+        catalog.any_cluster(path)
     elif set(values) & (set(ClusterSpec.model_fields) - set(Sourced.model_fields) - {"aliases"}):
         catalog.cluster(path)
     elif "family" in values or "layers" in values:

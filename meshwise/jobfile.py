@@ -24,7 +24,7 @@ from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
 from profiles.exchange import TOP_K_FRACTION, Compression, Exchange, Synchronization
 from profiles.files import read_table, validated
-from profiles.mixed import AnyCluster
+from profiles.mixed import AnyCluster, groups_of
 from profiles.model import MAX_LAYERS, LayerList, TransformerShape
 from profiles.software import DEFAULT_STACK, SoftwareStack, with_precisions
 from profiles.workload import COMPUTE_DTYPES, MAX_RANK, Precision, TrainingJob
@@ -284,8 +284,7 @@ def _default_batch(model: TransformerShape | LayerList, sequence_length: int, nu
 
 def accelerators_of(cluster: AnyCluster) -> tuple[Accelerator, ...]:
     """The kinds of accelerators of a cluster, each once."""
-    groups = (cluster,) if isinstance(cluster, Cluster) else tuple(group.cluster for group in cluster.groups)
-    return tuple({group.accelerator.name: group.accelerator for group in groups}.values())
+    return tuple({group.accelerator.name: group.accelerator for _, group in groups_of(cluster)}.values())
 
 
 def _default_precision(accelerators: tuple[Accelerator, ...]) -> str:

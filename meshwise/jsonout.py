@@ -20,7 +20,7 @@ from planner.cost.metrics import mfu, model_flops_per_second_per_device, tokens_
 from planner.cost.mixed import seat_memory
 from planner.plan import Plan, as_written
 from profiles.cluster import Cluster
-from profiles.mixed import MixedCluster
+from profiles.mixed import AnyCluster, MixedCluster, groups_of
 
 if TYPE_CHECKING:
     from meshwise.asking import Explanation
@@ -180,7 +180,7 @@ def _differences(first: Estimate, second: Estimate) -> dict[str, float]:
     return gaps | {"step": float(second.step_seconds - first.step_seconds)}
 
 
-def cluster_diff(first: Cluster, second: Cluster, figures: "Sequence[Figure]") -> dict[str, Any]:
+def cluster_diff(first: AnyCluster, second: AnyCluster, figures: "Sequence[Figure]") -> dict[str, Any]:
     """The document of `diff --json` for two clusters: figures in SI units, null where one has none."""
     return {
         "first": first.name,
@@ -338,7 +338,7 @@ def sources(question: Question) -> list[dict[str, Any]]:
         ("cluster", cluster),
         ("software", question.stack),
     ]
-    for group in (cluster,) if isinstance(cluster, Cluster) else [one.cluster for one in cluster.groups]:
+    for _, group in groups_of(cluster):
         records += [("accelerator", group.accelerator), ("kernels", group.kernels)]
         records += [("link", tier.curves) for tier in group.tiers]
     if isinstance(cluster, MixedCluster) and cluster.join is not None:

@@ -91,3 +91,10 @@ class MixedCluster(Sourced):
 
 
 AnyCluster = Cluster | MixedCluster
+
+
+def groups_of(cluster: AnyCluster) -> tuple[tuple[str, Cluster], ...]:
+    """(name, nodes that are alike) of every group; a cluster of one kind of nodes is a group of its own."""
+    if isinstance(cluster, Cluster):
+        return ((cluster.name, cluster),)
+    return tuple((group.name, group.cluster) for group in cluster.groups)

@@ -9,7 +9,7 @@ from meshwise.tables.explain import show_comparison
 from meshwise.tables.parts import table
 from meshwise.tables.plans import rates
 from planner.choose.explain import why_lost
-from profiles.cluster import Cluster
+from profiles.mixed import AnyCluster, groups_of
 from profiles.units import GIB, GIGA, TERA
 
 
@@ -38,7 +38,7 @@ _UNITS = (
 )  # fmt: skip
 
 
-def show_clusters(console: Console, first: Cluster, second: Cluster, figures: Sequence[Figure]) -> None:
+def show_clusters(console: Console, first: AnyCluster, second: AnyCluster, figures: Sequence[Figure]) -> None:
     """Every figure of two clusters that prices rest on, and the second over the first."""
     made = table("figure", f">{first.name}", f">{second.name}", ">ratio")
     for figure in figures:
@@ -49,8 +49,9 @@ def show_clusters(console: Console, first: Cluster, second: Cluster, figures: Se
     console.print(made)
     console.print()
     for cluster in (first, second):
-        tiers = "; ".join(f"tier{place} {tier.name}: {tier.link}" for place, tier in enumerate(cluster.tiers))
-        console.print(f"{cluster.name}: {cluster.accelerator.name}; {tiers}", markup=False)
+        for name, group in groups_of(cluster):
+            tiers = "; ".join(f"tier{place} {tier.name}: {tier.link}" for place, tier in enumerate(group.tiers))
+            console.print(f"{name}: {group.accelerator.name}; {tiers}", markup=False)
 
 
 def _in_units(name: str) -> tuple[str, float, str]:

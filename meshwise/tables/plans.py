@@ -12,7 +12,7 @@ from meshwise.errorbars import error_bar, is_tied
 from meshwise.jobfile import Question, accelerators_of
 from meshwise.tables.memory import show_memory
 from meshwise.tables.parts import bar, table
-from meshwise.tables.placements import show_placements
+from meshwise.tables.placements import show_lanes, show_placements
 from meshwise.tables.space import front_table, show_pruned
 from planner.breakdown import PARTS, Breakdown
 from planner.choose.explain import PART_WORDS, duration, why_risky, why_too_big
@@ -153,6 +153,7 @@ def show_estimate(console: Console, question: Question, answer: Estimate) -> Non
     console.print(_basis(question, answer.plan, float(answer.step_seconds)), style="dim", markup=False)
     _show_fit(console, question, answer)
     console.print()
+    show_lanes(console, question, answer)
     console.print(_breakdown_table("step by part, on the slowest rank", answer.breakdown, None))
     console.print()
     show_memory(console, question, answer)
@@ -329,12 +330,14 @@ def _show_next(console: Console, question: Question, plan: Plan, saved: Path | N
     console.print("next", style="bold")
     if saved:
         file = shlex.quote(str(saved))
-        lines = [f"meshwise simulate {file} --gantt step.png --trace step.json", f"meshwise estimate {file} --explain",
-                 f"meshwise export {file} --to megatron"]  # fmt: skip
+        lines = [f"meshwise simulate {file} --gantt step.png --trace step.json"]
+        lines += [f"meshwise estimate {file}"] if plan.placement else [
+            f"meshwise estimate {file} --explain", f"meshwise export {file} --to megatron"
+        ]  # fmt: skip
     else:
         asked, flags = job_flags(question), split_flags(plan)
         lines = [f"meshwise plan {asked} --save plan.toml", "meshwise simulate plan.toml --gantt step.png",
-                 f"meshwise estimate {asked} {flags} --explain"]  # fmt: skip
+                 f"meshwise estimate {asked} {flags}{'' if plan.placement else ' --explain'}"]  # fmt: skip
     for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 

@@ -3,8 +3,7 @@
 from typing import Any
 
 from planner.work.layers import model_flops
-from profiles.cluster import Cluster
-from profiles.mixed import AnyCluster
+from profiles.mixed import AnyCluster, groups_of
 from profiles.workload import TrainingJob
 
 
@@ -23,6 +22,6 @@ def mfu(step_seconds: Any, job: TrainingJob, cluster: AnyCluster) -> Any:
 
     Of devices that differ, the mean peak; devices that a plan leaves idle count too.
     """
-    groups = (cluster,) if isinstance(cluster, Cluster) else tuple(group.cluster for group in cluster.groups)
+    groups = [group for _, group in groups_of(cluster)]
     peak = sum(one.num_devices * one.accelerator.flops_per_second(job.compute_dtype) for one in groups)
     return model_flops_per_second_per_device(step_seconds, job, cluster) * cluster.num_devices / peak
