@@ -41,7 +41,9 @@ TRIED_OF_SPLIT = 8
 HOPELESS = 1.25
 """A plan whose bound is so many times the best step is not looked at."""
 MOST_ROUNDS = 6
-"""Rounds of moving a layer or microbatches of the best plan."""
+"""Rounds of moving a layer or microbatches of a plan."""
+POLISHED = 3
+"""Plans that are so improved."""
 MOST_CHUNKS = 16
 """Layers are moved in pipelines of at most so many chunks."""
 TIE = 1e-9
@@ -77,7 +79,7 @@ class MixedSearch:
         for bound, skeleton, plan in _in_order(frames):
             if self.num_dealt >= MOST_DEALT or bound > HOPELESS * fastest:
                 break
-            split = (skeleton.way, plan.tp, plan.pp, plan.cp, plan.ep)
+            split = (*_split(plan, skeleton.way), skeleton.lanes[0][1][0])
             tried[split] = tried.get(split, 0) + 1
             if tried[split] > (DEALT_OF_SPLIT if split in dealt else TRIED_OF_SPLIT):
                 continue
@@ -93,7 +95,7 @@ class MixedSearch:
             if on_progress:
                 on_progress("estimate", len(priced), min(len(dealt), MOST_PRICED))
         ranked = sorted(priced, key=_step)
-        return sorted([*(self.polished(one) for one in ranked[:1]), *ranked[1:]], key=_step)
+        return sorted([*(self.polished(one) for one in ranked[:POLISHED]), *ranked[POLISHED:]], key=_step)
 
     def _degrees(self) -> Iterator[tuple[int, int]]:
         """Tensor- and context-parallel degrees that lie within nodes and groups."""
@@ -160,6 +162,10 @@ class MixedSearch:
                 return best
             best = better
         return best
+
+
+def _split(plan: Plan, way: str) -> Split:
+    return (way, plan.tp, plan.pp, plan.cp, plan.ep)
 
 
 def _step(one: Estimate) -> float:
@@ -248,7 +254,7 @@ def search_mixed(
             found.append(price(replace(plan, placement=(lane,)), job, cluster, stack))
     kept = [one for one in found if _meets(one, requirements, job, cluster, stack)]
     kept.sort(key=lambda one: float(one.step_seconds if objective == "time" else one.memory.peak_bytes))
-    ranked = _ranked(kept[:top], simulate, objective, on_progress)
+    ranked = _ranked(_best_of_each_split(kept)[:top], simulate, objective, on_progress)
     rejected: dict[str, int] = {}
     for answer in alone.values():
         for rule, count in answer.rejected.items():
@@ -296,6 +302,15 @@ def _meets(
     plans, on = PlanGrid.of([one.plan]), Scenario(job, home_of(one.plan, job, cluster, stack), stack)
     prices = {"plan": None, "memory": one.memory.peak_bytes, "time": one.step_seconds}
     return all(bool(np.all(rule.holds(plans, prices[rule.needs], on))) for rule in requirements)
+
+
+def _best_of_each_split(kept: Sequence[Estimate]) -> list[Estimate]:
+    """The first of each split, in their order."""
+    found: dict[Split, Estimate] = {}
+    for one in kept:
+        assert isinstance(one.plan, Plan)
+        found.setdefault(_split(one.plan, way_of(one.plan.placement)), one)
+    return list(found.values())
 
 
 def _ways(kept: Sequence[Estimate]) -> tuple[Candidate, ...]:

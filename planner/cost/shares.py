@@ -14,7 +14,7 @@ from planner.cost.mixed import LaneTimes, lane_times
 from planner.layout import EVEN, Layout
 from planner.placement import Lane, Placement
 from planner.plan import Plan
-from planner.work.assign import assign
+from planner.work.assign import assign_for
 from planner.work.layers import divides_evenly, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.mixed import MixedCluster
@@ -44,7 +44,7 @@ def balanced_layouts(
     plan: Plan, lanes: Sequence[LaneSpec], table: LayerSeconds, job: TrainingJob, cluster: MixedCluster,
     stack: SoftwareStack, *, limited: bool = False,
 ) -> list[Layout]:  # fmt: skip
-    """Layouts worth pricing: for each lane the one whose slowest stage is fastest; if `limited` among those that fit.
+    """Layouts worth pricing: for each lane the one that suits its microbatches; if `limited` among those that fit.
 
     Stages of a lane on slow devices get fewer layers, exactly [Bellman 1957; Narayanan 2019, arXiv:1806.03377, section
     3.1]. Equal stages are among them where the layers divide.
@@ -56,13 +56,14 @@ def balanced_layouts(
         found[EVEN] = None
     if len(ranks) == blocks:
         return list(found)
+    number = job.global_batch / plan.micro_batch / plan.dp
     for _, stages in lanes:
         costs = np.stack([table.layers[stages[rank]] for rank in ranks])
         ends = table.ends[stages[ranks[0]]][0], table.ends[stages[ranks[-1]]][1]
         limits = [usable_bytes(cluster.group(name).cluster, stack) for name in stages]
         allowed = stages_that_fit(plan, job, np.array(limits), stack) if limited and plan.vp == 1 else None
         with suppress(ValueError):  # no layout of this lane fits
-            found[assign(costs, len(ranks), *ends, allowed)] = None
+            found[assign_for(number * plan.vp, costs, len(ranks), *ends, allowed)] = None
     return list(found)
 
 

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+MOST_LIMITS = 24
+"""Slowest chunks that are tried."""
 TIE = 1e-9
 """Relative difference under which two assignments have the same slowest chunk."""
 
@@ -31,6 +33,36 @@ def assign(
         raise ValueError(f"layout: {np.shape(costs)[-1]} layers cannot be dealt out to {num_chunks} chunks")
     even = np.where(whole <= slowest * (1.0 + TIE), whole**2, np.inf)
     ends = _least(even, np.add)[1]
+    return tuple(int(count) for count in np.diff([0, *ends]))
+
+
+def assign_for(
+    num_microbatches: float, costs: Floats, num_chunks: int, first: float = 0.0, last: float = 0.0,
+    allowed: NDArray[np.bool_] | None = None,
+) -> tuple[int, ...]:  # fmt: skip
+    """As `assign`, with the least (m - 1) x slowest + sum: m microbatches through chunks that differ in speed.
+
+    On equal devices the sum is the same for all assignments; on others a step of few microbatches is shorter with more
+    on the fast ones. Of each slowest chunk from the least on, the least sum is found by the dynamic program of
+    `assign`; MOST_LIMITS of them are tried, evenly spread, up to where no sum can make up for it.
+    """
+    whole = _chunk_costs(costs, num_chunks, first, last)
+    if allowed is not None:
+        whole = np.where(allowed, whole, np.inf)
+    slowest = _least(whole, np.maximum)[0]
+    if not np.isfinite(slowest):
+        raise ValueError(f"layout: {np.shape(costs)[-1]} layers cannot be dealt out to {num_chunks} chunks")
+    rounds = max(num_microbatches - 1.0, 0.0)
+    least_sum = _least(whole, np.add)[0]
+    first_sum = _least(np.where(whole <= slowest * (1.0 + TIE), whole, np.inf), np.add)[0]
+    most = slowest + (first_sum - least_sum) / rounds if rounds else np.inf
+    limits = np.unique(whole[np.isfinite(whole) & (whole >= slowest) & (whole <= most * (1.0 + TIE))])
+    picked = limits[np.unique(np.linspace(0, len(limits) - 1, min(len(limits), MOST_LIMITS)).astype(int))]
+    best, ends = np.inf, list[int]()
+    for limit in picked:
+        total, found = _least(np.where(whole <= limit * (1.0 + TIE), whole, np.inf), np.add)
+        if rounds * limit + total < best:
+            best, ends = rounds * limit + total, found
     return tuple(int(count) for count in np.diff([0, *ends]))
 
 
