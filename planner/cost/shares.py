@@ -14,7 +14,7 @@ from planner.cost.mixed import LaneTimes, lane_times
 from planner.layout import EVEN, Layout
 from planner.placement import Lane, Placement
 from planner.plan import Plan
-from planner.work.assign import assign_for
+from planner.work.assign import assign
 from planner.work.layers import divides_evenly, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.mixed import MixedCluster
@@ -63,7 +63,7 @@ def balanced_layouts(
         limits = [usable_bytes(cluster.group(name).cluster, stack) for name in stages]
         allowed = stages_that_fit(plan, job, np.array(limits), stack) if limited and plan.vp == 1 else None
         with suppress(ValueError):  # no layout of this lane fits
-            found[assign_for(number * plan.vp, costs, len(ranks), *ends, allowed)] = None
+            found[assign(costs, len(ranks), *ends, allowed, num_microbatches=number * plan.vp)] = None
     return list(found)
 
 
