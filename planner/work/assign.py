@@ -22,9 +22,8 @@ def assign(
     `costs` are those of a layer on every chunk, (layers,), or on each of chunks that differ, (chunks, layers).
     `first` and `last` are what the first and the last chunk have to do besides (embedding, head): only those may
     take no layer. `allowed`, (chunks, layers + 1, layers + 1), says which chunk may hold the layers from i up to j.
-    With `num_microbatches` m it is (m - 1) x slowest + sum that is least: on devices that differ the sum does too, and a
-    step of few microbatches is shorter with more on the fast ones.
-    Of assignments with the same slowest chunk, the one with the least sum of squares is taken. A dynamic program
+    With `num_microbatches` m, (m - 1) x slowest + sum is least: on devices that differ the sum does too, and a step of
+    few microbatches is shorter with more on the fast ones. Of assignments with the same slowest chunk, the one with the least sum of squares is taken. A dynamic program
     over (chunk, layers so far), exact [Bellman 1957; for pipelines: Narayanan 2019, PipeDream, arXiv:1806.03377,
     section 3.1]. Raises ValueError when no assignment is allowed.
     """
@@ -45,8 +44,8 @@ def assign(
 def _shortest_step(whole: Floats, slowest: float, num_microbatches: float) -> list[int]:
     """Where chunks end so that (m - 1) x slowest + sum is least.
 
-    For some limits on the slowest chunk, from the least on, the least sum is found: MOST_LIMITS of them, evenly spread up
-    to where no sum can make up for it.
+    For some limits on the slowest chunk, from the least on, the least sum is found: MOST_LIMITS of them, evenly spread
+    up to where no sum can make up for it.
     """
     rounds = max(num_microbatches - 1.0, 0.0)
     first_sum = _least(np.where(whole <= slowest * (1.0 + TIE), whole, np.inf), np.add)[0]
