@@ -23,7 +23,9 @@ def assign(
     `first` and `last` are what the first and the last chunk have to do besides (embedding, head): only those may
     take no layer. `allowed`, (chunks, layers + 1, layers + 1), says which chunk may hold the layers from i up to j.
     With `num_microbatches` m, (m - 1) x slowest + sum is least: on devices that differ the sum does too, and a step of
-    few microbatches is shorter with more on the fast ones. Of assignments with the same slowest chunk, the one with the least sum of squares is taken. A dynamic program
+    few microbatches is shorter with more on the fast ones.
+
+    Of assignments with the same slowest chunk, the one with the least sum of squares is taken. A dynamic program
     over (chunk, layers so far), exact [Bellman 1957; for pipelines: Narayanan 2019, PipeDream, arXiv:1806.03377,
     section 3.1]. Raises ValueError when no assignment is allowed.
     """
