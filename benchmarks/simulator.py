@@ -1,7 +1,7 @@
-"""Prints how long a deep pipeline takes to simulate: `python -m benchmarks.simulator`.
+"""Prints how long the simulator takes: `python -m benchmarks.simulator [--quick]`.
 
-A trillion parameters on 64 stages with 512 microbatches: 65,536 forwards and backwards and the transfers between
-them, lowered, priced and played on one core.
+A deep pipeline at fixed prices, steps on networks (folded and rank by rank, with the growth by ranks and microbatches),
+and a month of failures; each with its seconds and the peak memory of the process so far.
 """
 
 import platform
@@ -10,49 +10,100 @@ import sys
 import time
 from datetime import date
 
+import numpy as np
+
+from planner.cost.goodput import Checkpoints, Interruptions
 from planner.cost.phase import price_program
 from planner.plan import Plan, Recompute
 from planner.work.lower import lower
 from profiles import catalog
-from profiles.units import KIB, MIB
+from profiles.units import DAY, HOUR, KIB, MIB, MINUTE
 from profiles.workload import TrainingJob
+from simulator.disturbances import Disturbances
 from simulator.engine import simulate
+from simulator.faults import Nodes, PeerCopies, play_long_run
+from simulator.network.build import build_network
+from simulator.network.step import NetworkStep, simulate_on_network
 
-MODEL = "megatron-1T"
-PLAN = Plan(dp=6, tp=8, pp=64, recompute=Recompute.FULL)
-NUM_DEVICES = 3072
+SHARDED = {"sequence_parallel": True, "zero_stage": 1}
 
 
 def main() -> None:
-    """Simulate the largest run of the paper and print the seconds of each stage of the work."""
-    cluster = catalog.cluster("dgx-a100", NUM_DEVICES)
-    stack = catalog.software("megatron-core")
-    job = TrainingJob(model=catalog.model(MODEL), global_batch=512 * PLAN.dp, sequence_length=2048)
+    """Print all figures; with --quick without the runs of 1,024 ranks one by one."""
+    print(f"{date.today()}, Python {platform.python_version()}, {platform.machine()}, one process\n")
+    _deep_pipeline()
+    print("\nfolded: one simulated rank for all that do the same")
+    _step("llama3.1-405b", Plan(dp=128, tp=8, pp=16, **SHARDED), 2048, 8192)
+    for dp in (2, 8, 32, 128):
+        _step("llama3-70b", Plan(dp=dp, tp=8, pp=8, **SHARDED), 32 * dp, 4096)
+    for num_microbatches in (8, 32, 128, 512):
+        _step("llama3-70b", Plan(dp=16, tp=8, pp=8, **SHARDED), 16 * num_microbatches, 4096)
+    print("\nrank by rank, flows hashed onto parallel links of a network with half the uplinks")
+    for dp in (2, 4, 8) if "--quick" in sys.argv else (2, 4, 8, 16):
+        _step("llama3-70b", Plan(dp=dp, tp=8, pp=8, **SHARDED), 32 * dp, 4096, unfolds=True)
+    _step("llama3-70b", Plan(dp=4, tp=8, pp=8, **SHARDED), 128, 4096, jitter=0.02)
+    _month()
+
+
+def _deep_pipeline() -> None:
+    """A trillion parameters on 64 stages with 512 microbatches, at fixed prices."""
+    plan = Plan(dp=6, tp=8, pp=64, recompute=Recompute.FULL)
+    cluster, stack = catalog.cluster("dgx-a100", 3072), catalog.software("megatron-core")
+    job = TrainingJob(model=catalog.model("megatron-1T"), global_batch=512 * plan.dp, sequence_length=2048)
     began = time.perf_counter()
-    program = lower(PLAN, job, stack)
+    program = lower(plan, job, stack)
     lowered = time.perf_counter()
     prices = price_program(program, cluster, stack)
     priced = time.perf_counter()
-    simulation = simulate(
-        program,
-        prices,
-        dp_overlap=stack.dp_overlap,
-        pp_overlap=stack.pp_overlap,
-        dp_contention_fraction=stack.dp_contention_fraction,
-    )
+    simulate(program, prices, dp_overlap=stack.dp_overlap, pp_overlap=stack.pp_overlap,
+             dp_contention_fraction=stack.dp_contention_fraction)  # fmt: skip
     played = time.perf_counter()
     num_actions = sum(len(actions) for actions in program.ranks)
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else KIB)
-    print(f"{date.today()}, Python {platform.python_version()}, {platform.machine()}, one process\n")
-    print(f"program   {PLAN}, {program.num_microbatches} microbatches, {num_actions:,} actions")
-    print(f"lower     {lowered - began:8.3f} s")
-    print(f"price     {priced - lowered:8.3f} s")
-    print(f"play      {played - priced:8.3f} s   {num_actions / (played - priced):,.0f} actions a second")
-    print(f"memory    {peak_bytes / MIB:8.0f} MiB at the peak of the process")
-    print(f"step      {simulation.step_seconds:8.3f} s simulated")
-    for part, seconds in simulation.breakdown.parts().items():
-        if seconds > 0.0:
-            print(f"  {part:<10s}{seconds:8.3f} s")
+    print(f"fixed prices: megatron-1T, {plan}, {program.num_microbatches} microbatches, {num_actions:,} actions")
+    print(f"  lower {lowered - began:.3f} s, price {priced - lowered:.3f} s, play {played - priced:.3f} s "
+          f"({num_actions / (played - priced):,.0f} actions a second), {_peak_mib():,.0f} MiB")  # fmt: skip
+
+
+def _step(
+    model: str, plan: Plan, global_batch: int, sequence_length: int, *, unfolds: bool = False, jitter: float = 0.0
+) -> NetworkStep:
+    """Build the network, lower, price and play one step; print a line."""
+    one_by_one = unfolds or jitter > 0.0
+    cluster = catalog.cluster("h100-oversubscribed" if one_by_one else "dgx-h100", plan.num_ranks)
+    stack = catalog.software("megatron-core")
+    job = TrainingJob(model=catalog.model(model), global_batch=global_batch, sequence_length=sequence_length)
+    began = time.perf_counter()
+    network = build_network(cluster, catalog.fabric("fat-tree-ecmp") if one_by_one else None)
+    program = lower(plan, job, stack)
+    found = simulate_on_network(
+        program, price_program(program, cluster, stack), cluster, network,
+        dp_overlap=stack.dp_overlap, pp_overlap=stack.pp_overlap, unfolds=unfolds,
+        dp_contention_fraction=stack.dp_contention_fraction,
+        disturbances=Disturbances(jitter_fraction=jitter), generator=np.random.default_rng(0),
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    words = f", jitter {jitter:.0%}" if jitter else ""
+    print(f"  {model:14s} {plan.num_ranks:6,d} ranks, {program.num_microbatches:4d} microbatches{words}: {seconds:7.2f} s, "
+          f"{found.num_messages:8,d} messages, {_peak_mib():6,.0f} MiB")  # fmt: skip
+    return found
+
+
+def _month() -> None:
+    """Thirty days of failures of 16,384 devices, as of Llama 3's fleet, with and without copies of peers."""
+    stops, saves = Interruptions(3.09 * HOUR, 10 * MINUTE), Checkpoints(10 * MINUTE, 3.0)
+    nodes = Nodes(2048, 102, 128, 0.78, 2 * DAY, True, 0.02, 4, 10 * MINUTE)
+    print("\na month of failures of 16,384 devices")
+    for copies in (None, PeerCopies(MINUTE, 0.0, 5 * MINUTE)):
+        began = time.perf_counter()
+        found = play_long_run(30 * DAY, stops, saves, nodes, np.random.default_rng(0), copies)
+        seconds = time.perf_counter() - began
+        how = "with copies of peers" if copies else "checkpoints on storage"
+        print(f"  {how:24s} {seconds:7.4f} s, {found.num_interruptions} interruptions, "
+              f"{found.goodput.useful_fraction:.1%} useful")  # fmt: skip
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else KIB) / MIB
 
 
 if __name__ == "__main__":

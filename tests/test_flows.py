@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.cost.collectives import message_seconds
 from profiles import catalog
 from simulator.network.algorithms import ALGORITHMS, SWITCH, Algorithm
+from simulator.network.alone import seconds_per_byte
 from simulator.network.build import Network, build_network
 from simulator.network.flows import Background, Job, play_jobs
 
@@ -128,3 +130,20 @@ def test_switches_add_up_only_for_their_own_members():
 def test_algorithms_say_what_they_run():
     with pytest.raises(ValueError, match="halving-doubling does not run all_reduce among 6"):
         ALGORITHMS["halving-doubling"].rounds("all_reduce", 1.0, 6)
+
+
+@given(st.sampled_from(["dgx-h100", "gb200-nvl72", "mi325x"]), st.sampled_from([(2, 1), (8, 1), (4, 8), (16, 4)]),
+       st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "send_recv"]), st.floats(1e4, 1e10))  # fmt: skip
+def test_an_even_network_lets_collectives_run_at_their_price(
+    name: str, group_of: tuple[int, int], collective: str, num_bytes: float
+):
+    (size, stride), cluster = group_of, catalog.cluster(name, 144 if name == "gb200-nvl72" else 64)
+    busy = seconds_per_byte(collective, size, stride, cluster, build_network(cluster)) * num_bytes
+    price = float(message_seconds(collective, num_bytes, float(size), float(stride), cluster))
+    assert 0.0 < busy <= price * (1.0 + 1e-9)
+
+
+def test_a_torus_carries_what_all_its_links_do():
+    cluster = catalog.cluster("tpu-v5p", 64)
+    busy = seconds_per_byte("all_reduce", 64, 1, cluster, build_network(cluster)) * 1e10
+    assert busy == pytest.approx(float(message_seconds("all_reduce", 1e10, 64.0, 1.0, cluster)), rel=0.05)

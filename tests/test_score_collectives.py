@@ -1,6 +1,7 @@
 """`score collectives`: tables of messages become messages on clusters, prices and a board."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -135,3 +136,24 @@ def test_the_command_prints_a_board(table: Path, tmp_path: Path) -> None:
     document = json.loads(meshwise("score", "collectives", table, "--json", "--rows").out)
     assert len(document["rows"]) == document["overall"]["n"] == 7
     assert not faults(meshwise("score", "collectives", tmp_path / "none.csv"))
+
+
+def test_flows_on_an_even_network_keep_the_prices(table: Path) -> None:
+    priced, flowing = (json.loads(meshwise("score", "collectives", table, "--fidelity", one, "--json").out)
+                       for one in ("prices", "flows"))  # fmt: skip
+    assert flowing["overall"] == pytest.approx(priced["overall"], rel=1e-6)
+    assert not faults(result := meshwise("score", "kernels", table, "--fidelity", "flows"))
+    assert "fidelity" in result.err
+
+
+@pytest.mark.skipif("MEASURED_COLLECTIVES" not in os.environ, reason="names a table of measured collectives")
+def test_measured_curves_over_named_networks_are_met() -> None:
+    """Rows of several nodes whose table says which network joins them."""
+    board = score_collectives(os.environ["MEASURED_COLLECTIVES"], rows=True, flows=True)
+    table = read_table(os.environ["MEASURED_COLLECTIVES"])
+    assert board.rows is not None
+    named = [row for row in board.rows if float(table["num_nodes"][int(row["id"]) - 1]) > 1
+             and any(name in table["topology"][int(row["id"]) - 1] for name in ("A3-Mega", "P6-B200"))]  # fmt: skip
+    errors = [abs(row["predicted"] / row["measured"] - 1.0) for row in named]
+    assert len(errors) > 10
+    assert np.median(errors) < 0.15

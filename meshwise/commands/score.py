@@ -2,11 +2,14 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshwise.options import JsonFlag
+
+if TYPE_CHECKING:
+    from validate.score_kernels import PriceScore
 
 
 class What(StrEnum):
@@ -25,6 +28,9 @@ def score(
         typer.Argument(metavar="TABLE.csv", help="Measured runs (columns: docs/cli.md), or a shipped table's name."),
     ],
     *,
+    fidelity: Annotated[
+        str, typer.Option(help="Of collectives: by price, or as flows on the network's links.", metavar="prices|flows")
+    ] = "prices",
     rows: Annotated[bool, typer.Option("--rows", help="Show every row.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw predicted against measured steps (.png, .svg, .pdf); runs only.")
@@ -41,7 +47,12 @@ def score(
     if what is not What.TRAINING:
         if plot:
             raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
-        return (_score_serving if what is What.SERVING else _score_prices)(what, table, rows=rows, json=json)
+        if what is What.COLLECTIVES and fidelity in ("prices", "flows"):
+            return _score_collectives(table, flows=fidelity == "flows", rows=rows, json=json)
+    if fidelity != "prices":
+        raise ValueError(f"--fidelity: {fidelity} is not one of prices and, for collectives, flows")
+    if what is not What.TRAINING:
+        return (_score_serving if what is What.SERVING else _score_kernels)(table, rows=rows, json=json)
     from meshwise import screen
     from meshwise.tables.score import show_score
     from validate.published import TABLES, published_runs
@@ -65,15 +76,30 @@ def score(
     return 0
 
 
-def _score_prices(what: What, table: Path, *, rows: bool, json: bool) -> int:
+def _score_kernels(table: Path, *, rows: bool, json: bool) -> int:
     from meshwise import screen
-    from meshwise.tables.prices import show_prices
-    from validate.score_collectives import score_collectives
     from validate.score_kernels import score_kernels
 
-    score_table = score_kernels if what is What.KERNELS else score_collectives
     with screen.progress() as on_progress:
-        board = score_table(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+        board = score_kernels(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+    return _show_prices(board, json=json)
+
+
+def _score_collectives(table: Path, *, flows: bool, rows: bool, json: bool) -> int:
+    from meshwise import screen
+    from validate.score_collectives import score_collectives
+
+    with screen.progress() as on_progress:
+        board = score_collectives(
+            table, rows=rows, flows=flows, on_progress=lambda done, total: on_progress("score", done, total)
+        )
+    return _show_prices(board, json=json)
+
+
+def _show_prices(board: "PriceScore", *, json: bool) -> int:
+    from meshwise import screen
+    from meshwise.tables.prices import show_prices
+
     if json:
         screen.print_json(board.as_dict())
     else:
@@ -81,7 +107,7 @@ def _score_prices(what: What, table: Path, *, rows: bool, json: bool) -> int:
     return 0
 
 
-def _score_serving(what: What, table: Path, *, rows: bool, json: bool) -> int:
+def _score_serving(table: Path, *, rows: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.serving_score import show_serving
     from validate.score_serving import score_serving

@@ -168,7 +168,7 @@ def tiered_seconds(
 
 
 def reached_fractions(
-    collective: str, num_members: Floats, tiers: Sequence[Tier], routing: Routing | None = None
+    collective: str, num_members: Floats, tiers: Sequence[Tier], routing: Routing | None = None, library: str = ""
 ) -> list[float]:
     """Share of the rate of the links it uses that `collective` reaches in each tier, as `tiered_seconds` has it.
 
@@ -177,7 +177,7 @@ def reached_fractions(
     pattern, fractions, inner = COLLECTIVES[collective], [], 1.0
     for tier, joined, within in zip(tiers, _ratios(num_members), num_members, strict=True):
         whole = tier.model_copy(update={"topology": "switch"}) if tier.topology == "full-mesh" else tier
-        curve = tier.curves.curve(collective)
+        curve = tier.curves.curve(collective, library)
         fraction = float(_bus_fraction(pattern, curve, np.maximum(joined, 2.0), whole))
         if routing is not None and joined > 1.0:
             fraction *= routing.num_choices / float(routing.ports_reached(num_members[-1] / inner))
