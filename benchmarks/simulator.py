@@ -83,8 +83,8 @@ def _step(
     )  # fmt: skip
     seconds = time.perf_counter() - began
     words = f", jitter {jitter:.0%}" if jitter else ""
-    print(f"  {model:14s} {plan.num_ranks:6,d} ranks, {program.num_microbatches:4d} microbatches{words}: {seconds:7.2f} s, "
-          f"{found.num_messages:8,d} messages, {_peak_mib():6,.0f} MiB")  # fmt: skip
+    print(f"  {model:14s} {plan.num_ranks:6,d} ranks, {program.num_microbatches:4d} microbatches{words}: "
+          f"{seconds:7.2f} s, {found.num_messages:8,d} messages, {_peak_mib():6,.0f} MiB")  # fmt: skip
     return found
 
 
