@@ -212,6 +212,13 @@ def given(flags: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def changed(flags: Any, *but: str) -> dict[str, Any]:
+    """The flags, except those in `but`, that are not at their defaults: name -> value."""
+    values = {field.name: getattr(flags, field.name) for field in fields(flags) if field.name not in but}
+    defaults = {field.name: field.default for field in fields(flags)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
 def takes(*groups: type[Any]) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Give a command the options of each dataclass in `groups`; it receives one instance of each, by position.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, SplitFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, SplitFlags, changed, given, takes
 from meshwise.run_options import LaunchFlags, SweepFlags, TraceFlags
 
 
@@ -23,8 +23,16 @@ def validate(
 ) -> int:
     """Run one split for real and print estimated | simulated | measured. Joins the ranks of torchrun.
 
+    Of a serving job: answer its requests by a small server on this machine, beside the simulator's prediction.
+
     Example: meshwise validate examples/gpt-20m-dp2.toml --cluster machine.toml
     """
+    from meshwise.serving import jobfile
+
+    if file is not None and jobfile.is_serving(file):
+        meant = changed(launch, "timeout", "oversubscribe") | changed(sweep) | changed(trace)
+        jobfile.refuse_options(given(job) | given(split) | meant)
+        return _serve(file, launch, as_json=json)
     launch.check(job.devices)
     sweep.check()
     trace.check(sweep, launch.append)
@@ -38,6 +46,22 @@ def validate(
 
         return sweeping.sweep(file, job_given, given(split), launch, sweep, as_json=json)
     return _compare(file, job_given, given(split), launch, as_json=json)
+
+
+def _serve(file: Path, launch: LaunchFlags, *, as_json: bool) -> int:
+    """Serve the requests of a serving job on this machine, and predict them."""
+    from meshwise import screen
+    from meshwise.serving import serving_here
+
+    with screen.progress() as on_progress:
+        found = serving_here.validate(
+            file, launch.timeout, launch.oversubscribe, lambda phase: on_progress(phase, 0, 1)
+        )
+    if as_json:
+        screen.print_json(serving_here.document(found))
+    else:
+        serving_here.show(screen.console(), found)
+    return 0
 
 
 def _compare(
