@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from profiles.engine import EngineRecord
 from simulator.serving.arrivals import ARRIVAL_LAWS, lengths, poisson, uniform_lengths
+from simulator.serving.chains import Step, chained, whole_tasks
 from simulator.serving.play import play
 from simulator.serving.requests import Floats, Requests
 from simulator.serving.result import Played
@@ -115,8 +116,31 @@ def test_targets_and_goodput() -> None:
     )  # fmt: skip
     targets = Targets(ttft_seconds=2.0, tpot_seconds=0.15)
     assert targets.met(played).tolist() == [True, False, False, False]
-    of_a, of_b = (summary(played, targets, tenant) for tenant in (0, 1))
+    of_a, of_b = (summary(played, [targets] * 2, tenant=tenant) for tenant in (0, 1))
     assert (of_a.attained_fraction.value, of_b.attained_fraction.value) == (0.5, 0.0)
     assert of_a.goodput_requests_per_second == pytest.approx(1 / 4.0)
     assert of_b.num_refused == 1
     assert of_a.ttft_seconds.mean.high == np.inf
+
+
+def test_steps_of_a_task_read_what_they_say() -> None:
+    """Answer, question, or all of it, with the prompt of the step; whole tasks begin and end with their steps."""
+    questions = Requests(np.array([0.0, 1.0]), np.array([100, 50]), np.array([10, 20]))
+    steps = [
+        Step(0, added_tokens=5, output_tokens=30),
+        Step(1, "answer", 1),
+        Step(0, "question"),
+        Step(1, "all", output_tokens=2),
+    ]
+    found = chained(questions, np.array([0, 1]), [steps, [Step(1)]], np.random.default_rng(0))
+    assert found.input_tokens.tolist() == [105, 31, 100, 100 + 30 + 10 + 10, 50]
+    assert found.output_tokens.tolist() == [30, 10, 10, 2, 20]
+    assert found.follower is not None
+    assert found.follower.tolist() == [1, 2, 3, -1, -1]
+    assert found.heads.tolist() == [0, 4]
+    replica = ReplicaSpec((LinearPrices(),), 10_000, ENGINE.model_copy(update={"chunks_prefill": True}))
+    played = play(found, [Deployment(PoolSpec(replica))] * 2)
+    whole = whole_tasks(played)
+    assert whole.arrival_seconds.tolist() == [0.0, 1.0]
+    assert whole.last_token_seconds.tolist() == played.last_token_seconds[[3, 4]].tolist()
+    assert np.all(np.diff(played.last_token_seconds[:4]) > 0.0)

@@ -149,3 +149,46 @@ def test_too_many_devices(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(text.replace('"dgx-h100"', '"dgx-h100"\ndevices = 8'))
     done = meshwise("simulate", str(tmp_path / "job.toml"))
     assert "8 are fewer than the 9" in done.err
+
+
+TASKS = """
+[[task]]
+name = "short"
+share = 3
+step = [{ serving = "llama3-8b" }]
+[[task]]
+name = "long"
+step = [{ serving = "llama3-8b", output_tokens = 40 }, { serving = "llama3-8b", takes = "all", added_tokens = 7 }]
+"""
+
+
+def test_tasks_of_several_steps(tmp_path: Path) -> None:
+    """A task ends with its last step: a longer one takes longer; both are shown, and shares are kept."""
+    found = document(job(tmp_path, more=TASKS))
+    assert found["runs"][0]["num_requests"] == 60
+    short, long = (found["groups"][name] for name in ("short", "long"))
+    assert short["num_requests"] + long["num_requests"] == 60
+    assert 5 <= long["num_requests"] <= 25
+    assert long["ttft_seconds"]["p50"]["value"] > 5.0 * short["ttft_seconds"]["p50"]["value"]
+
+
+def test_two_models_share_a_cluster() -> None:
+    """The shipped example: every task and every model has its line."""
+    done = meshwise("simulate", str(EXAMPLE.with_name("assistant.toml")))
+    assert done.code == 0, done.err
+    for words in ("small: llama3-8b on 4", "large: llama3-70b on 4", "translated", "chat", "targets"):
+        assert words in done.out
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ('[[task]]\nname = "a"\nstep = [{ serving = "none" }]', "'none' is not one of llama3-8b"),
+        (TASKS.replace('"long"', '"short"'), "task: names must differ"),
+    ],
+)
+def test_faults_of_tasks(more: str, sentence: str, tmp_path: Path) -> None:
+    """Steps name what is served."""
+    done = meshwise("simulate", str(job(tmp_path, more=more)))
+    assert done.code == 2
+    assert sentence in done.err

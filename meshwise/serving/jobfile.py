@@ -142,6 +142,29 @@ class ServedTable(PoolTable):
     prefill: PoolTable | None = None
 
 
+class StepTable(Record):
+    """A `[[task.step]]` table: one request of a task; `simulator.serving.chains.Step`."""
+
+    serving: Name
+    """The name of the `[[serving]]` table that answers it."""
+    takes: Literal["answer", "question", "all"] = "answer"
+    added_tokens: Annotated[int, Field(ge=0)] = 0
+    output_tokens: Count | None = None
+    """None: as `[load]` says."""
+    output_spread_fraction: NonNegative = 0.0
+
+
+class TaskTable(Record):
+    """A `[[task]]` table: what some of the requests are, step after step."""
+
+    name: Name
+    share: Positive = 1.0
+    """Of all requests, in proportion to the shares of all tasks; a trace with these names as tenants says it itself."""
+    step: Annotated[tuple[StepTable, ...], Field(min_length=1)]
+    targets: TargetsTable | None = None
+    """Of this task; None: those of the job."""
+
+
 class ServingFile(Record):
     """A whole file."""
 
@@ -149,6 +172,23 @@ class ServingFile(Record):
     load: LoadTable
     serving: Annotated[tuple[ServedTable, ...], Field(min_length=1)]
     targets: TargetsTable = TargetsTable()
+    task: tuple[TaskTable, ...] = ()
+
+    @model_validator(mode="after")
+    def _tasks_use_what_is_served(self) -> "ServingFile":
+        names = [table.name or table.model for table in self.serving]
+        if len(set(names)) < len(names):
+            raise ValueError(f"serving: names must differ, got {', '.join(names)}; give each table a name")
+        used = [step.serving for task in self.task for step in task.step]
+        for name in used:
+            if name not in names:
+                raise ValueError(f"task.step.serving: {name!r} is not one of {', '.join(names)}")
+        idle = [name for name in names if name not in used]
+        if idle and (self.task or len(names) > 1):
+            raise ValueError(f"serving: no [[task]] has a step for {', '.join(idle)}")
+        if len({task.name for task in self.task}) < len(self.task):
+            raise ValueError("task: names must differ")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,13 +1,13 @@
 """From a serving job's file to what happens: deployments with prices and memory, simulations, their figures."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile
-from meshwise.serving.traffic import closed_loop, traffic
+from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile, TargetsTable
+from meshwise.serving.traffic import closed_loop, traffic, with_tasks
 from planner.cost.kv import ServingMemory
 from planner.cost.serving import PriceBook
 from planner.serving import Pool, ServingPlan
@@ -15,6 +15,7 @@ from profiles import catalog
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from profiles.units import GIB
+from simulator.serving.chains import whole_tasks
 from simulator.serving.play import play
 from simulator.serving.result import Played
 from simulator.serving.scaling import Autoscaling, Failure
@@ -43,6 +44,9 @@ class Run:
 
     seed: int
     played: Played
+    """Every request."""
+    whole: Played
+    """Every task of requests that follow one another; the same where there are none."""
     timeline: Timeline
     figures: Summary
 
@@ -53,7 +57,6 @@ class ServingAnswer:
 
     file: ServingFile
     served: tuple[Served, ...]
-    targets: Targets
     runs: tuple[Run, ...]
 
     @property
@@ -67,9 +70,16 @@ class ServingAnswer:
         return "; ".join(f"{one.name} on {one.plan.num_devices} of {self.file.job.cluster}" for one in self.served)
 
     @property
+    def targets(self) -> Targets:
+        """Of the job; tasks may have their own."""
+        return _targets(self.file.targets)
+
+    @property
     def has_targets(self) -> bool:
         """Whether any was stated."""
-        return self.targets != Targets()
+        return any(
+            each != Targets() for each in tenant_targets(self.file, [task.name for task in self.file.task] or [""])
+        )
 
     @property
     def busiest(self) -> float:
@@ -80,15 +90,29 @@ class ServingAnswer:
 
     def groups(self) -> list[tuple[str, Summary]]:
         """Figures of the first run by tenant and by model, where there are several."""
-        played = self.runs[0].played
-        tenants = played.requests.tenants
+        run = self.runs[0]
+        tenants = run.whole.requests.tenants
         found = []
         if len(tenants) > 1:
-            found += [(name, summary(played, self.targets, tenant=number)) for number, name in enumerate(tenants)]
+            targets = tenant_targets(self.file, tenants)
+            found += [(name, summary(run.whole, targets, tenant=number)) for number, name in enumerate(tenants)]
         if len(self.served) > 1:
+            none = [Targets()] * len(tenants)
             names = enumerate(one.name for one in self.served)
-            found += [(name, summary(played, self.targets, deployment=number)) for number, name in names]
+            found += [(name, summary(run.played, none, deployment=number)) for number, name in names]
         return found
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the share of requests asked for is within all targets, in every task that has its own."""
+        tasks = {task.name: task.targets or self.file.targets for task in self.file.task}
+        if len(tasks) < 2:
+            asked = self.file.targets if not tasks else next(iter(tasks.values()))
+            return self.runs[0].figures.attained_fraction.value >= asked.attained_fraction
+        return all(
+            found.attained_fraction.value >= tasks[name].attained_fraction
+            for name, found in self.groups()[: len(tasks)]
+        )
 
     def spread(self, figure: Callable[[Summary], float]) -> tuple[float, float]:
         """Least and most of a figure over the runs."""
@@ -104,17 +128,28 @@ def simulate(file: ServingFile, *, keeps_batches: bool = False) -> ServingAnswer
     book = PriceBook()
     served = tuple(served_of(table, file.job.cluster, book) for table in file.serving)
     _check_devices(file, served)
-    limits = file.targets
-    targets = Targets(limits.ttft_seconds, limits.tpot_seconds, limits.e2e_seconds)
-    runs = []
+    runs: list[Run] = []
     for seed in range(file.load.seed, file.load.seed + file.load.runs):
         timeline = Timeline(keeps_batches=keeps_batches)
+        requests = with_tasks(traffic(file.load, seed), file, seed) if file.task else traffic(file.load, seed)
         played = play(
-            traffic(file.load, seed), [one.deployment for one in served], closed_loop=closed_loop(file.load),
+            requests, [one.deployment for one in served], closed_loop=closed_loop(file.load),
             generator=np.random.default_rng(seed), timeline=timeline,
         )  # fmt: skip
-        runs.append(Run(seed, played, timeline, summary(played, targets)))
-    return ServingAnswer(file, served, targets, tuple(runs))
+        whole = whole_tasks(played)
+        figures = summary(whole, tenant_targets(file, whole.requests.tenants))
+        runs.append(Run(seed, played, whole, timeline, figures))
+    return ServingAnswer(file, served, tuple(runs))
+
+
+def tenant_targets(file: ServingFile, tenants: Sequence[str]) -> list[Targets]:
+    """The targets of each tenant: of the task of its name where that has its own."""
+    own = {task.name: task.targets for task in file.task if task.targets is not None}
+    return [_targets(own.get(tenant, file.targets)) for tenant in tenants]
+
+
+def _targets(table: TargetsTable) -> Targets:
+    return Targets(table.ttft_seconds, table.tpot_seconds, table.e2e_seconds)
 
 
 def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from meshwise.serving.jobfile import LoadTable
+from meshwise.serving.jobfile import LoadTable, ServingFile
 from simulator.serving.arrivals import ARRIVAL_LAWS, lengths, uniform_lengths
+from simulator.serving.chains import Step, chained
 from simulator.serving.requests import ClosedLoop, Ints, Requests
 from simulator.serving.traces import read_trace
 
@@ -51,6 +52,30 @@ def traffic(load: LoadTable, seed: int) -> Requests:
     if load.cached_fraction and requests.prefixes is None:
         changes["cached_tokens"] = (load.cached_fraction * requests.input_tokens).astype(np.int64)
     return replace(requests, **changes)
+
+
+def with_tasks(questions: Requests, file: ServingFile, seed: int) -> Requests:
+    """`questions` with every step of their tasks, which become their tenants.
+
+    A question is of the task that its tenant names, or else of one drawn by the shares.
+    """
+    names = [task.name for task in file.task]
+    draw = np.random.default_rng((seed, 1))
+    if set(questions.tenants) <= set(names):
+        task = np.array([names.index(tenant) for tenant in questions.tenants])[questions.tenant_index]
+    else:
+        shares = np.array([task.share for task in file.task])
+        task = draw.choice(len(names), len(questions), p=shares / shares.sum())
+    served = [table.name or table.model for table in file.serving]
+    tasks = [
+        [
+            Step(served.index(step.serving), step.takes, step.added_tokens, step.output_tokens,
+                 step.output_spread_fraction)
+            for step in one.step
+        ]
+        for one in file.task
+    ]  # fmt: skip
+    return chained(replace(questions, tenant=task, tenants=tuple(names)), task, tasks, draw)
 
 
 def _lengths(load: LoadTable, tokens: int, spread_fraction: float, count: int, draw: np.random.Generator) -> Ints:

@@ -97,9 +97,9 @@ def _show_rates(console: Console, answer: ServingAnswer, found: Summary) -> None
         console.print("; ".join(notes), markup=False)
     if answer.has_targets:
         asked = answer.file.targets.attained_fraction
-        verdict = "met" if found.attained_fraction.value >= asked else "MISSED"
+        verdict = "met" if answer.is_met else "MISSED"
         console.print(
-            f"targets {verdict}: {_share_with_interval(found.attained_fraction)} of requests within all of them "
+            f"targets {verdict}: {_share_with_interval(found.attained_fraction)} of requests within all of theirs "
             f"({share(asked)} asked), goodput {found.goodput_requests_per_second:.3g} requests/s",
             style="bold", markup=False,
         )  # fmt: skip

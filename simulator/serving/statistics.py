@@ -4,6 +4,7 @@ Requests that follow one another share a queue, so that they are not independent
 neighbours, whose means are nearly so [Law 2015, Simulation Modeling and Analysis, 5th ed., section 9.5.3].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -118,8 +119,13 @@ def spread(values: Floats) -> Spread:
     return Spread(mean_estimate(values), {percent: percentile_estimate(values, percent) for percent in PERCENTILES})
 
 
-def summary(played: Played, targets: Targets, tenant: int | None = None, deployment: int | None = None) -> Summary:
-    """The figures of all requests, or of one tenant's, or of those that one deployment answered."""
+def summary(
+    played: Played, targets: Sequence[Targets], *, tenant: int | None = None, deployment: int | None = None
+) -> Summary:
+    """The figures of all requests, or of one tenant's, or of those that one deployment answered.
+
+    `targets` are those of each tenant.
+    """
     requests = played.requests
     asked = np.arange(len(requests)) >= played.first_counted
     if tenant is not None and requests.tenant is not None:
@@ -127,7 +133,9 @@ def summary(played: Played, targets: Targets, tenant: int | None = None, deploym
     if deployment is not None and requests.deployment is not None:
         asked &= requests.deployment == deployment
     answered = asked & played.counted
-    met = asked & targets.met(played)
+    met = asked.copy()
+    for number, each in enumerate(targets):
+        met &= each.met(played) | (requests.tenant_index != number)
     seconds = played.duration_seconds
     per_second = 1.0 / seconds if seconds else 0.0
     inputs = float(requests.input_tokens[answered].sum())
