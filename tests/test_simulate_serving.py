@@ -176,7 +176,7 @@ def test_two_models_share_a_cluster() -> None:
     """The shipped example: every task and every model has its line."""
     done = meshwise("simulate", str(EXAMPLE.with_name("assistant.toml")))
     assert done.code == 0, done.err
-    for words in ("small: llama3-8b on 4", "large: llama3-70b on 4", "translated", "chat", "targets"):
+    for words in ("small: llama3-8b on 4", "large: llama3-70b on 4", "translated", "chat", "targets met"):
         assert words in done.out
 
 

@@ -50,7 +50,9 @@ class ServingEstimate:
 
 
 def load_figures(file: ServingFile) -> LoadFigures:
-    """Means of the requests that the first seed draws, and their rate."""
+    """Means of the requests that the first seed draws, and their rate; raises ValueError for tasks of several steps."""
+    if file.task:
+        raise ValueError("task: closed forms and searches are of one model and one step; use `meshwise simulate`")
     requests = traffic(file.load, file.load.seed)
     return LoadFigures(_lengths(requests), _rate(file, requests), file.load.concurrency)
 

@@ -77,9 +77,7 @@ class ServingAnswer:
     @property
     def has_targets(self) -> bool:
         """Whether any was stated."""
-        return any(
-            each != Targets() for each in tenant_targets(self.file, [task.name for task in self.file.task] or [""])
-        )
+        return any(each != Targets() for each in tenant_targets(self.file, self.runs[0].whole.requests.tenants))
 
     @property
     def busiest(self) -> float:

@@ -46,8 +46,8 @@ def validate(
 
 
 def _server(file: ServingFile) -> Server:
-    if len(file.serving) > 1:
-        raise ValueError("serving: the server of validate runs one model; keep one table")
+    if len(file.serving) > 1 or file.task:
+        raise ValueError("serving, task: the server of validate runs one model and one step; leave the rest out")
     if file.load.concurrency is not None:
         raise ValueError("load.concurrency: the server of validate plays arrivals; state requests_per_second or trace")
     if file.load.cached_fraction:

@@ -32,7 +32,7 @@ def show_serving(console: Console, answer: ServingAnswer) -> None:
     console.print(f"Intervals: {LEVEL:.0%}, of the simulation alone; prices have errors of their own.", style="dim")
     groups = answer.groups()
     if groups:
-        _show_groups(console, groups)
+        _show_groups(console, groups, answer.runs[0].whole.requests.tenants)
     if len(answer.runs) > 1:
         _show_runs(console, answer)
 
@@ -106,12 +106,13 @@ def _show_rates(console: Console, answer: ServingAnswer, found: Summary) -> None
     console.print()
 
 
-def _show_groups(console: Console, groups: list[tuple[str, Summary]]) -> None:
+def _show_groups(console: Console, groups: list[tuple[str, Summary]], tenants: tuple[str, ...]) -> None:
     made = table("requests of", ">number", ">first token p50", ">p99", ">per token p50", ">p99", ">within targets")
     for name, found in groups:
         spreads = (found.ttft_seconds, found.tpot_seconds)
         cells = [_time(spread.percentiles[percent].value) for spread in spreads for percent in (50, 99)]
-        made.add_row(name, f"{found.num_requests:,}", *cells, share(found.attained_fraction.value))
+        within = share(found.attained_fraction.value) if name in tenants else "-"
+        made.add_row(name, f"{found.num_requests:,}", *cells, within)
     console.print()
     console.print(made)
 
