@@ -302,7 +302,7 @@ class Rank:
             reduced = self._post(index, layer.reduce_seconds)
             if reduction is not None:
                 self._post(reduction, self.seconds[reduction] / len(layers))
-        yield from self._wait_until(self._last_message())
+        yield from self._wait_until(reduced)
 
     def _run_gathered(self, index: int, arrivals: list[Mark]) -> Iterator[simpy.Event]:
         """The first forward of a chunk, share by share as the buckets of its parameters arrive."""

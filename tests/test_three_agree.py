@@ -9,16 +9,15 @@ from planner.plan import Plan, Recompute
 from planner.recompute import Module
 from planner.work.lower import lower
 from planner.work.program import program_flops
-from planner.work.sharding import gathers_in_backward
 from simulator.play import play_plan
 from tests.scenes import cluster, job, sample, stack
 
 SCENES = (
-    ("gpt3-6.7B", 16, "megatron-core", 1e-4, 0.03),
-    ("gpt3-6.7B", 16, "megatron-lm-2022", 1e-3, 0.04),
-    ("mixtral-8x7b", 16, "megatron-core", 1e-4, 0.07),
-    ("gpt3-175B", 64, "megatron-core", 1e-4, 0.04),
-    ("resnet-50", 8, "pytorch-eager", 1.1e-2, 0.20),  # transfers as long as the stages of a CNN queue for each other
+    ("gpt3-6.7B", 16, "megatron-core", 1e-4, 0.02),
+    ("gpt3-6.7B", 16, "megatron-lm-2022", 1e-6, 0.02),
+    ("mixtral-8x7b", 16, "megatron-core", 1e-4, 0.02),
+    ("gpt3-175B", 64, "megatron-core", 1e-3, 0.03),
+    ("resnet-50", 8, "pytorch-eager", 5e-3, 0.05),  # transfers as long as the stages of a CNN queue for each other
 )
 """Model, devices, stack, and how far closed form and simulation may differ: in the median, at worst."""
 
@@ -27,15 +26,10 @@ SCENES = (
 def test_estimate_and_simulation_agree(
     model: str, num_devices: int, software: str, median: float, worst: float
 ) -> None:
-    """Of plans sampled over the whole space.
-
-    Stages that gather their parameters again for every backward are apart: there reductions and gathers queue.
-    """
+    """Of plans sampled over the whole space."""
     work, devices, stack_ = job(model), cluster(num_devices), stack(software)
-    plans = sample(work, devices, 60)
-    queues = gathers_in_backward(plans) & (plans.pp > 1)
     errors = []
-    for plan in plans.take(np.flatnonzero(~queues)[:40]):
+    for plan in sample(work, devices, 40):
         played = play_plan(plan, work, devices, stack_).step_seconds
         errors.append(abs(estimate(plan, work, devices, stack_).step_seconds / played - 1.0))
     assert np.median(errors) < median
@@ -62,12 +56,19 @@ def test_sharded_data_parallelism_agrees(plan: Plan, model: str, contention: flo
         assert estimated.breakdown.dp_seconds == pytest.approx(played.breakdown.dp_seconds, rel=1e-6)
 
 
-def test_stages_that_gather_again_agree_roughly() -> None:
-    """The closed form takes their reductions as beside nothing."""
+@pytest.mark.parametrize("plan", [
+    Plan(dp=8, pp=2, zero_stage=3),
+    Plan(dp=4, pp=4, zero_stage=3, schedule="gpipe"),
+    Plan(dp=4, pp=2, vp=4, cp=2, schedule="interleaved", zero_stage=3),
+    Plan(dp=4, pp=2, vp=4, cp=2, schedule="breadth-first", zero_stage=3),
+    Plan(dp=4, pp=4, zero_stage=3, schedule="zb-h1"),
+    Plan(dp=4, pp=4, zero_stage=3, vp=2, schedule="zb-v"),
+], ids=str)  # fmt: skip
+def test_stages_that_gather_again_agree(plan: Plan) -> None:
+    """Their reductions queue with the gathers of the last backward; earlier chunks may hide some of it."""
     work, devices, software = job(), cluster(16), stack()
-    for plan in (Plan(dp=8, pp=2, zero_stage=3), Plan(dp=4, pp=2, vp=4, cp=2, schedule="interleaved", zero_stage=3)):
-        played = play_plan(plan, work, devices, software).step_seconds
-        assert estimate(plan, work, devices, software).step_seconds == pytest.approx(played, rel=0.05)
+    played = play_plan(plan, work, devices, software).step_seconds
+    assert estimate(plan, work, devices, software).step_seconds == pytest.approx(played, rel=0.01)
 
 
 def test_full_contention_is_no_overlap() -> None:

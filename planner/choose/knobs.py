@@ -220,8 +220,9 @@ def _sharding(at: Setting) -> Iterable[Choice]:
         return
     yield 1, 1, 1
     dp, is_one_stage = at.split.dp, at.split.pp == 1
+    yield 3, 1, 1
     if is_one_stage:
-        yield from ((3, 1, 1), (3, 0, 1))
+        yield 3, 0, 1
         nodes = at.split.tp * at.replicas // at.cluster.devices_per_node
         if nodes > 1 and dp % nodes == 0:
             yield from ((3, 1, nodes), (3, 0, nodes))

@@ -104,11 +104,13 @@ def with_messages(plain: Graph, action_seconds: Floats, transfer_seconds: float)
             queued[row, number[node]] = last[rank]
             last[rank] = int(number[node])
     waits = np.concatenate([np.stack([np.append(before, message_before), np.append(needed, message_needed)]), queued])
-    level = [NOTHING] * (waits.shape[1] + 1)  # the last one stands for NOTHING
+    level, before_each = [NOTHING] * (waits.shape[1] + 1), waits.T.tolist()  # the last one stands for NOTHING
+    numbers = number.tolist()
     for node in order:
-        for at in (int(number[node]), node):
+        for at in (numbers[node], node):
             if at != NOTHING:
-                level[at] = 1 + max(level[wait] for wait in waits[:, at].tolist())
+                own, handed, sent, got = before_each[at]
+                level[at] = 1 + max(level[own], level[handed], level[sent], level[got])
     return in_order(
         np.append(plain.column, np.full(len(received), plain.num_columns)), waits,
         np.zeros(waits.shape[1], dtype=bool), np.array(level[:-1]), np.append(plain.rank, plain.rank[received]),

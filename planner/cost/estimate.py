@@ -56,7 +56,8 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     The step is the longest path of the schedule without transfers, plus what these add to it, plus what the first
     rank cannot hide of a gradient reduction and a parameter gather once a step, plus its optimizer update
     [Narayanan 2021, arXiv:2104.04473, section 2.2]; idle is what the slowest rank's own work leaves of it. Stages
-    that gather parameters for every backward leave no room for a reduction beside it.
+    that gather parameters for every backward reduce gradients in the queue of these gathers: what both outlast makes
+    the last backward of every stage longer, and these follow each other.
     """
     stages = stage_times(grid, job, cluster, stack)
     num_microbatches = grid.num_microbatches(job.global_batch)
@@ -72,16 +73,20 @@ def step_breakdown(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
     buckets, copies = gradients.num_buckets, num_copies(grid.schedule)  # a microbatch passes one copy of the model
     backward = copies * stages.first_backward
     last_pass = np.where(splits_backward(grid.schedule), copies * stages.first_weight, backward)
-    free = np.where(gathers_in_backward(grid) & (grid.pp > 1), 0.0, last_pass)
     reduce = exposed_seconds(
         gradients.reduce,
-        free,
+        last_pass,
         buckets,
         chunk_lead=chunk_lead(grid.schedule, grid.pp, num_microbatches),
-        chunk_compute=np.where(free > 0.0, backward, 0.0),
+        chunk_compute=backward,
         num_slowed=grid.pp,
         **overlap,
     )
+    if stack.dp_overlap:
+        chunks = overlap["num_chunks"]
+        queued = stages.last_added * (1.0 + (grid.pp - 1.0) / chunks) + stages.last_tail
+        queues = gathers_in_backward(grid) & (grid.pp > 1) & ~splits_backward(grid.schedule)
+        reduce = np.where(queues, queued, reduce)
     collect = exposed_seconds(gradients.gather, copies * stages.first_forward, buckets, chunk_lead=grid.pp, **overlap)
     if job.exchange.synchronization == "asynchronous":
         apart = gradients.reduce + gradients.gather

@@ -28,6 +28,10 @@ class LayerTimes:
     """Before a backward pass."""
     reduce: Any
     """After a backward pass; 0 where gradients are reduced once a step."""
+    backward_input: Any = 0.0
+    """The part of `backward` that carries its messages where it runs in two; 0 where no plan splits it."""
+    reduce_once: Any = 0.0
+    """After the last backward pass of a step; 0 where every pass reduces."""
 
 
 def forward_exposed_seconds(
@@ -70,6 +74,28 @@ def backward_exposed_seconds(
             beside = beside + times[slot.after].reduce
         total = total + count * added_seconds(own.backward, beside, contention_fraction)
     return total
+
+
+def last_backward_added_seconds(
+    slots: Mapping[Slot, int], times: Mapping[str, LayerTimes], contention_fraction: float
+) -> tuple[Any, Any]:
+    """(what reducing gradients adds to the last backward pass of a chunk, the reduction of its first layer behind it).
+
+    Beside a layer then runs the reduction of the one after it too, in the queue of the gathers
+    [`planner.cost.overlap.added_seconds`].
+    """
+    added: Any = 0.0
+    tail: Any = 0.0
+    for slot, count in slots.items():
+        own = times[slot.layer]
+        gathered = times[slot.before].gather_again if slot.before is not None else 0.0 * own.gather_again
+        if slot.before is None:
+            tail = tail + own.reduce_once
+        if slot.after is not None:
+            both = gathered + times[slot.after].reduce_once
+            alone = added_seconds(own.backward, gathered, contention_fraction)
+            added = added + count * (added_seconds(own.backward, both, contention_fraction) - alone)
+    return added, tail
 
 
 @dataclass(frozen=True, slots=True)

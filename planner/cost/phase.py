@@ -1,6 +1,6 @@
 """What one action costs: its kernels and exposed messages, with the host's launches as a floor under them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,21 +149,25 @@ def _hop_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> S
 
 
 def layer_times(
-    kind: str, forward_seconds: NDArray[np.float64], backward_seconds: NDArray[np.float64],
-    messages: Mapping[Kind, Work], plan: Plan | PlanGrid, cluster: Cluster, stack: SoftwareStack,
+    kind: str, passes: Sequence[NDArray[np.float64]], messages: Mapping[Kind, Work], plan: Plan | PlanGrid,
+    cluster: Cluster, stack: SoftwareStack,
 ) -> LayerTimes:  # fmt: skip
-    """Seconds of a layer of `kind` from the loads of its passes, (7, ...plans), and of the messages they carry."""
+    """Seconds of a layer of `kind` from the loads of its passes, (7, ...plans), and of the messages they carry.
+
+    `passes` are forward and backward, and, where some plan splits them, gradients of inputs.
+    """
 
     def seconds(action: Kind) -> Seconds:
         ops = [(op, count) for op, count in messages[action].ops if isinstance(op, Message)]
         return sum((count * priced_message(op, plan, cluster) for op, count in ops), 0.0 * plan.tp)
 
+    reduce = seconds(Kind.REDUCE_GRADIENTS)
     return LayerTimes(
-        forward=settled(forward_seconds, stack).sum(axis=0),
-        backward=settled(backward_seconds, stack).sum(axis=0),
+        **{name: settled(load_seconds, stack).sum(axis=0) for name, load_seconds in zip(_PASSES, passes, strict=False)},
         gather=seconds(Kind.GATHER_PARAMETERS) * gathers_in_forward(plan),
         gather_again=seconds(Kind.GATHER_AGAIN) * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
-        reduce=seconds(Kind.REDUCE_GRADIENTS) * reduces_in_backward(plan),
+        reduce=reduce * reduces_in_backward(plan),
+        reduce_once=reduce * (1.0 - reduces_in_backward(plan)),
     )
 
 
@@ -187,10 +191,11 @@ def _layer_times(program: StepProgram, cluster: Cluster, stack: SoftwareStack) -
     for name in dict.fromkeys(name for order in program.layers for name in order):
         work = {kind: program.layer_work[kind, name] for kind in _LAYER_ACTIONS}
         forward, backward = (load(work[kind], program.plan, cluster, stack)[:, None] for kind in _LAYER_ACTIONS[:2])
-        times[name] = layer_times(name, forward, backward, work, program.plan, cluster, stack)
+        times[name] = layer_times(name, (forward, backward), work, program.plan, cluster, stack)
     return times
 
 
+_PASSES = ("forward", "backward", "backward_input")
 _LAYER_ACTIONS = (
     Kind.FORWARD, Kind.BACKWARD, Kind.GATHER_PARAMETERS, Kind.GATHER_AGAIN, Kind.REDUCE_GRADIENTS
 )  # fmt: skip

@@ -27,6 +27,8 @@ NUM_MIXED = 8
 """Trials that scale every kind by a factor of its own."""
 PLAYED_FRACTION = 0.03
 """A message against a forward, in the play that tells the order of messages that keep ranks busy."""
+STEP = 1.05
+"""Typical prices of chunks are rounded to powers of this, which moves them less than the trials do."""
 FEW_CHUNKS, MANY_CHUNKS = 16, 64
 """Pipelines of few chunks are small enough to look at more rounds and every part of one; of many, at fewer."""
 TRANSFER_FRACTIONS = (0.0, 0.03, 0.3)
@@ -67,7 +69,7 @@ def pipeline_times(
         shape = stages.shapes[stages.shape_of[row]]
         paths = paths_of(
             SCHEDULE_NAMES[grid.schedule[row]], int(grid.pp[row]), int(num_microbatches[row]), int(grid.vp[row]),
-            shape.kinds, shape.typical.astype(np.float32).tobytes(), overlaps,
+            shape.kinds, _rounded(shape.typical).astype(np.float32).tobytes(), overlaps,
         )  # fmt: skip
         used = np.flatnonzero(paths.num_actions.any(axis=0))
         prices = shape.prices[np.divmod(used, len(PRICED))]
@@ -76,6 +78,12 @@ def pipeline_times(
         seconds += paths.num_transfers[:, None] * transfer_seconds[transfer_of[rows[own]]]
         whole[own] = seconds.max(axis=0)
     return PipelineTimes(silent[row_of], whole[row_of])
+
+
+def _rounded(typical: Floats) -> Floats:
+    """Prices as multiples of their mean, in steps of `STEP`: pipelines priced nearly alike share their paths."""
+    relative = typical / typical.mean(axis=(0, 1), keepdims=True)
+    return np.where(relative > 0.0, STEP ** np.round(np.log(np.maximum(relative, 1e-12)) / np.log(STEP)), 0.0)
 
 
 @lru_cache(maxsize=4096)

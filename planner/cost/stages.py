@@ -1,7 +1,7 @@
 """Seconds of the chunks and stages of every plan of a grid, without the schedule that joins them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from planner.cost.columns import SHARDING_COLUMNS, WORK_COLUMNS
 from planner.cost.grid import distinct_rows
-from planner.cost.layered import LayerTimes, backward_exposed_seconds, forward_exposed_seconds
+from planner.cost.layered import (
+    LayerTimes,
+    backward_exposed_seconds,
+    forward_exposed_seconds,
+    last_backward_added_seconds,
+)
 from planner.cost.overlap import stack_contention_fraction
 from planner.cost.phase import layer_times, load, settled
 from planner.layout import layout_of
@@ -25,6 +30,8 @@ from profiles.workload import TrainingJob
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+NUM_PARTS, NUM_ROWS = 7, 9
+"""Parts of a chunk's seconds, and rows of the tables that hold them (`_chunk_parts`)."""
 NUM_PASSES = 4
 """Forward, whole backward, and its two parts."""
 TYPICAL = (Plan(), Plan(recompute=Recompute.FULL))
@@ -55,6 +62,10 @@ class StageTimes:
     first_backward: Floats
     first_weight: Floats
     """Stage 0, which ends a step last: forward, backward, and the part of that for gradients of weights."""
+    last_added: Floats
+    last_tail: Floats
+    """Where backward passes carry messages layer by layer: what reducing gradients adds to the last one of every chunk
+    of stage 0, and the reductions of their first layers, which run behind them."""
     parts: dict[str, Floats]
     """Of the slowest stage: forward, backward, recompute, tp, cp, ep, host, dp (of every microbatch)."""
     shapes: tuple[ShapeTimes, ...]
@@ -129,7 +140,7 @@ def _times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareSt
         counts = list({tuple(piece.items()): piece for piece in pieces}.values())
         kinds = tuple(counts.index(pieces[piece]) for piece in placement.pieces(pp, vp))
         chunks = _chunk_parts(counts, layers, stack)
-        seconds = chunks.sum(axis=2)
+        seconds = chunks[:, :, :NUM_PARTS].sum(axis=2)
         typical = np.zeros((len(counts), NUM_PASSES, len(TYPICAL)))
         typical[:, : seconds.shape[1]] = seconds[..., len(rows) :]
         shapes.append(ShapeTimes(kinds, seconds[..., : len(rows)], typical))
@@ -157,10 +168,10 @@ _PLACEMENTS: tuple[Placement, ...] = tuple({SCHEDULES[name].placement: None for 
 _PLACEMENT_OF = np.array([_PLACEMENTS.index(SCHEDULES[name].placement) for name in SCHEDULE_NAMES])
 
 _NAMES = (
-    "total_sum", "total_max", "first_forward", "first_backward", "first_weight",
+    "total_sum", "total_max", "first_forward", "first_backward", "first_weight", "last_added", "last_tail",
     "forward", "backward", "recompute", "tp", "cp", "ep", "host", "dp",
 )  # fmt: skip
-_NUM_SCALARS = 5
+_NUM_SCALARS = 7
 
 
 def _with_typical(distinct: PlanGrid) -> PlanGrid:
@@ -191,33 +202,40 @@ def _layers(
         loads.append(np.stack(passes))
         if by_layer:
             messages = data_parallel_work(*layer_parameters(job.model, kind, distinct), distinct, job, stack)
-            times[kind] = layer_times(kind, forward, backward, messages, distinct, cluster, stack)
+            times[kind] = layer_times(kind, passes, messages, distinct, cluster, stack)
     return _Layers(kinds, np.stack(loads), times)
 
 
 def _chunk_parts(counts: Sequence[Mapping[str, int]], layers: _Layers, stack: SoftwareStack) -> Floats:
-    """Seconds of chunks of `counts` layers by part, (chunks, F B I W, 7, combinations).
+    """Seconds of chunks of `counts` layers by part, (chunks, F B I W, NUM_ROWS, combinations).
 
     The parts are those of a load, with what the host adds in place of its launches, and what messages layer by
-    layer add. Those wait for forwards and for gradients of inputs.
+    layer add. Those wait for forwards and for gradients of inputs. Behind these 7 parts follow, of whole backwards, the
+    two rows of `last_backward_added_seconds`.
     """
     matrix = np.array([[chunk.get(kind, 0) for kind in layers.kinds] for chunk in counts], dtype=float)
     loads = np.tensordot(matrix, layers.loads, axes=1)
-    parts = np.concatenate([settled(loads, stack), np.zeros_like(loads[:, :, :1])], axis=2)
+    parts = np.concatenate([settled(loads, stack), np.zeros_like(loads[:, :, : NUM_ROWS - 6])], axis=2)
     contention = stack_contention_fraction(stack)
     if layers.times:
         for index, chunk in enumerate(counts):
             slots = layer_slots(chunk)
             parts[index, 0, 6] = forward_exposed_seconds(slots, layers.times, contention)
-            parts[index, 1:3, 6] = backward_exposed_seconds(slots, layers.times, contention)
+            parts[index, 1, 6] = backward_exposed_seconds(slots, layers.times, contention)
+            if parts.shape[1] > 2:
+                inputs = {kind: replace(one, backward=one.backward_input) for kind, one in layers.times.items()}
+                parts[index, 2, 6] = backward_exposed_seconds(slots, inputs, contention)
+            parts[index, 1, 7], parts[index, 1, 8] = last_backward_added_seconds(slots, layers.times, contention)
     return parts
 
 
 def _table(stages: Floats, num_alike: Floats) -> Floats:
     """The rows named by _NAMES for one pipeline shape, (names, combinations).
 
-    `stages` are those that differ, (stages, F B I W, 7, combinations), and `num_alike` how many are like each.
+    `stages` are those that differ, (stages, F B I W, NUM_ROWS, combinations), and `num_alike` how many are like each.
     """
+    last = stages[0, 1, NUM_PARTS:]
+    stages = stages[:, :, :NUM_PARTS]
     forward, backward = stages[:, 0], stages[:, 1]
     both = forward + backward
     total = both.sum(axis=1)
@@ -225,4 +243,4 @@ def _table(stages: Floats, num_alike: Floats) -> Floats:
     first = [stages[0, passes].sum(axis=0) if passes < stages.shape[1] else 0.0 * total[0] for passes in (0, 1, 3)]
     of_slowest: list[Any] = [forward[:, 0], backward[:, 0], both[:, 1], *(both[:, part] for part in range(2, 7))]
     parts = [np.take_along_axis(part, slowest, axis=0)[0] for part in of_slowest]
-    return np.stack([num_alike @ total, total.max(axis=0), *first, *parts])
+    return np.stack([num_alike @ total, total.max(axis=0), *first, *last, *parts])
