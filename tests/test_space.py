@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planner.choose.knobs import KNOBS, Setting, Split, divisors
 from planner.choose.space import Space, splits
 from planner.plan import PLAN_FIELDS, Plan, PlanGrid
-from tests.scenes import cluster, job, plan_space
+from tests.scenes import cluster, job, plan_space, stack
 
 
 @given(st.integers(1, 5000))
@@ -50,14 +50,15 @@ def test_experts_are_spread_in_mixture_models_only() -> None:
 @pytest.mark.parametrize("size", [1000, 7777, 10**9])
 def test_chunks_are_the_space_in_order(size: int) -> None:
     whole = plan_space(job("mixtral-8x7b"), cluster(16))
-    chunks = list(Space(job("mixtral-8x7b"), cluster(16)).chunks(size))
+    chunks = list(Space(job("mixtral-8x7b"), cluster(16), orders=stack().rank_orders).chunks(size))
     assert all(len(chunk) == size for chunk in chunks[:-1])
     for name in PLAN_FIELDS:
         assert np.array_equal(np.concatenate([getattr(chunk, name) for chunk in chunks]), getattr(whole, name))
 
 
 def test_places_of_the_space_can_be_taken() -> None:
-    space, whole = Space(job("mixtral-8x7b"), cluster(16)), plan_space(job("mixtral-8x7b"), cluster(16))
+    work, devices = job("mixtral-8x7b"), cluster(16)
+    space, whole = Space(work, devices, orders=stack().rank_orders), plan_space(work, devices)
     rows = np.arange(3, len(whole), 97)
     assert list(space.take(rows)) == list(whole.take(rows))
 
