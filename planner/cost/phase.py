@@ -149,12 +149,12 @@ def _hop_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> S
 
 
 def layer_times(
-    kind: str, passes: Sequence[NDArray[np.float64]], messages: Mapping[Kind, Work], plan: Plan | PlanGrid,
+    kind: str, pass_seconds: Sequence[NDArray[np.float64]], messages: Mapping[Kind, Work], plan: Plan | PlanGrid,
     cluster: Cluster, stack: SoftwareStack,
 ) -> LayerTimes:  # fmt: skip
     """Seconds of a layer of `kind` from the loads of its passes, (7, ...plans), and of the messages they carry.
 
-    `passes` are forward and backward, and, where some plan splits them, gradients of inputs.
+    `pass_seconds` are of forward and backward, and, where some plan splits them, gradients of inputs.
     """
 
     def seconds(action: Kind) -> Seconds:
@@ -163,7 +163,7 @@ def layer_times(
 
     reduce = seconds(Kind.REDUCE_GRADIENTS)
     return LayerTimes(
-        **{name: settled(load_seconds, stack).sum(axis=0) for name, load_seconds in zip(_PASSES, passes, strict=False)},
+        **{name: settled(load_seconds, stack).sum(axis=0) for name, load_seconds in zip(_PASSES, pass_seconds, strict=False)},
         gather=seconds(Kind.GATHER_PARAMETERS) * gathers_in_forward(plan),
         gather_again=seconds(Kind.GATHER_AGAIN) * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
         reduce=reduce * reduces_in_backward(plan),
