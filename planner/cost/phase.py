@@ -163,7 +163,7 @@ def layer_times(
 
     reduce = seconds(Kind.REDUCE_GRADIENTS)
     return LayerTimes(
-        **{name: settled(load_seconds, stack).sum(axis=0) for name, load_seconds in zip(_PASSES, pass_seconds, strict=False)},
+        **{name: settled(own, stack).sum(axis=0) for name, own in zip(_PASSES, pass_seconds, strict=False)},
         gather=seconds(Kind.GATHER_PARAMETERS) * gathers_in_forward(plan),
         gather_again=seconds(Kind.GATHER_AGAIN) * gathers_in_backward(plan) * (kind not in KEPT_GATHERED),
         reduce=reduce * reduces_in_backward(plan),
