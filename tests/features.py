@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from planner.plan import Plan, Recompute
+from planner.plan import Plan
+from planner.recompute import Module, Recompute
 from profiles.model import MixtureOfExperts, TransformerShape
 from profiles.workload import TrainingJob
 from validate.launch import launch_local, run_rank
@@ -83,7 +84,7 @@ def _features(model: TransformerShape, precision: str = "fp32", **plans: dict[st
     }
 
 
-FULL = Recompute.FULL
+FULL, SELECTIVE = Recompute.FULL, Recompute.SELECTIVE
 FEATURES: dict[str, Feature] = {
     **_features(
         GPT,
@@ -111,6 +112,9 @@ FEATURES: dict[str, Feature] = {
         tp_recompute={"tp": 2, "recompute": FULL, "recompute_layers": 3},
         tp_sp_fsdp={"dp": 2, "tp": 2, "sequence_parallel": True, "zero_stage": 3},
         tp_dp={"dp": 2, "tp": 2},
+        recompute_core={"dp": 2, "recompute": SELECTIVE},
+        recompute_core_and_mlp={"tp": 2, "recompute": SELECTIVE, "recompute_modules": Module.CORE_ATTN | Module.MLP},
+        recompute_operators={"dp": 2, "zero_stage": 3, "recompute": Recompute.OPERATORS},
         pp_gpipe_recompute={"pp": 2, "schedule": "gpipe", "recompute": FULL},
         pp_uneven={"pp": 2, "layout": (3, 1)},
         pp_breadth_first={"pp": 2, "vp": 2, "schedule": "breadth-first"},
@@ -137,6 +141,7 @@ FEATURES: dict[str, Feature] = {
         ep_cp_zero1={"dp": 2, "cp": 2, "ep": 2, "zero_stage": 1},
         ep_fsdp={"dp": 4, "ep": 2, "zero_stage": 3},
         ep_fsdp_whole={"dp": 2, "ep": 2, "zero_stage": 3},
+        ep_recompute_moe={"dp": 2, "ep": 2, "recompute": SELECTIVE, "recompute_modules": Module.MOE},
         ep_pp_recompute={"dp": 2, "pp": 2, "ep": 2, "recompute": FULL},
     ),
     **{

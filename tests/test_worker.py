@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from planner.plan import Plan, Recompute
+from planner.recompute import Module
 from planner.work.layers import layer_parameters, sequence
 from profiles.model import LayerList, ListedLayer, TransformerShape
 from profiles.workload import TrainingJob
@@ -96,7 +97,12 @@ def test_memory_is_measured_above_the_weights_and_gradients() -> None:
         (Plan(tp=2), {"model": MIXTURE}, "tp: validate runs a mixture of experts under dp, cp, ep and pp only"),
         (Plan(etp=2, tp=2), {"model": MIXTURE}, "etp: validate runs whole experts"),
         (Plan(), {"model": MIXTURE, "expert_load_factor": 1.5}, "expert_load_factor"),
-        (Plan(recompute=Recompute.SELECTIVE), {}, "recompute: validate runs none or full"),
+        (
+            Plan(recompute=Recompute.SELECTIVE, recompute_modules=Module.LAYERNORM),
+            {},
+            "cannot drop the mere output of layernorm",
+        ),
+        (Plan(tp=2, recompute=Recompute.OPERATORS), {}, "recompute: by operators torch would repeat"),
         (Plan(dp=3), {}, "global_batch: 8 is not a multiple"),
         (Plan(tp=8), {}, "tp: 8 does not divide num_heads, which is 4"),
         (Plan(pp=8), {}, "pp: 8 stages need as many layers"),

@@ -266,7 +266,7 @@ class Runner:
 
         Raises ValueError if its ranks send other bytes than the plan says and no reason explains them.
         """
-        results = self._run(plan, 1, 2, measure_memory=True)
+        results = self._run(plan, 2, 2, measure_memory=True)
         check_messages(compare_messages(results, self.job, plan, stack))
         return float(max(result["memory"]["allocated_bytes"] for result in results))
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from profiles.units import GIB, KIB, MIB, MILLI, NANO
+from validate.trace.storage import Storages
 
 _MALLOPT_TRIM_THRESHOLD, _MALLOPT_TOP_PAD, _MALLOPT_MMAP_THRESHOLD = -1, -2, -3
 """Parameter numbers of mallopt(3)."""
@@ -139,27 +140,53 @@ class Recorder:
         return float(self.origin.elapsed_time(mark)) * MILLI
 
 
+class _RealStorages(Storages):
+    """Storages with memory behind them: torch's sharding rules are tried on tensors without any."""
+
+    def _follow(self, storage: torch.UntypedStorage, made_by: str) -> None:
+        if storage.device.type != "meta":
+            super()._follow(storage, made_by)
+
+
 class PeakMemory:
-    """Peak memory of this process since `__init__`: the CUDA allocator's, or the resident set of a CPU process."""
+    """Peak memory of this process: the CUDA allocator's, or the resident set of a CPU process; and that of tensors."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        self.before_bytes = _status_bytes("VmRSS") if device.type != "cuda" else 0.0
+        self.storages: Storages | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the peaks so far; what is held stays counted."""
+        if self.storages is not None:
+            self.storages.peak_bytes = self.storages.total_bytes
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
             return
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text(_CLEAR_PEAK)
-        self.before_bytes = _status_bytes("VmRSS")
+
+    @contextlib.contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Follow every tensor that is made meanwhile; enter it before any is."""
+        self.storages = _RealStorages(lambda: ("", ""))
+        with self.storages, self.storages.resizes():
+            yield
 
     def read(self) -> dict[str, float]:
-        """`allocated_bytes` and `reserved_bytes` at their peaks; on a CPU both are the growth of the resident set."""
+        """`allocated_bytes` and `reserved_bytes` at their peaks; on a CPU both are the growth of the resident set.
+
+        With `tracked`, `tensor_bytes` too: the most that tensors held at once.
+        """
+        tensors = {"tensor_bytes": self.storages.peak_bytes} if self.storages is not None else {}
         if self.device.type == "cuda":
-            return {
+            return tensors | {
                 "allocated_bytes": float(torch.cuda.max_memory_allocated(self.device)),
                 "reserved_bytes": float(torch.cuda.max_memory_reserved(self.device)),
             }
         grown = _status_bytes("VmHWM") - self.before_bytes
-        return {"allocated_bytes": grown, "reserved_bytes": grown}
+        return tensors | {"allocated_bytes": grown, "reserved_bytes": grown}
 
 
 def _status_bytes(key: str) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.plan import Plan
-from planner.recompute import Recompute
+from planner.recompute import Module, Recompute
 from planner.work.layers import EMBEDDING, HEAD, MOE, rank_chunks
 from planner.work.lower import lower
 from planner.work.ops import Message
@@ -120,7 +120,10 @@ def _beside(job: TrainingJob, plan: Plan, stage: int) -> Iterator[tuple[Key, Rea
             size = DTYPE_BYTES["fp32"] * sum(_outside_tp(model, kind) for kind in kinds) * times / shards
             yield key, Reason(size, "gradients of parameters that see T / tp tokens only")
     if plan.ep > 1 and model.moe is not None:
-        passes = num_microbatches * (2 if plan.recompute == Recompute.FULL else 1)
+        again = plan.recompute == Recompute.FULL or (
+            plan.recompute == Recompute.SELECTIVE and bool(plan.recompute_modules & Module.MOE)
+        )
+        passes = num_microbatches * (2 if again else 1)
         size = passes * _COUNT_BYTES * model.moe.num_experts * kinds.count(MOE)
         yield (first_name("ep", plan), "all_to_all"), Reason(size, "how many rows each expert gets")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from planner.work.layers import EMBEDDING, HEAD, MOE, sequence
 from profiles.model import TransformerShape
@@ -166,13 +167,20 @@ class Block(nn.Module):
         self.attention_norm = _norm(shape)
         self.attention = Attention(shape)
         self.ffn_norm = _norm(shape)
-        self.ffn = MixtureOfExperts(shape) if is_sparse else FeedForward(shape, shape.ffn_size)
+        self.ffn: nn.Module = MixtureOfExperts(shape) if is_sparse else FeedForward(shape, shape.ffn_size)
+        self.recomputes_ffn = False
+        """Whether the feed-forward part, with its norm, keeps its input alone and runs again for the backward pass."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, H)."""
         hidden = hidden + self.attention(self.attention_norm(hidden))
-        after: Tensor = hidden + self.ffn(self.ffn_norm(hidden))
+        part = checkpoint(self._fed, hidden, use_reentrant=False) if self.recomputes_ffn else self._fed(hidden)
+        after: Tensor = hidden + part
         return after
+
+    def _fed(self, hidden: Tensor) -> Tensor:
+        fed: Tensor = self.ffn(self.ffn_norm(hidden))
+        return fed
 
 
 class Embedding(nn.Module):

@@ -111,9 +111,7 @@ def _check_model(job: TrainingJob) -> None:
 def _check_split(job: TrainingJob, plan: Plan) -> None:
     if plan.order != USUAL_ORDER:
         raise ValueError(f"order: validate numbers ranks {USUAL_ORDER}, got order={plan.order}")
-    if plan.recompute not in (Recompute.NONE, Recompute.FULL):
-        name = plan.recompute.name.lower()
-        raise ValueError(f"recompute: validate runs none or full, got {name}; its fused attention keeps no scores")
+    _check_recomputation(plan)
     if plan.offload:
         raise ValueError(f"offload: validate keeps everything on the device (nothing), got {plan.offload.words}")
     if job.global_batch % (plan.dp * plan.micro_batch):
@@ -129,6 +127,23 @@ def _check_split(job: TrainingJob, plan: Plan) -> None:
         )
     _check_experts(job, plan)
     _check_pipeline(job, plan)
+
+
+def _check_recomputation(plan: Plan) -> None:
+    dropped = plan.recompute_modules & ~_RECOMPUTED_MODULES
+    if plan.recompute == Recompute.SELECTIVE and dropped:
+        raise ValueError(
+            f"recompute_modules: validate recomputes {_RECOMPUTED_MODULES.words}; torch's checkpoint cannot drop the "
+            f"mere output of {dropped.words}"
+        )
+    if plan.recompute == Recompute.OPERATORS and max(plan.tp, plan.cp, plan.ep) > 1:
+        raise ValueError(
+            "recompute: by operators torch would repeat what tp, cp and ep send, which Plan keeps; "
+            f"got tp={plan.tp}, cp={plan.cp}, ep={plan.ep}"
+        )
+
+
+_RECOMPUTED_MODULES = Module.CORE_ATTN | Module.MLP | Module.MOE | Module.SHARED_EXPERTS
 
 
 def _check_experts(job: TrainingJob, plan: Plan) -> None:

@@ -58,7 +58,7 @@ class LocalTrainer:
                 start = self.recorder.mark()
                 loss.backward()
                 self._record_backward(start)
-            losses.append(loss)
+            losses.append(loss.detach())
         self.replicas.finish()
         return total(losses)
 

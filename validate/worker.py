@@ -4,6 +4,7 @@
 (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable
@@ -87,17 +88,20 @@ def join(device: torch.device, num_ranks: int, timeout_seconds: float) -> None:
 def _train(spec: RunSpec, device: torch.device, report: Report) -> dict[str, Any]:
     groups = Groups(spec.plan, Recorder(device))
     memory = PeakMemory(device)
-    report("building the model")
-    trainer = make_trainer(spec.job, groups, spec.seed)
-    batches = _Batches(spec, groups)
     losses, steps = [], []
-    for index in range(spec.num_warmup + spec.num_steps):
-        report(f"step {index + 1} of {spec.num_warmup + spec.num_steps}")
-        inputs, targets = batches.draw(index)
-        step, loss = timed_step(trainer, inputs, targets, device)
-        losses.append(loss)
-        if index >= spec.num_warmup:
-            steps.append(step)
+    with memory.tracked() if spec.measure_memory else contextlib.nullcontext():
+        report("building the model")
+        trainer = make_trainer(spec.job, groups, spec.seed)
+        batches = _Batches(spec, groups)
+        for index in range(spec.num_warmup + spec.num_steps):
+            if index == spec.num_warmup:
+                memory.restart()
+            report(f"step {index + 1} of {spec.num_warmup + spec.num_steps}")
+            inputs, targets = batches.draw(index)
+            step, loss = timed_step(trainer, inputs, targets, device)
+            losses.append(loss)
+            if index >= spec.num_warmup:
+                steps.append(step)
     peak = memory.read()
     return {
         "rank": dist.get_rank(),

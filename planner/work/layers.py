@@ -145,7 +145,12 @@ def _again_fractions(
         modules = step.modules | (Module.CORE_ATTN if step.is_core else Module.NOTHING)
         chosen = selective & np.not_equal(np.bitwise_and(split.recompute_modules, int(modules)), 0)
         kept = step.is_core and keeps_core
-        return full * needed + chosen * 1.0 + operators * (0.0 if kept else step.again_fraction)
+        ends_with_layer = bool(step.modules & Module.MLP)
+        return (
+            full * needed
+            + chosen * (needed or not ends_with_layer)
+            + operators * (0.0 if kept else step.again_fraction)
+        )
 
     return again
 

@@ -34,7 +34,7 @@ class Bucket:
         size = 0 if self.reduces_each else len(self.values)
         self.gradients = torch.zeros(size, dtype=torch.float32, device=self.values.device)
         self.master = nn.Parameter(self._mine(self.values).detach().float())
-        self.master.grad = torch.zeros_like(self.master) if self.is_sharded else self.gradients
+        self.master.grad = torch.zeros_like(self.master) if self.reduces_each else self._mine(self.gradients)
         self.num_pending = len(parameters)
         for parameter in parameters:
             if not self.reduces_each and parameter.dtype == torch.float32:
@@ -101,7 +101,7 @@ class Bucket:
                 self.replica_axis.all_reduce(self.gradients)
 
     def _scatter(self, gradients: Tensor) -> None:
-        """Add the sum over ranks of a whole gradient buffer to this rank's shard."""
+        """Sum a whole gradient buffer over ranks; add this rank's shard to what came before, if anything can have."""
         self._sum_partial(gradients)
         gradients /= self.divisor
         self._count_padding(self.shard_axis, "reduce_scatter", self.num_padded * gradients.element_size())
@@ -111,7 +111,10 @@ class Bucket:
             self._count_padding(self.replica_axis, "all_reduce", padded)
             self.replica_axis.all_reduce(shard)
         assert self.master.grad is not None
-        self.master.grad += shard
+        if self.reduces_each:
+            self.master.grad += shard
+        else:
+            self.master.grad.copy_(shard)
 
     def _count_padding(self, axis: Axis, collective: str, num_bytes: float) -> None:
         if self.num_padded:
@@ -127,7 +130,7 @@ class Bucket:
         if mine.data_ptr() != self.master.data_ptr():
             mine.copy_(self.master.detach())
         self.gradients.zero_()
-        if self.is_sharded:
+        if self.reduces_each:
             assert self.master.grad is not None
             self.master.grad.zero_()
 

@@ -42,8 +42,8 @@ class Axis:
         return AXES[self.name]
 
     def shard(self, tensor: Tensor, dim: int) -> Tensor:
-        """This rank's equal part of `tensor` along `dim`."""
-        return tensor.chunk(self.size, dim)[self.index].contiguous()
+        """A copy of this rank's equal part of `tensor` along `dim`: a view would keep the whole alive."""
+        return tensor.chunk(self.size, dim)[self.index].clone(memory_format=torch.contiguous_format)
 
     def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Combine `tensor` in place over the group."""

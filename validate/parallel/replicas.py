@@ -63,6 +63,10 @@ class Alone:
         sum_over([gradient_of(parameter) for parameter in self.partial], self.tensor_axis)
         with self.recorder.span("optimizer"):
             self.adam.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -82,6 +86,10 @@ class Bucketed(Alone):
         """Gradients of all but the last microbatch stay here."""
         self.last_gradient = None
         return contextlib.nullcontext() if is_last else self.parallel.no_sync()
+
+    def forget(self) -> None:
+        """Clear gradients where they lie in the buckets: others would lie beside the buckets."""
+        torch._foreach_zero_([parameter.grad for parameter in self.parameters])
 
     def _note_gradient(self, _: Tensor) -> None:
         if self.parallel.require_backward_grad_sync:
