@@ -50,7 +50,7 @@ def job(model: TransformerShape = GPT, **changes: Any) -> TrainingJob:
 
 def run(plan: Plan, model: TransformerShape = GPT, **options: Any) -> list[dict[str, Any]]:
     options = {"num_warmup": 0, "num_steps": 3, "device": "cpu"} | options
-    changes = {name: options.pop(name) for name in ("precision", "global_batch") if name in options}
+    changes = {name: options.pop(name) for name in ("precision", "global_batch", "sequence_length") if name in options}
     spec = RunSpec(job(model, **changes), plan, **options)
     values = json.loads(json.dumps(spec.to_json()))
     return launch_local(run_rank, values, plan.num_ranks, timeout_seconds=120, oversubscribe=True)
