@@ -48,12 +48,18 @@ class RunSpec:
                 | {
                     "recompute": Recompute(values["plan"]["recompute"]),
                     "recompute_modules": Module(values["plan"]["recompute_modules"]),
-                    "layout": tuple(values["plan"]["layout"]),
+                    "layout": _tuples(values["plan"]["layout"]),
+                    "placement": _tuples(values["plan"]["placement"]),
                     "offload": Offload(values["plan"]["offload"]),
                 }
             )
         )
         return cls(**(values | {"job": TrainingJob.model_validate(values["job"]), "plan": plan}))
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, which is how JSON writes tuples, as tuples at every depth."""
+    return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
 
 
 def check_runnable(job: TrainingJob, plan: Plan) -> None:
@@ -109,6 +115,8 @@ def _check_model(job: TrainingJob) -> None:
 
 
 def _check_split(job: TrainingJob, plan: Plan) -> None:
+    if plan.placement:
+        raise ValueError("placement: validate gives ranks to devices in their order; leave it out")
     if plan.order != USUAL_ORDER:
         raise ValueError(f"order: validate numbers ranks {USUAL_ORDER}, got order={plan.order}")
     _check_recomputation(plan)
