@@ -8,8 +8,7 @@ that a few mislabelled rows do not rule.
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,13 @@ from scipy.optimize import minimize
 from planner.cost.serving import PriceBook
 from profiles import catalog
 from profiles.engine import EngineRecord
-from validate.play_serving import predict
-from validate.resolve_serving import ServedSetting, resolve_serving
-from validate.serving_table import ServedRow, read_rows
+from validate.fit_engine import CAP, CONSTANTS, SMALLEST_SECONDS, log_errors, timed_settings, with_constants
+from validate.resolve_serving import ServedSetting
+from validate.serving_table import read_rows
 
-CONSTANTS = (
-    "all_reduce_excess_seconds", "host_seconds_per_sequence", "front_end_seconds", "front_end_seconds_per_request",
-)  # fmt: skip
 LARGEST_CONCURRENCY = 128
 """Longer runs are left to the test: they take long to play."""
-MOST_ROWS, NUM_TRIES, CAP = 40, 70, 0.7
+MOST_ROWS, NUM_TRIES = 40, 70
 
 
 def main() -> None:
@@ -40,34 +36,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     engine = catalog.engine(asked.engine)
-    settings = settings_of(read_rows(asked.table), engine.name)
+    settings = timed_settings(read_rows(asked.table), engine.name)
     train, test = halves([one for one in settings if not (asked.dense and one.model.moe)], asked.seed)
-    fitted = fit(engine, asked.constants, [one for one in train if (one.row.concurrency or 0) <= LARGEST_CONCURRENCY])
+    short = [one for one in train if (one.row.concurrency or 0) <= LARGEST_CONCURRENCY]
+    order = np.random.default_rng(0).permutation(len(short))[:MOST_ROWS]
+    fitted = fit(engine, asked.constants, [short[index] for index in order])
     for name in asked.constants:
         print(f"{name} = {getattr(fitted, name):.3g}")
     for words, part in (("fitted on", train), ("held out", test)):
         for kind, errors in report(fitted, part).items():
             print(f"{words:>9} {kind:40} {errors}")
-
-
-def settings_of(rows: Sequence[ServedRow], engine: str) -> list[ServedSetting]:
-    """Closed-loop settings under an engine record, each once, with the median of what was measured of it."""
-    same: defaultdict[tuple[object, ...], list[ServedSetting]] = defaultdict(list)
-    for row in rows:
-        try:
-            setting = resolve_serving(row)
-        except ValueError:
-            continue
-        if setting.engine.name == engine and row.ttft_seconds and row.tpot_seconds and row.concurrency:
-            same[(*setting.key, row.engine_version)].append(setting)
-    return [_median(settings) for settings in same.values()]
-
-
-def _median(settings: Sequence[ServedSetting]) -> ServedSetting:
-    ttft, tpot = (
-        float(np.median([getattr(one.row, name) for one in settings])) for name in ("ttft_seconds", "tpot_seconds")
-    )
-    return replace(settings[0], row=replace(settings[0].row, ttft_seconds=ttft, tpot_seconds=tpot))
 
 
 def halves(settings: Sequence[ServedSetting], seed: int) -> tuple[list[ServedSetting], list[ServedSetting]]:
@@ -80,36 +58,19 @@ def halves(settings: Sequence[ServedSetting], seed: int) -> tuple[list[ServedSet
     return [one for group in mixed for one in group[::2]], [one for group in mixed for one in group[1::2]]
 
 
-def fit(engine: EngineRecord, names: Sequence[str], train: Sequence[ServedSetting]) -> EngineRecord:
-    """`engine` with the named constants of least loss, by Nelder-Mead over their logarithms, on some of `train`."""
-    draw = np.random.default_rng(0)
-    chosen = [train[index] for index in draw.permutation(len(train))[:MOST_ROWS]]
+def fit(engine: EngineRecord, names: Sequence[str], settings: Sequence[ServedSetting]) -> EngineRecord:
+    """`engine` with the named constants of least loss, by Nelder-Mead over their logarithms."""
     book = PriceBook()
-    first = np.log([getattr(engine, name) or 1e-6 for name in names])
+    first = np.log([max(float(getattr(engine, name)), SMALLEST_SECONDS) for name in names])
 
     def loss(logarithms: np.ndarray) -> float:
-        tried = _with(engine, dict(zip(names, np.exp(logarithms), strict=True)))
-        pairs = [_logs(one, tried, book) for one in chosen]
-        return float(np.mean([min(ttft, CAP) + 2.0 * min(tpot, CAP) for ttft, tpot in np.abs(pairs)]))
+        tried = with_constants(engine, dict(zip(names, np.exp(logarithms), strict=True)))
+        errors = np.abs([log_errors(one, tried, book) for one in settings])
+        return float(np.mean(np.minimum(errors, CAP) @ np.array([1.0, 2.0])))
 
     simplex = np.vstack([first, first + 0.4 * np.eye(len(first))])
     found = minimize(loss, first, method="Nelder-Mead", options={"maxfev": NUM_TRIES, "initial_simplex": simplex})
-    return _with(engine, dict(zip(names, np.exp(found.x), strict=True)))
-
-
-def _with(engine: EngineRecord, constants: Mapping[str, float]) -> EngineRecord:
-    return engine.model_copy(update={name: float(f"{value:.3g}") for name, value in constants.items()})
-
-
-def _logs(setting: ServedSetting, engine: EngineRecord, book: PriceBook) -> tuple[float, float]:
-    try:
-        figures = predict(replace(setting, engine=engine), book)
-    except ValueError:
-        return CAP, CAP
-    return (
-        float(np.log((figures.ttft_seconds or 1.0) / (setting.row.ttft_seconds or 1.0))),
-        float(np.log((figures.tpot_seconds or 1.0) / (setting.row.tpot_seconds or 1.0))),
-    )
+    return with_constants(engine, dict(zip(names, np.exp(found.x), strict=True)))
 
 
 def report(engine: EngineRecord, settings: Sequence[ServedSetting]) -> dict[str, str]:
@@ -117,7 +78,7 @@ def report(engine: EngineRecord, settings: Sequence[ServedSetting]) -> dict[str,
     book = PriceBook()
     groups: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for one in settings:
-        pair = _logs(one, engine, book)
+        pair = log_errors(one, engine, book)
         for name in ("all", f"{one.model.name} {one.plan.expert_weights} {one.cluster.accelerator.name}"):
             groups[name].append(pair)
     return {name: f"n {len(pairs):3d}  " + _words(np.exp(np.array(pairs)) - 1.0) for name, pairs in groups.items()}

@@ -14,6 +14,7 @@ from validate.resolve import Unmodelled
 from validate.resolve_serving import forms_of, resolve_serving
 from validate.score_serving import score_serving
 from validate.serving_table import read_rows
+from validate.table import BadTable
 
 HEADER = """\
 engine,engine_version,model,gpu,tp,pp,ep,dp,moe_tp,weight_quant,kv_quant,mode,isl,osl,concurrency,batch_size,output_tok_s,\
@@ -144,3 +145,36 @@ def test_command(table: Path, tmp_path: Path) -> None:
     refused = meshwise("score", "serving", str(wrong))
     assert not faults(refused)
     assert "model, gpu, engine, isl, osl" in refused.err
+
+
+def test_mistyped_cells_are_named(tmp_path: Path) -> None:
+    """File, line and column; rows without lengths, or with absurd ones, are counted."""
+    path = tmp_path / "odd.csv"
+    path.write_text(HEADER + ROWS.replace(",512,64,4,4,,40,6", ",512,64,many,4,,40,6", 1))
+    with pytest.raises(BadTable, match="line 2: column concurrency: 'many'"):
+        read_rows(path)
+    path.write_text(HEADER + ROWS.splitlines()[0].replace(",512,64,", ",,64,") + "\n")
+    assert score_serving(path).skipped == {"lengths are not stated": 1}
+    path.write_text(HEADER + ROWS.splitlines()[0].replace(",512,64,4,", ",512,64,4000000,") + "\n")
+    assert score_serving(path).answered_fraction == 0.0
+
+
+def test_one_run_fixes_an_engine(tmp_path: Path) -> None:
+    """The record is nearer to the run, keeps all that was not fitted, and serves a job."""
+    runs, record = tmp_path / "runs.csv", tmp_path / "mine.toml"
+    runs.write_text(HEADER + ROWS.splitlines()[0].replace(",40,6,", ",90,9,") + "\n")
+    shown = meshwise("calibrate", "--from-run", runs, "--output", record, "--json")
+    assert shown.code == 0
+    found = json.loads(shown.out)
+    assert found["after"]["tpot"] < found["before"]["tpot"]
+    assert found["after"]["ttft"] < found["before"]["ttft"]
+    base, mine = catalog.engine("vllm"), catalog.engine(record)
+    assert mine.borrowed_kernels == base.borrowed_kernels
+    assert mine.fit is None
+    job = tmp_path / "job.toml"
+    job.write_text(
+        '[job]\nkind = "serving"\ncluster = "dgx-h100"\n[load]\nrequests_per_second = 1.0\ninput_tokens = 512\n'
+        'output_tokens = 64\n[serving]\nmodel = "llama3.1-8b"\nengine = "mine.toml"\n'
+    )
+    assert meshwise("estimate", job).code == 0
+    assert meshwise("calibrate", "--from-run", runs, "--output", record, "--cluster", "dgx-h100", "--force").code == 2

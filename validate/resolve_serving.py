@@ -69,6 +69,10 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
     """The setting of a row; raises Unmodelled with the reason when it says too little or too much."""
     if row.suspect:
         raise Unmodelled("marked suspect by the table")
+    if not (row.input_tokens and row.output_tokens):
+        raise Unmodelled("lengths are not stated")
+    if row.input_tokens + row.output_tokens > _LONGEST or (row.concurrency or row.batch or 0) > _MOST_CLIENTS:
+        raise Unmodelled(f"more than {_LONGEST:,} tokens a request or {_MOST_CLIENTS:,} requests at a time")
     model = _model(row.model)
     engine = catalog.engine(_generation(row, model))
     pool, prefill = _pool(row, row.split, model), None
@@ -128,6 +132,8 @@ def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape) -> 
 
 
 _LARGEST_NODE = 8
+_LONGEST, _MOST_CLIENTS = 2_000_000, 20_000
+"""Beyond what anybody serves: a mistyped row, which would take forever to play."""
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ import numpy as np
 
 from profiles.units import MILLI
 from validate.columns import Table, read_table
-from validate.table import BadTable
+from validate.table import MAX_NUMBER, MIN_NUMBER, BadTable
 
 _NEEDED = ("model", "gpu", "engine", "isl", "osl")
 
@@ -58,7 +58,7 @@ def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
     missing = [name for name in _NEEDED if name not in table]
     if missing:
         raise BadTable(f"{path}: the columns {', '.join(missing)} of a table of serving runs are missing")
-    return tuple(_rows(table))
+    return tuple(_rows(table, str(path)))
 
 
 _DISAGGREGATED = {
@@ -78,10 +78,13 @@ def _plain_names(table: Table) -> Table:
     return {_DISAGGREGATED.get(name, name): values for name, values in table.items()}
 
 
-def _rows(table: Table) -> Iterator[ServedRow]:
+def _rows(table: Table, path: str) -> Iterator[ServedRow]:
     for index in range(len(table["model"])):
         cells = {name: _cell(values[index]) for name, values in table.items()}
-        yield _row(cells, index)
+        try:
+            yield _row(cells, index)
+        except ValueError as error:
+            raise BadTable(f"{path}: line {index + 2}: {error}") from None
 
 
 def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
@@ -97,8 +100,13 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         found = cells.get(name)
         if found is None or found == "":
             return None
-        value = float(found)
-        return value * scale if value > 0.0 else None
+        try:
+            value = float(found)
+        except ValueError:
+            raise ValueError(f"column {name}: {str(found)[:40]!r} is not a number") from None
+        if value > MAX_NUMBER:
+            raise ValueError(f"column {name}: {value:g} is more than {MAX_NUMBER:g}")
+        return value * scale if value >= MIN_NUMBER else None
 
     split = {name: value for name in ("tp", "pp", "ep", "dp", "moe_tp") if (value := whole(name)) is not None}
     prompts = {name: value for name, column in _PREFILL.items() if (value := whole(column)) is not None}

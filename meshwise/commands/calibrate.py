@@ -22,7 +22,8 @@ class LogFlags:
         Path | None, _log("A trace of PyTorch's profiler (.json, .json.gz), with shapes.", metavar="FILE")
     ] = None
     from_run: Annotated[
-        Path | None, _log("A run to change a profile by: of validate --json, or a plan file.", metavar="FILE")
+        Path | None,
+        _log("A run to change a profile by: of validate --json, a plan, or serving runs (.csv).", metavar="FILE"),
     ] = None
     step_seconds: Annotated[float | None, _log("Of --from-run with a plan: how long its step took.", min=1e-6)] = None
     cluster: Annotated[str | None, _log("What was measured: a name or .toml (default: what the files name).")] = None
@@ -48,8 +49,11 @@ def calibrate(
     """Measure this machine in some three minutes, or read logs or runs measured elsewhere, and write a cluster file.
 
     Example: meshwise calibrate --output machine.toml, then meshwise plan --model gpt2 --cluster machine.toml
+
+    Example: meshwise calibrate --from-run served.csv --output my-engine.toml
     """
     from meshwise import calibrating
+    from meshwise.serving import calibrating as engines
 
     options = {
         "--from-nccl-tests": logs.from_nccl_tests, "--from-trace": logs.from_trace, "--from-run": logs.from_run,
@@ -59,6 +63,8 @@ def calibrate(
     calibrating.refuse_pointless(source, nproc, quick, logs.step_seconds, logs.cluster)
     if source is None:
         return calibrating.measure_here(target, nproc, quick)
+    if source.option == "--from-run" and engines.is_table(source.files[0]):
+        return engines.read_serving_runs(source.files, target, logs.step_seconds)
     if source.option == "--from-run":
         return calibrating.read_runs(source.files, target, logs.step_seconds)
     read = calibrating.read_traces if source.option == "--from-trace" else calibrating.read_nccl_tests

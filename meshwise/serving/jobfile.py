@@ -219,7 +219,10 @@ def read(path: Path) -> ServingFile:
     if file.load.trace is not None:
         load = file.load.model_copy(update={"trace": str(path.parent / file.load.trace)})
         file = file.model_copy(update={"load": load})
-    served = tuple(table.model_copy(update={"model": _beside(path, table.model)}) for table in file.serving)
+    served = tuple(
+        table.model_copy(update={name: _beside(path, getattr(table, name)) for name in ("model", "engine")})
+        for table in file.serving
+    )
     return file.model_copy(update={"serving": served})
 
 

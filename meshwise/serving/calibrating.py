@@ -1,0 +1,95 @@
+"""`calibrate --from-run RUNS.csv`: measured serving runs fix the constants of the engine that served them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meshwise import screen
+from meshwise.calibrating import Target
+from planner.cost.serving import PriceBook
+from profiles.engine import EngineRecord
+from profiles.files import check_writable, write_whole
+from profiles.writer import to_toml
+from validate.fit_engine import CONSTANTS, fit_engine, log_errors, timed_settings
+from validate.resolve_serving import ServedSetting
+from validate.serving_table import read_rows
+
+MOST_ROWS = 24
+ANCHOR = 0.05
+"""Weight of staying near the catalog's constants: one run has two figures, and there are four constants."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCalibration:
+    """A record of one's own, and how far both are from the runs: mean absolute errors of TTFT and TPOT."""
+
+    engine: EngineRecord
+    base: EngineRecord
+    num_runs: int
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document of --json."""
+        return {
+            "engine": self.engine.model_dump(mode="json", exclude_defaults=True),
+            "base": self.base.name,
+            "num_runs": self.num_runs,
+            "before": dict(zip(("ttft", "tpot"), self.before, strict=True)),
+            "after": dict(zip(("ttft", "tpot"), self.after, strict=True)),
+        }
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file of --from-run is a table of serving runs rather than a training run."""
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
+def calibrate_engine(tables: Sequence[Path], output: Path, *, overwrite: bool) -> EngineCalibration:
+    """Fit the constants of the engine that the rows name, and write the record.
+
+    Raises ValueError when no row can be modelled, or rows name engines of several records.
+    """
+    check_writable(output, overwrite, (".toml",))
+    settings = timed_settings([row for table in tables for row in read_rows(table)])
+    names = sorted({one.engine.name for one in settings})
+    if not names:
+        raise ValueError(f"from-run: {tables[0]} has no closed-loop run with ttft_ms and tpot_ms that can be modelled")
+    if len(names) > 1:
+        raise ValueError(f"from-run: the runs are of several engine records ({', '.join(names)}); give those of one")
+    base = settings[0].engine
+    chosen = settings[:: -(-len(settings) // MOST_ROWS)]
+    fitted = fit_engine(base, CONSTANTS, chosen, ANCHOR)
+    fitted_to = f"constants fitted to {len(chosen)} measured runs of {tables[0].name} on {date.today()}"
+    source = f"{fitted_to}; all else: {base.source}"
+    engine = fitted.model_copy(update={"name": output.stem, "source": source, "fit": None})
+    write_whole(output, to_toml(engine), overwrite)
+    return EngineCalibration(engine, base, len(chosen), _errors(base, chosen), _errors(engine, chosen))
+
+
+def _errors(engine: EngineRecord, settings: Sequence[ServedSetting]) -> tuple[float, float]:
+    book = PriceBook()
+    errors = np.abs(np.expm1([log_errors(one, engine, book) for one in settings])).mean(axis=0)
+    return float(errors[0]), float(errors[1])
+
+
+def read_serving_runs(files: Sequence[Path], target: Target, step_seconds: float | None) -> int:
+    """Fit an engine record to tables of serving runs, and say how much nearer it is."""
+    for option, value in (("cluster", target.cluster), ("step-seconds", step_seconds)):
+        if value is not None:
+            raise ValueError(f"--{option}: {value} is not needed; a table of serving runs says what ran, and how long")
+    found = calibrate_engine(files, target.output, overwrite=target.overwrite)
+    if target.as_json:
+        screen.print_json({"output": str(target.output), **found.as_dict()})
+        return 0
+    console, names = screen.console(), ("time to first token", "time per output token")
+    runs = f"{found.num_runs} run{'s' if found.num_runs > 1 else ''}"
+    console.print(f"engine {found.base.name}, {runs}: mean error before -> after", markup=False)
+    for name, before, after in zip(names, found.before, found.after, strict=True):
+        console.print(f"  {name:22} {before:.1%} -> {after:.1%}", markup=False)
+    console.print(f"wrote {target.output}; name it as engine in a serving job", markup=False)
+    return 0
