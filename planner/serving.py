@@ -113,7 +113,14 @@ class ServingPlan:
     """Form of the experts; "": as `weights`."""
     kv_dtype: str = "bf16"
     draft_tokens: int = 0
-    """Tokens guessed for each request and iteration, which the model checks; 0: none."""
+    """Tokens guessed for each request and iteration by heads of the model's own (MTP), which it checks; 0: none."""
+    acceptance_fraction: float = 0.0
+    """Chance that a guess is right, given that those before it are."""
+
+    @property
+    def tokens_per_iteration(self) -> float:
+        """Of a running request, on average: 1 + a + ... + a**k [Leviathan 2023, arXiv:2211.17192, eq. 1]."""
+        return sum(self.acceptance_fraction**guess for guess in range(self.draft_tokens + 1))
 
     @property
     def num_devices(self) -> int:

@@ -128,7 +128,9 @@ DIMENSIONLESS = frozenset({
     "Disturbances.slow_hosts", "Pattern.scale", "Patterns.rows",
     "Knots.at", "Knots.values", "Sheet.first", "Sheet.second", "Sheet.values", "geometric.first", "geometric.last",
     "ServedShard.tp", "ServedShard.attention_dp", "ServedShard.ep", "ServedShard.pp", "ServedShard.routing_skew",
-    "EnginePrices.attention_dp", "EnginePrices.num_doublings", "EnginePrices.prompt_time_factor",
+    "EnginePrices.attention_dp", "EnginePrices.num_layers",
+    "replica_curve.tokens_per_iteration", "ServingPlan.acceptance_fraction",
+    "EnginePrices.num_doublings", "EnginePrices.prompt_time_factor",
     "EngineRecord.routing_skew", "EngineRecord.prompt_time_factor", "ReplicaCurve.most_running",
     "EngineRecord.sparse_prompt_time_factor", "Repeated.times",
 })  # fmt: skip

@@ -138,3 +138,12 @@ def test_knots_are_whole_and_ordered() -> None:
     assert knots[:8].tolist() == list(range(1, 9))
     assert (np.diff(knots) > 0).all()
     assert knots[-1] == 1024
+
+
+def test_guesses_cost_rows_and_layers(prices) -> None:
+    """An iteration that checks guesses takes longer, but less than the tokens it may make, when few requests run."""
+    plain, guessing = (made.decode_line(4, 4000.0).seconds(4000.0) for made in (prices, prices.guessing(2)))
+    assert plain < guessing < 2.0 * plain
+    assert ServingPlan(draft_tokens=2, acceptance_fraction=0.5).tokens_per_iteration == 1.75
+    many, guessed = (made.decode_line(400, 4e5).seconds(4e5) for made in (prices, prices.guessing(2)))
+    assert guessed / many > guessing / plain

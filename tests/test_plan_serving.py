@@ -139,3 +139,15 @@ def test_a_search_wants_one_model_and_a_rate(job: Path) -> None:
     file = jobfile.read(job)
     with pytest.raises(ValueError, match="one model"):
         planning.best_plans(file.model_copy(update={"serving": file.serving * 2}))
+
+
+def test_guesses_ahead(job: Path) -> None:
+    """Right guesses make tokens faster at low load, in closed form and simulated; half an option is refused."""
+    plain = json.loads(meshwise("estimate", job, "--json").out)["serving"][0]["tpot_seconds"]
+    job.write_text(JOB + "draft_tokens = 2\nacceptance_fraction = 0.8\n")
+    guessed = json.loads(meshwise("estimate", job, "--json").out)["serving"][0]["tpot_seconds"]
+    played = json.loads(meshwise("simulate", job, "--json").out)["runs"][0]["tpot_seconds"]["mean"]["value"]
+    assert guessed < 0.7 * plain
+    assert played == pytest.approx(guessed, rel=0.1)
+    job.write_text(JOB + "draft_tokens = 2\n")
+    assert "go together" in meshwise("estimate", job).err

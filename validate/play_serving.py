@@ -13,7 +13,7 @@ from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from simulator.serving.play import play
 from simulator.serving.requests import ClosedLoop, Requests
-from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec, Transfer
+from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec, Speculation, Transfer
 from validate.resolve import Unmodelled
 
 if TYPE_CHECKING:
@@ -72,12 +72,15 @@ def replica_of(
     """One replica of `pool` with its prices, and its memory; raises ValueError where a form has no kernels."""
     shard = served_shard(plan, pool, engine)
     memory = serving_memory(model, shard, cluster.accelerator.memory_bytes, engine)
-    prices = book.prices(model, shard, cluster, engine)
+    prices, speculation = book.prices(model, shard, cluster, engine), None
+    if plan.draft_tokens and pool is plan.decode:
+        prices = prices.guessing(plan.draft_tokens)
+        speculation = Speculation(plan.draft_tokens, plan.acceptance_fraction)
     tokens = max(int(memory.num_kv_tokens), engine.block_tokens)
     groups = pool.attention_dp
     spec = ReplicaSpec(
         stages=(prices,) * pool.pp, kv_tokens=tokens, engine=engine, token_budget=pool.token_budget * groups,
-        max_sequences=pool.max_sequences,
+        max_sequences=pool.max_sequences, speculation=speculation,
     )  # fmt: skip
     return spec, memory
 

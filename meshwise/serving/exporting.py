@@ -98,6 +98,9 @@ def _joined(options: Options) -> str:
     return " \\\n".join([*lines, current])
 
 
+_DRAFTS = "guesses ahead are options of the checkpoint (its MTP head or draft model); set {} of them by hand"
+
+
 def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
     notes = []
     plan = deployed.plan
@@ -105,6 +108,8 @@ def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
         notes.append(f"the plan was priced as {deployed.engine.name} runs it")
     if plan.weights not in ("bf16", "fp16") and (plan.weights not in _ONLINE or target.name == "trtllm"):
         notes.append(f"name a checkpoint whose weights are {plan.weights}; this one is the 16-bit original")
+    if plan.draft_tokens:
+        notes.append(_DRAFTS.format(plan.draft_tokens))
     if any(pool.replicas > 1 for _, pool in deployed.pools) or plan.prefill:
         notes.append("start a replica on each set of devices, with ports of their own, and a router in front")
     return tuple(notes)

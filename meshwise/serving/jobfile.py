@@ -138,8 +138,18 @@ class ServedTable(PoolTable):
     weights: Name = "bf16"
     expert_weights: str = ""
     kv_dtype: Name = "bf16"
+    draft_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    """Guessed ahead by heads of the model's own (MTP) for each running request."""
+    acceptance_fraction: Fraction = 0.0
+    """Chance that a guess is right, given that those before it are."""
     preemption: Literal["recompute", "swap"] = "recompute"
     prefill: PoolTable | None = None
+
+    @model_validator(mode="after")
+    def _guesses_are_whole(self) -> "ServedTable":
+        if bool(self.draft_tokens) != bool(self.acceptance_fraction):
+            raise ValueError("draft_tokens and acceptance_fraction go together: how many guesses, and how often right")
+        return self
 
 
 class StepTable(Record):

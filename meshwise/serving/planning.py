@@ -60,7 +60,7 @@ def best_plans(
     question = ServingQuestion(
         model, catalog.cluster(file.job.cluster, file.job.devices), catalog.engine(table.engine), load.lengths,
         load.requests_per_second, limits.ttft_seconds or math.inf, limits.tpot_seconds or math.inf,
-        limits.e2e_seconds or math.inf,
+        limits.e2e_seconds or math.inf, table.draft_tokens, table.acceptance_fraction,
     )  # fmt: skip
     found = search_serving(question, _space(table, question), top=top)
     ranked = []

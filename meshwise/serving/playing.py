@@ -159,6 +159,7 @@ def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
     plan = ServingPlan(
         decode=_pool(table, engine), prefill=_pool(table.prefill, engine) if table.prefill else None,
         weights=table.weights, expert_weights=table.expert_weights, kv_dtype=table.kv_dtype,
+        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction,
     )  # fmt: skip
     decode, memory = _pool_spec(table, plan.decode, model, engine, plan, cluster_name, book)
     memories = [memory]

@@ -38,6 +38,9 @@ class ServingQuestion:
     """Of 99 % of requests."""
     tpot_seconds: float = math.inf
     e2e_seconds: float = math.inf
+    draft_tokens: int = 0
+    """Guessed ahead for each running request, in every deployment."""
+    acceptance_fraction: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,10 @@ def _replicas(
     for pool in _splits(question, space, refused):
         for weights, experts in space.forms:
             for kv_dtype in space.kv_dtypes:
-                base = ServingPlan(decode=pool, weights=weights, expert_weights=experts, kv_dtype=kv_dtype)
+                base = ServingPlan(
+                    decode=pool, weights=weights, expert_weights=experts, kv_dtype=kv_dtype,
+                    draft_tokens=question.draft_tokens, acceptance_fraction=question.acceptance_fraction,
+                )  # fmt: skip
                 try:
                     made = _priced(question, space, base, book)
                 except ValueError as error:
@@ -194,13 +200,16 @@ def _priced(
     if memory.num_kv_tokens < lengths.input_tokens + lengths.output_tokens:
         return None
     prices = book.prices(question.model, shard, question.cluster, engine)
+    guessing = prices.guessing(base.draft_tokens) if base.draft_tokens else prices
     limits = (question.ttft_seconds, question.tpot_seconds, question.e2e_seconds)
 
     def made(budget: int, sequences: int, of: Lengths, *, runs_prompts: bool, targets: tuple[float, ...]) -> Replica:
         plan = replace(base, decode=replace(pool, token_budget=budget, max_sequences=sequences))
+        answers = of.output_tokens > 1.0
         curve = replica_curve(
-            prices, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp, sequences, engine, of,
-            runs_prompts=runs_prompts,
+            guessing if answers else prices, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp, sequences,
+            engine, of, runs_prompts=runs_prompts,
+            tokens_per_iteration=base.tokens_per_iteration if answers else 1.0,
         )  # fmt: skip
         return Replica(plan, curve, most_requests_per_second(curve, *targets), pool.num_devices)
 

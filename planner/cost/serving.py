@@ -108,6 +108,9 @@ class EnginePrices:
     """Messages of an iteration, times log2 of the ranks of each."""
     is_sparse: bool
     """Whether any layer has experts."""
+    num_layers: float
+    """Of a stage; a head that guesses tokens is one more."""
+    draft_tokens: int = 0
     host_seconds: float = 0.0
     host_seconds_per_sequence: float = 0.0
     prompt_time_factor: float = 1.0
@@ -125,6 +128,14 @@ class EnginePrices:
             prompt_floor_seconds=floor, lines={},
         )  # fmt: skip
 
+    def guessing(self, draft_tokens: int) -> "EnginePrices":
+        """The same with so many tokens guessed ahead for each running request.
+
+        An iteration checks them in one row each beside the request's own, with one pass over its keys and values; each
+        guess is a layer and a head before [DeepSeek-V3 2024, arXiv:2412.19437, section 2.2].
+        """
+        return replace(self, draft_tokens=draft_tokens, lines={})
+
     def iteration_seconds(self, shape: IterationShape) -> float:
         """Any iteration, from its launch until its tokens are known, through one stage."""
         if not shape.prefill_tokens:
@@ -135,9 +146,11 @@ class EnginePrices:
         attention = 0.0
         if decodes:
             attention = self.decode(decodes / self.attention_dp, shape.decode_context_tokens / decodes)
-        rows = max(float(sum(new) + decodes) / self.attention_dp, float(max(new)))
+        checked = decodes * (1.0 + self.draft_tokens)
+        rows = max((sum(new) + checked) / self.attention_dp, float(max(new)))
         kernels = self.linear(rows) + prompts / min(self.attention_dp, len(new)) + attention
-        return self._with_host(max(self.prompt_time_factor * kernels, self.prompt_floor_seconds), len(new) + decodes)
+        slowed = max(self.prompt_time_factor * kernels, self.prompt_floor_seconds)
+        return self._with_host(slowed + self._guesses(decodes), len(new) + checked)
 
     def decode_line(self, num_decodes: int, context_tokens: float) -> DecodeLine:
         """The line of iterations of `num_decodes` requests alone that holds at `context_tokens`."""
@@ -155,12 +168,21 @@ class EnginePrices:
         left, right = knots[piece], knots[piece + 1]
         first, last = self.decode(local, left), self.decode(local, right)
         slope = (last - first) / (right - left)
-        base = self._with_host(self.linear(local) + first - slope * left, num_decodes)
+        checked = 1.0 + self.draft_tokens
+        kernels = self.linear(checked * local) + first - slope * left + self._guesses(num_decodes)
+        base = self._with_host(kernels, checked * num_decodes)
         end = right * num_decodes if piece < len(knots) - 2 else np.inf
         return DecodeLine(base, slope / num_decodes, end)
 
-    def _with_host(self, kernel_seconds: float, num_sequences: int) -> float:
-        """Kernels of the layers, then the head of all who get a token, and the host's part."""
+    def _guesses(self, num_decodes: int) -> float:
+        """Seconds of the heads that guess, one after the other."""
+        if not (self.draft_tokens and num_decodes):
+            return 0.0
+        local = num_decodes / self.attention_dp
+        return self.draft_tokens * (self.linear(local) / self.num_layers + self.head(local))
+
+    def _with_host(self, kernel_seconds: float, num_sequences: float) -> float:
+        """Kernels of the layers, then the head of all rows that get a token, and the host's part."""
         local = num_sequences / self.attention_dp
         return kernel_seconds + self.head(local) + self.host_seconds + self.host_seconds_per_sequence * local
 
@@ -210,5 +232,6 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
         Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),
         num_messages(model, shard) * float(np.log2(max(shard.ranks, 1.0))),
         model.moe is not None,
+        model.num_layers / shard.pp,
     )  # fmt: skip
     return kernels.under(engine)

@@ -59,9 +59,12 @@ class ReplicaCurve:
 
 def replica_curve(
     prices: IterationPrices, num_stages: int, kv_tokens: float, token_budget: int, max_sequences: int,
-    engine: EngineRecord, lengths: Lengths, *, runs_prompts: bool = True,
+    engine: EngineRecord, lengths: Lengths, *, runs_prompts: bool = True, tokens_per_iteration: float = 1.0,
 ) -> ReplicaCurve:  # fmt: skip
-    """The curve of a replica whose stages each have `prices`; `runs_prompts` off: another pool runs them."""
+    """The curve of a replica whose stages each have `prices`; `runs_prompts` off: another pool runs them.
+
+    Requests that guess ahead make `tokens_per_iteration`.
+    """
     held = lengths.input_tokens + lengths.output_tokens * (1.0 if engine.reserves_full_length else 0.5)
     most = max(min(float(max_sequences), kv_tokens / held), 1.0)
     knots = np.concatenate([[0.0], geometric(1.0, max(most, 2.0), 3, exact_until=4)])
@@ -77,6 +80,7 @@ def replica_curve(
         extra.append(sum(mixed) - beside * len(mixed))
         first.append(sum(mixed) + (num_stages - 1) * mixed[-1])
     columns = np.array([decode, extra, first])
+    columns[0] /= tokens_per_iteration
     if not runs_prompts:
         columns[1:] = 0.0
     return ReplicaCurve(knots, columns[0], columns[1], columns[2], most, engine, lengths)
