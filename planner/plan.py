@@ -211,7 +211,10 @@ class PlanGrid:
     @property
     def numbering(self) -> Ints:
         """A code of what the order makes of the distances between ranks: 0 for the usual one."""
-        return np.where(self.order, self.order + len(ORDER_NAMES) * (self.pp + (int(self.pp.max()) + 1) * self.dp), 0)
+        if not self.order.any():
+            return self.order
+        degrees = self.pp + (int(self.pp.max()) + 1) * self.dp
+        return np.where(self.order > 0, self.order + len(ORDER_NAMES) * degrees, 0)
 
     @property
     def num_ranks(self) -> Ints:

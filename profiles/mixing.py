@@ -18,21 +18,26 @@ def mixed_cluster(path: Path, num_devices: int | None = None) -> AnyCluster:
     """
     spec = validated(MixedSpec, read_table(path), path)
     try:
-        specs = _merged(spec)
-        about = spec.model_dump(include={"name", "source", "unverified", "notes"})
-        groups = tuple(_group(one) for one in specs)
-        whole = sum(group.cluster.num_devices for group in groups)
-        if num_devices not in (None, whole):
+        made = built(spec)
+        if num_devices not in (None, made.num_devices):
             raise ValueError(
-                f"devices: the groups have {whole} together, got {num_devices}; leave it out (plans may leave devices "
-                "idle) or change num_nodes"
+                f"devices: the groups have {made.num_devices} together, got {num_devices}; leave it out (plans may "
+                "leave devices idle) or change num_nodes"
             )
-        if len(groups) == 1:
-            return groups[0].cluster.model_copy(update=about)
-        return MixedCluster(**about, groups=groups, join=built_join(spec.join, whole) if spec.join else None)
+        return made
     except ValueError as error:
         sentence = explain(error) if isinstance(error, ValidationError) else str(error)
         raise BadFile(f"{path}: {sentence}") from None
+
+
+def built(spec: MixedSpec) -> AnyCluster:
+    """The cluster that a specification stands for; raises ValueError for an unknown node, or two groups of one name."""
+    about = spec.model_dump(include={"name", "source", "unverified", "notes"})
+    groups = tuple(_group(one) for one in _merged(spec))
+    if len(groups) == 1:
+        return groups[0].cluster.model_copy(update=about)
+    whole = sum(group.cluster.num_devices for group in groups)
+    return MixedCluster(**about, groups=groups, join=built_join(spec.join, whole) if spec.join else None)
 
 
 def _merged(spec: MixedSpec) -> list[GroupSpec]:
