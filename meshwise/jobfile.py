@@ -71,6 +71,7 @@ class JobTable(_Table):
     synchronization: Synchronization = "all-reduce"
     sync_interval: Degree = 1
     num_servers: int = Field(default=0, ge=0, le=1_000_000)
+    bucket_mib: float = Field(default=0.0, ge=0.0, le=1e6, allow_inf_nan=False, strict=False)
 
 
 UNNAMED_LAYOUTS = ("auto", "best")
@@ -177,7 +178,7 @@ def question(table: JobTable) -> Question:
         {
             "model": model,
             **filled.model_dump(include=set(TrainingJob.model_fields) - {"model", "exchange"}),
-            "exchange": table.model_dump(include=set(Exchange.model_fields)),
+            "exchange": table.model_dump(include={*Exchange.model_fields, "bucket_mib"}),
         },
         "job",
     )

@@ -52,6 +52,7 @@ class JobFlags:
     synchronization: Annotated[str | None, _job("all-reduce, local, parameter-server or asynchronous.")] = None
     sync_interval: Annotated[int | None, _job("Steps between two averages of local training (DiLoCo).")] = None
     num_servers: Annotated[int | None, _job("Ranks that serve parameters (default: all).")] = None
+    bucket_mib: Annotated[float | None, _job("Gradients reduced together (default: a layer's).")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from profiles.record import Count, Record
+from profiles.units import MIB
 
 TOP_K_FRACTION = 0.01
 """Share of a gradient that "top-k" sends where nobody says."""
@@ -37,6 +38,10 @@ class Exchange(Record):
     """Steps between two averages of "local"."""
     num_servers: int = Field(default=0, ge=0)
     """Ranks that also serve parameters; 0: all of them."""
+    bucket_bytes: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """Gradients that are reduced together where parameters are whole on every rank (PyTorch's bucket_cap_mb); 0: those
+    of a layer. Large buckets leave more of the last one uncovered, small ones pay a latency each
+    [Li 2020, PyTorch Distributed, arXiv:2006.15704, section 3.2.3]."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -82,6 +87,8 @@ class Exchange(Record):
             found.append(f"gradients sent in {self.gradient_compression}")
         if self.is_local:
             found.append(f"replica groups train alone and average every {self.sync_interval} steps")
+        if self.bucket_bytes:
+            found.append(f"gradients reduced in buckets of {self.bucket_bytes / MIB:g} MiB")
         if self.has_servers:
             found.append(f"{self.num_servers or 'all'} ranks serve parameters")
         if self.synchronization == "asynchronous":

@@ -158,3 +158,20 @@ def test_words_say_what_changes_and_nothing_else() -> None:
     assert "n - 1 updates old" in Exchange(synchronization="asynchronous").words()[-1]
     assert "0.05" in Exchange(gradient_compression="top-k", top_k_fraction=0.05).words()[0]
     assert len(Exchange(gather_precision="fp8", gradient_compression="bf16").words()) == 2
+
+
+def test_small_buckets_pay_latencies_and_large_ones_hide_less() -> None:
+    """Estimate and simulation agree; parameters that are sharded by layer have no buckets."""
+    work, devices, software = job(), cluster(16), stack()
+
+    def exposed(mib: float, plan: Plan) -> float:
+        asked = work.model_copy(update={"exchange": Exchange(bucket_mib=mib)})
+        found = estimate(plan, asked, devices, software)
+        assert play_plan(plan, asked, devices, software).step_seconds == pytest.approx(found.step_seconds, rel=0.01)
+        return float(found.breakdown.dp_seconds)
+
+    replicated, sharded = Plan(dp=16), Plan(dp=16, zero_stage=3)
+    tiny, usual, whole = (exposed(mib, replicated) for mib in (0.25, 25.0, 1e6))
+    assert usual < tiny
+    assert usual < whole
+    assert exposed(25.0, sharded) == exposed(0.0, sharded)

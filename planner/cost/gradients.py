@@ -65,7 +65,7 @@ def gradient_times(grid: PlanGrid, job: TrainingJob, cluster: Cluster, stack: So
 
     once = 1.0 - reduces_in_backward(distinct), 1.0 - gathers_in_forward(distinct)
     optimizer = load(work[Kind.OPTIMIZER], distinct, cluster, stack)[0]
-    buckets = np.array([num_buckets(sum(sum(chunk.values()) for chunk in chunks)) for chunks in counts], dtype=float)
-    buckets = buckets[shape_of]
+    layers = np.array([sum(sum(chunk.values()) for chunk in chunks) for chunks in counts], dtype=float)[shape_of]
+    buckets = num_buckets(layers, dense + expert, distinct, job, stack)
     columns = (once[0] * seconds(Kind.REDUCE_GRADIENTS), once[1] * seconds(Kind.GATHER_PARAMETERS), optimizer, buckets)
     return GradientTimes(*gather(np.stack(columns), inverse))

@@ -1,6 +1,7 @@
 """A plan of a job, lowered to its step program."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def lower(plan: Plan, job: TrainingJob, stack: SoftwareStack) -> StepProgram:
         is_asynchronous=job.exchange.synchronization == "asynchronous",
         work=work,
         activation_bytes=tuple(sum(kept[kind] * count for kind, count in counts.items()) for counts in chunks),
-        num_gradient_buckets=tuple(num_buckets(sum(counts.values())) for counts in chunks),
+        num_gradient_buckets=tuple(int(_buckets_of(counts, plan, job, stack)) for counts in chunks),
         **_by_layer(chunks, plan, job, stack),
     )
 
@@ -103,9 +104,37 @@ def _chunk_work(counts: Mapping[str, int], plan: Plan, job: TrainingJob, stack: 
     }
 
 
-def num_buckets(num_layers: int) -> int:
-    """Buckets the gradients of `num_layers` layers are reduced in: one a layer."""
-    return max(1, num_layers)
+def _buckets_of(counts: Mapping[str, int], plan: Plan, job: TrainingJob, stack: SoftwareStack) -> Any:
+    held = sum(count * sum(map(float, layer_parameters(job.model, kind, plan))) for kind, count in counts.items())
+    return num_buckets(sum(counts.values()), held, plan, job, stack)
+
+
+def num_buckets(
+    num_layers: Any, num_parameters: Any, plan: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack
+) -> Any:
+    """Buckets that the gradients of so many layers and parameters are reduced in: one a layer, or of the size asked
+    for where parameters are whole on every rank."""
+    by_layer = np.maximum(num_layers, 1)
+    if not job.exchange.bucket_bytes:
+        return by_layer
+    gradients = stack.gradient_bytes * trained_fraction(job.model, job.lora_rank) * num_parameters
+    return np.where(np.less_equal(plan.zero_stage, 1), _shares(gradients, job.exchange.bucket_bytes), by_layer)
+
+
+def _shares(num_bytes: Any, most_bytes: float) -> Any:
+    """Equal parts of at most so many bytes."""
+    return np.maximum(np.ceil(num_bytes / most_bytes), 1.0)
+
+
+def _in_buckets(messages: list[tuple[Message, Any]], plan: Plan | PlanGrid, bucket_bytes: float) -> Counted:
+    """Reductions cut into buckets, each a message with its own latency; parameters sharded by layer are left alone."""
+    if not bucket_bytes:
+        return tuple(messages)
+    found = []
+    for message, count in messages:
+        parts = np.where(np.less_equal(plan.zero_stage, 1), _shares(message.num_bytes, bucket_bytes), 1.0)
+        found.append((replace(message, num_bytes=message.num_bytes / parts), count * parts))
+    return tuple(found)
 
 
 def _repeat(groups: list[tuple[Counted, int]]) -> Counted:
@@ -139,7 +168,7 @@ def data_parallel_work(
         extra_bytes = extra_bytes + extra_update_bytes(part, plan, job, stack)
     update = Elementwise(_update_traffic(job, stack) * updated + extra_bytes, in_place=True)
     return {
-        Kind.REDUCE_GRADIENTS: Work(tuple(reduced)),
+        Kind.REDUCE_GRADIENTS: Work(_in_buckets(reduced, plan, job.exchange.bucket_bytes)),
         Kind.OPTIMIZER: Work(_update(update, updated, plan, job, stack)),
         Kind.GATHER_PARAMETERS: Work(tuple(gathered)),
         Kind.GATHER_AGAIN: Work(tuple(again)),
