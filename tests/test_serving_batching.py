@@ -15,6 +15,7 @@ from simulator.serving.picture import save_serving
 from simulator.serving.play import Game, play
 from simulator.serving.requests import ClosedLoop, Prefixes, Requests
 from simulator.serving.result import Played
+from simulator.serving.routers import ROUTERS
 from simulator.serving.scaling import Autoscaling, Failure
 from simulator.serving.sources import OpenLoop
 from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec, Speculation, Transfer
@@ -305,3 +306,13 @@ def test_picture_and_trace(tmp_path: Path) -> None:
     assert kinds.count("b") == kinds.count("e") == 200
     assert all(event["name"] and event["dur"] >= 0.0 for event in events if event["ph"] == "X")
     assert {event["name"] for event in events if event["ph"] == "C"} == {name for _, name in COUNTERS}
+
+
+@pytest.mark.parametrize("name", sorted(ROUTERS))
+def test_routers_share_the_load(name: str) -> None:
+    """Every router answers everything, and gives equal replicas about equally many of like requests."""
+    requests = Requests(np.arange(400) * 0.01, np.full(400, 100), np.full(400, 30))
+    played = play(requests, [one(spec(), 4, name)])
+    counts = np.bincount(played.replica, minlength=4)
+    assert counts.sum() == 400
+    assert counts.min() >= 60

@@ -26,6 +26,8 @@ POISSON = "requests_per_second = 5.0\nrequests = 60\ninput_tokens = 300\noutput_
 
 BURSTS = 'arrivals = "bursty"\nvariation_factor = 4\nrequests_per_second = 5\ninput_tokens = 9\noutput_tokens = 9'
 
+CLIENTS = "concurrency = 2\ninput_tokens = 9\noutput_tokens = 9"
+
 
 def job(folder: Path, load: str = POISSON, serving: str = "", more: str = "") -> Path:
     path = folder / "job.toml"
@@ -125,6 +127,11 @@ def test_tenants_are_shown_apart(tmp_path: Path) -> None:
         (POISSON, 'weights = "fp7"', "fp7"),
         (POISSON, 'engine = "vlm"', "vllm"),
         ('trace = "lengths.csv"', "", "has no arrival times"),
+        (
+            "concurrency = 2\nwarmup = 9\nrequests = 9\ninput_tokens = 9\noutput_tokens = 9",
+            "",
+            "leave none that counts",
+        ),
     ],
 )
 def test_faults_are_sentences(load: str, serving: str, sentence: str, tmp_path: Path) -> None:
@@ -192,3 +199,12 @@ def test_faults_of_tasks(more: str, sentence: str, tmp_path: Path) -> None:
     done = meshwise("simulate", str(job(tmp_path, more=more)))
     assert done.code == 2
     assert sentence in done.err
+
+
+def test_requests_longer_than_memory_are_an_answer(tmp_path: Path) -> None:
+    """All are refused and counted; a picture of nothing is refused in a sentence."""
+    path = job(tmp_path, "requests_per_second = 5.0\nrequests = 20\ninput_tokens = 9000000\noutput_tokens = 5")
+    done = meshwise("simulate", str(path))
+    assert done.code == 0
+    assert "20 requests refused" in done.out
+    assert "nothing to draw" in meshwise("simulate", str(path), "--gantt", str(tmp_path / "a.png")).err

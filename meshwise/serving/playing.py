@@ -81,9 +81,9 @@ class ServingAnswer:
 
     @property
     def busiest(self) -> float:
-        """Share of the first run in which its busiest replica ran batches."""
+        """Share of the first run, warm-up included, in which its busiest replica ran batches."""
         run = self.runs[0]
-        seconds = run.played.duration_seconds
+        seconds = float(np.nanmax(run.played.last_token_seconds, initial=0.0))
         return max(run.timeline.busy_seconds.values(), default=0.0) / seconds if seconds else 0.0
 
     def groups(self) -> list[tuple[str, Summary]]:

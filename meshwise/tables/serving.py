@@ -82,7 +82,7 @@ def _show_rates(console: Console, answer: ServingAnswer, found: Summary) -> None
     per_device = found.output_tokens_per_second / answer.num_devices
     console.print(
         f"{found.requests_per_second:.3g} requests/s, {found.output_tokens_per_second:,.0f} output tokens/s "
-        f"({per_device:,.0f} a device) over {found.duration_seconds:,.0f} s; "
+        f"({per_device:,.0f} a device) over {duration(found.duration_seconds)}; "
         f"busiest replica at work {share(answer.busiest)} of the time",
         markup=False,
     )

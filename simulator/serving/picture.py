@@ -25,12 +25,17 @@ BLUE, ORANGE, GREY, RED = "#4477AA", "#EE7733", "#BBBBBB", "#CC3311"
 def draw_serving(
     played: Played, timeline: Timeline, *, title: str = "", limit_seconds: float | None = None
 ) -> "Figure":
-    """The picture as a matplotlib Figure; `limit_seconds` is the target of the time to first token, if there is one."""
+    """The picture as a matplotlib Figure; `limit_seconds` is the target of the time to first token, if there is one.
+
+    Raises ValueError where no request was answered.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.0, 9.0), layout="constrained")
     rates, waits, queues, memory = figure.subplots(4, 1, sharex=True)
     counted = played.counted
+    if not counted.any():
+        raise ValueError("gantt: no request was answered, so that there is nothing to draw")
     begin, end = played.arrival_seconds[counted].min(), played.last_token_seconds[counted].max()
     edges = np.linspace(begin, end, NUM_BINS + 1)
     unit_seconds, unit = next(pair for pair in ((HOUR, "h"), (MINUTE, "min"), (0.0, "s")) if end - begin >= 3 * pair[0])
@@ -76,7 +81,7 @@ def _waits(axes: "Axes", played: Played, edges: Floats, shown: Floats, limit_sec
     if limit_seconds is not None:
         axes.axhline(limit_seconds, color=RED, lw=1.0, label="target")
     axes.set_yscale("log")
-    axes.set_ylabel("s")
+    axes.set_ylabel("wait (s)")
 
 
 def save_serving(

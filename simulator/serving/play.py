@@ -169,6 +169,8 @@ class Game:
         member.due_seconds = inf
         if kind == END:
             if loop.run is None:  # its replica failed meanwhile
+                if self.timeline is not None:
+                    self.timeline.look(loop, now)
                 return
             if self.timeline is not None:
                 self.timeline.ends(loop, now)

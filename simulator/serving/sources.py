@@ -59,6 +59,8 @@ class Clients:
     def __init__(self, loop: ClosedLoop, requests: Ints) -> None:
         self._loop, self._requests = loop, requests.tolist()
         self._count = len(requests)
+        if loop.num_warmup >= self._count:
+            raise ValueError(f"warmup: {loop.num_warmup} of {self._count} requests leave none that counts")
         self._next = 0
         self._answered = 0
 
