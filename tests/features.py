@@ -39,7 +39,7 @@ MIXTURE = LLAMA.model_copy(
     }
 )
 """A dense layer, then three with four experts and a shared one."""
-TIED = LLAMA.model_copy(update={"tied_embeddings": True})
+TIED = LLAMA.model_copy(update={"name": "tied", "tied_embeddings": True})
 TOLERANCE = 2e-6
 """Relative difference of losses in fp32: sums are taken in another order, nothing else."""
 
@@ -143,6 +143,12 @@ FEATURES: dict[str, Feature] = {
         ep_fsdp_whole={"dp": 2, "ep": 2, "zero_stage": 3},
         ep_recompute_moe={"dp": 2, "ep": 2, "recompute": SELECTIVE, "recompute_modules": Module.MOE},
         ep_pp_recompute={"dp": 2, "pp": 2, "ep": 2, "recompute": FULL},
+    ),
+    **_features(
+        TIED,
+        zero1={"dp": 2, "zero_stage": 1},
+        fsdp={"dp": 2, "zero_stage": 3},
+        tp={"tp": 2},
     ),
     **{
         f"{name} bf16": feature

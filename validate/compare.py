@@ -167,7 +167,9 @@ def rank(estimated: Sequence[float], measured: Sequence[float], noise_fraction: 
 
 def single_rank(plan: Plan) -> Plan:
     """The plan of one rank that does the same step."""
-    return Plan(micro_batch=plan.micro_batch, recompute=plan.recompute)
+    return Plan(
+        micro_batch=plan.micro_batch, recompute=plan.recompute, recompute_modules=plan.recompute_modules
+    )  # fmt: skip
 
 
 def validate_plan(
