@@ -80,6 +80,21 @@ def test_latent_attention_and_experts_equal_the_inventory() -> None:
     assert per_token == pytest.approx(4 * 2 * 5120 + attention + experts)
 
 
+@pytest.mark.parametrize("shared_width", [0, 4096])
+def test_experts_read_a_norm_as_it_is_sharded_and_a_shared_expert_gathers_it(shared_width: int) -> None:
+    """Tokens travel to experts from where they are; only tensor-parallel parts gather the sequence first."""
+    moe = MixtureOfExperts(num_experts=8, top_k=2, expert_ffn_size=4096, shared_ffn_size=shared_width)
+    stack = FLASH.model_copy(update={"regathers_inputs": False})
+    plan = Plan(tp=4, sequence_parallel=True)
+    kept = {one.name: float(one.num_bytes) for one in saved_tensors(job(shape(moe=moe)), "moe", plan, stack)}
+    whole = 2.0 * 2048 * 6144
+    assert kept["attention norm output"] == whole
+    assert kept["feed-forward norm output"] == whole / 4
+    assert kept.get("shared expert input", 0.0) == (whole if shared_width else 0.0)
+    again = {one.name: float(one.num_bytes) for one in saved_tensors(job(shape(moe=moe)), "moe", plan, FLASH)}
+    assert again.get("shared expert input", 0.0) == 0.0
+
+
 def test_parallel_blocks_share_a_norm_and_extra_norms_keep_their_input() -> None:
     base = saved_bytes(job(shape()), "dense", Plan(), FLASH)
     token_hidden = 2 * 2048 * 6144

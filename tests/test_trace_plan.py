@@ -41,6 +41,10 @@ EQUAL_BUT_FOR: dict[str, tuple[str, Plan, str, set[str]]] = {
         "llama3-8b", Plan(dp=4, cp=4, cp_gather=True, zero_stage=3), "torchtitan",
         {"memory activations", "memory logits"},
     ),
+    "experts": (
+        "mixtral-8x7b", Plan(dp=16, tp=4, ep=8, sequence_parallel=True), "torchtitan",
+        {"memory activations", "memory logits", "memory optimizer", "memory parameters", "messages tp all_reduce"},
+    ),
     "pipeline": (
         "gpt3-175B", Plan(dp=32, tp=8, pp=4, zero_stage=1, recompute=Recompute.FULL), "torchtitan",
         {"memory activations", "memory logits", "memory optimizer", "memory parameters", "messages tp all_reduce"},
@@ -66,6 +70,12 @@ def test_torch_does_what_the_planner_says(model: str, plan: Plan, stack: str, al
         ("gpt3-6.7B", Plan(dp=8, tp=4, pp=4, schedule="gpipe", zero_stage=1), "megatron-core"),
         ("gpt3-175B", Plan(dp=32, tp=8, pp=4, sequence_parallel=True), "megatron-core"),
         ("gpt3-6.7B", Plan(dp=8, tp=4, pp=2, vp=2, schedule="interleaved"), "megatron-core"),
+        ("mixtral-8x7b", Plan(dp=8, ep=4, zero_stage=3), "torchtitan"),
+        (
+            "qwen3-30b-a3b",
+            Plan(dp=16, tp=4, pp=2, ep=64, sequence_parallel=True, zero_stage=1, recompute=Recompute.FULL),
+            "megatron-core",
+        ),
         ("gpt2-xl", Plan(dp=256, zero_stage=3), "torchtitan"),
         ("llama3-8b", Plan(dp=8, pp=4, zero_stage=3), "torchtitan"),
         ("llama3-8b", Plan(dp=8, pp=4, vp=2, schedule="zb-v"), "torchtitan"),
@@ -113,7 +123,9 @@ def test_a_figure_that_differs_without_a_reason_is_a_fault() -> None:
     [
         ("resnet-50", Plan(dp=8), "list of layers"),
         ("deepseek-v3", Plan(dp=8), "mla"),
-        ("llama3-8b", Plan(dp=8, ep=2), "ep=2"),
+        ("mixtral-8x7b", Plan(dp=8, tp=2, ep=2, etp=2), "etp=2"),
+        ("qwen1.5-moe-a2.7b", Plan(dp=8), "num_extra_parameters"),
+        ("qwen3-30b-a3b", Plan(dp=8, tp=2, cp=64, sequence_parallel=True), "experts"),
         ("llama3-8b", Plan(dp=8, tp=16), "num_kv_heads"),
         ("llama3-8b", Plan(dp=8, zero_stage=2), "zero_stage"),
         ("llama3-8b", Plan(dp=2, pp=4, schedule="zb-h1"), "schedule"),

@@ -112,9 +112,9 @@ def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...
     read = _as_read(model, shard, shard.kept_product_bytes)
     tensors = [Saved("layer input", outside, is_input=True), Saved("attention norm output", read, Module.LAYERNORM)]
     if model.norms_per_layer >= 2:
-        routed = kind == "moe"  # the router reads it in 16 bits
+        routed = kind == "moe"  # router and experts read it in 16 bits, as it is sharded
         modules = Module.LAYERNORM if routed else Module.LAYERNORM | Module.MLP
-        normed = _as_read(model, shard, shard.width if routed else shard.kept_product_bytes)
+        normed = outside if routed else _as_read(model, shard, shard.kept_product_bytes)
         tensors += [Saved("residual", outside), Saved("feed-forward norm output", normed, modules)]
     tensors.append(Saved("feed-forward product", outside, operators_fraction=1.0, only_operators=True))
     tensors += [Saved(f"post-norm input {index}", outside) for index in range(model.norms_per_layer - 2)]
@@ -241,9 +241,12 @@ def _experts(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
     inside = copies * moe.expert_ffn_size / shard.etp
     shared = shard.tokens * moe.shared_width / shard.tp
     both = Module.MOE | Module.SHARED_EXPERTS
+    apart = np.logical_and(shard.outside_tokens < shard.tokens, not shard.stack.regathers_inputs)
+    gathered = np.where(apart, _as_read(model, shard, shard.kept_product_bytes), 0.0)
     return (
         Saved("expert input", shard.kept_product_bytes * copies * model.hidden_size, Module.MOE),
         *_inner(model, shard, inside, "expert", Module.MOE, Module.MOE_ACT),
+        *((Saved("shared expert input", gathered, both),) if moe.shared_width else ()),
         *(_inner(model, shard, shared, "shared expert", both) if moe.shared_width else ()),
         *_mask(shard, model, "feed-forward dropout mask"),
     )

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from planner.cost.inventory import inventory
+from planner.cost.inventory import Item, inventory
 from planner.plan import Plan
-from planner.work.kinds import EMBEDDING, HEAD
+from planner.recompute import Recompute
+from planner.work.kinds import EMBEDDING, HEAD, recomputed_fraction
 from planner.work.lower import lower
 from planner.work.ops import Message
-from planner.work.program import Kind, StepProgram, layer_messages
+from planner.work.program import Kind, StepProgram, Work, layer_messages
 from planner.work.sharding import KEPT_GATHERED, gathers_in_backward
 from profiles.model import TransformerShape
 from profiles.software import SoftwareStack
@@ -42,6 +43,8 @@ def beside(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack, p
     yield from _padding(traced, job, plan, stack, program, planned)
     yield from _still_gathered(traced, plan, program)
     yield from _packed(traced, job, plan, stack)
+    yield from _weighted(traced, job, plan, stack)
+    yield from _exchanged_again(traced, job, plan, program)
 
 
 def waiting_key(place: str, made_by: str) -> Key:
@@ -103,27 +106,28 @@ def _padding(
     traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack, program: StepProgram, planned: Figures
 ) -> Found:
     """Shards are equal: FSDP2 pads the first dimension of every parameter to them, a flat buffer its end."""
-    if not traced.num_padding:
+    sizes = traced.sizes
+    if not plan.zero_stage or not any(sizes.padding.values()):
         return
-    share = traced.num_padding / traced.num_parameters
-    if plan.zero_stage < 3:
-        words = "the buffer of gradients is padded to equal shards"
-        keys: tuple[Key, ...] = (
-            (MESSAGES, "dp-shard", "all_gather"), (MESSAGES, "dp-shard", "reduce_scatter"),
-            (MESSAGES, "dp-replicate", "all_reduce"), (MEMORY, "gradients", ""), (MEMORY, "optimizer", ""),
-        )  # fmt: skip
-        for key in keys:
-            yield key, Reason(share * planned.get(key, 0.0), words)
-        return
+    is_fully = plan.zero_stage == 3
     words = "FSDP2 pads the first dimension of every parameter to equal shards"
-    for part in ("parameters", "optimizer", *(("gradients",) if plan.pp == 1 else ())):
+    if not is_fully:
+        words = "the buffer of gradients is padded to equal shards"
+    shares = {"optimizer": sizes.held_share}
+    if is_fully:
+        shares["parameters"] = sizes.held_share
+    if not is_fully or plan.pp == 1:
+        shares["gradients"] = sizes.held_share if is_fully else sizes.whole_share
+    for part, share in shares.items():
         yield (MEMORY, part, ""), Reason(share * planned.get((MEMORY, part, ""), 0.0), words)
     for action in program.ranks[traced.stage]:
-        for kind, layer in layer_messages(program, action):
-            for op, count in program.layer_work[kind, layer].ops:
-                if isinstance(op, Message) and count:
-                    padded = traced.padding.get(layer, 0.0) / traced.elements[layer]
-                    yield (MESSAGES, op.axis, op.collective), Reason(padded * float(count * op.num_bytes), words)
+        works = [("", program.work.get((action.kind, action.chunk), Work()))]
+        works += [(layer, program.layer_work[kind, layer]) for kind, layer in layer_messages(program, action)]
+        for layer, work in works:
+            for op, count in work.ops:
+                if isinstance(op, Message) and op.axis in ("dp-shard", "edp-shard", "dp-replicate"):
+                    share = sizes.share(layer, "edp" if op.axis == "edp-shard" else "dp")
+                    yield (MESSAGES, op.axis, op.collective), Reason(share * float(count * op.num_bytes), words)
 
 
 def _still_gathered(traced: Traced, plan: Plan, program: StepProgram) -> Found:
@@ -150,12 +154,32 @@ def _packed(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack) 
     """Queries of a ring behind an exchange of heads are part of the packed tensor that keys and values came in."""
     if plan.cp_a2a == 1 or plan.cp == plan.cp_a2a:
         return
-    kept = sum(
-        item.num_bytes
-        for item in inventory(plan, job, stack, traced.stage)
-        if item.part == "activations" and item.name in ("keys", "values")
-    )
+    kept = sum(item.num_bytes for item in _waiting(traced, job, plan, stack) if item.name in ("keys", "values"))
     yield _ACTIVATIONS, Reason(kept, "keys and values, kept again in the packed exchange of heads")
+
+
+def _exchanged_again(traced: Traced, job: TrainingJob, plan: Plan, program: StepProgram) -> Found:
+    """Recomputation runs on to what experts return, which the gradient of their weights needs."""
+    if plan.recompute != Recompute.FULL or plan.ep == 1:
+        return
+    words = "the way back from experts, run again for the gradient of their weights"
+    share = 0.5 * recomputed_fraction(job.model, plan)
+    for action in program.ranks[traced.stage]:
+        if action.kind is Kind.FORWARD:
+            for op, count in program.work[action.kind, action.chunk].ops:
+                if isinstance(op, Message) and op.axis == "ep":
+                    yield (MESSAGES, "ep", op.collective), Reason(share * float(count * op.num_bytes), words)
+
+
+def _weighted(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack) -> Found:
+    """Eager torch weights what experts return in a product of its own; Megatron's kernels do so as they combine."""
+    rows = sum(item.num_bytes for item in _waiting(traced, job, plan, stack) if item.name == "expert input")
+    if rows and plan.recompute != Recompute.FULL:
+        yield _ACTIVATIONS, Reason(2.0 * rows, "outputs of experts, before and after they are weighted")
+
+
+def _waiting(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack) -> list[Item]:
+    return [item for item in inventory(plan, job, stack, traced.stage) if item.part == "activations"]
 
 
 _LAYER = "layer"
@@ -166,6 +190,15 @@ _BESIDE = {
     (HEAD, "native_layer_norm.default[1]"): "statistics that norms keep",
     (HEAD, "native_layer_norm.default[2]"): "statistics that norms keep",
     (_LAYER, "new_empty.default"): "rotary tables, here one for every use",
+    (_LAYER, "_softmax.default"): "what routing computed",
+    (_LAYER, "gather.default"): "what routing computed",
+    (_LAYER, "topk.default"): "what routing computed",
+    (_LAYER, "topk.default[1]"): "what routing computed",
+    (_LAYER, "sort.stable"): "what routing computed",
+    (_LAYER, "sort.stable[1]"): "what routing computed",
+    (_LAYER, "floor_divide.default"): "what routing computed",
+    (_LAYER, "sum.dim_IntList"): "what routing computed",
+    (_LAYER, "div.Tensor"): "what routing computed",
     ("", "zeros.default"): "tokens of the batch",
     (HEAD, _PRODUCT): "logits that the pipeline holds as its output",
     (LOSS, "to.device"): "the loss itself",

@@ -31,6 +31,43 @@ class Counts:
     """By (axis, collective, place, elements of one message), in the sizes of `planner.work.ops.Message`."""
 
 
+Sharded = tuple[str, str]
+"""Parameters that are sharded alike: (kind of layer, "dp", or "edp" for experts); a whole rank is the kind ""."""
+
+
+@dataclass(slots=True)
+class Sizes:
+    """Parameters of a rank before they are sharded, and what equal shards add to them."""
+
+    num_shards: dict[str, int]
+    """Of "dp" and "edp"."""
+    elements: dict[Sharded, float] = field(default_factory=dict)
+    """Of one layer of each kind, and of the whole rank."""
+    padding: dict[Sharded, float] = field(default_factory=dict)
+
+    def share(self, kind: str, part: str) -> float:
+        """Padding over elements."""
+        elements = self.elements.get((kind, part), 0.0)
+        return self.padding.get((kind, part), 0.0) / elements if elements else 0.0
+
+    @property
+    def held_share(self) -> float:
+        """Padding over elements of what a rank holds of the shards."""
+        held = [
+            sum(sizes.get(("", part), 0.0) / shards for part, shards in self.num_shards.items())
+            for sizes in (self.padding, self.elements)
+        ]
+        return held[0] / held[1]
+
+    @property
+    def whole_share(self) -> float:
+        """Padding over elements of all parameters of a rank, before they are sharded."""
+        padding, elements = (
+            sum(sizes.get(("", part), 0.0) for part in self.num_shards) for sizes in (self.padding, self.elements)
+        )
+        return padding / elements
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """What torch did on one rank."""
@@ -42,12 +79,6 @@ class Traced:
     optimizer_bytes: float
     waiting: Mapping[tuple[str, str], float]
     """Bytes that wait for the backward pass when most do, by (kind of layer, operation that made them)."""
-    num_parameters: float
-    num_padding: float
-    """Elements that equal shards add to them."""
-    elements: Mapping[str, float]
-    """Parameters of one layer of each kind."""
-    padding: Mapping[str, float]
-    """Elements that FSDP adds to them."""
+    sizes: "Sizes"
     peak_bytes: float
     """Most that lived at once before the update."""

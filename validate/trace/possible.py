@@ -21,6 +21,7 @@ def check_traceable(job: TrainingJob, plan: Plan) -> None:
     _check_length(model, job)
     _check_job(job)
     _check_plan(job, plan)
+    _check_rows(model, job, plan)
     for field in ("num_heads", "num_kv_heads", "ffn_size"):
         if getattr(model, field) % plan.tp:
             raise ValueError(f"tp: torch splits {field} evenly, but {plan.tp} does not divide {getattr(model, field)}")
@@ -28,7 +29,6 @@ def check_traceable(job: TrainingJob, plan: Plan) -> None:
 
 def _check_model(model: TransformerShape, job: TrainingJob) -> None:
     refused = {
-        "moe": model.moe is not None,
         "mla": model.mla is not None,
         "num_encoder_layers": model.num_encoder_layers > 0,
         "norms_per_layer": model.norms_per_layer != 2,
@@ -51,14 +51,26 @@ def _check_job(job: TrainingJob) -> None:
         raise ValueError(f"precision: a trace knows {', '.join(PRECISIONS)}, got {job.precision}")
     if job.exchange != Exchange():
         raise ValueError("exchange: a trace reduces gradients by all-reduce or reduce-scatter, without compression")
+    if job.busiest_load_factor != 1.0:
+        raise ValueError(f"expert_load_factor: a trace deals rows out evenly (1), got {job.busiest_load_factor:g}")
     if job.lora_rank:
         raise ValueError(f"lora_rank: a trace trains all weights (0), got {job.lora_rank}")
 
 
+def _check_rows(model: TransformerShape, job: TrainingJob, plan: Plan) -> None:
+    if model.moe is None:
+        return
+    tokens = plan.micro_batch * job.sequence_length // plan.cp // (plan.tp if plan.sequence_parallel else 1)
+    if tokens * model.moe.top_k % model.moe.num_experts:
+        raise ValueError(
+            f"sequence_length: {tokens} tokens a microbatch and rank, times top_k={model.moe.top_k}, do not deal out "
+            f"evenly to {model.moe.num_experts} experts; a trace has no other routing"
+        )
+
+
 def _check_plan(job: TrainingJob, plan: Plan) -> None:
-    for axis in ("ep", "etp"):
-        if getattr(plan, axis) > 1:
-            raise ValueError(f"{axis}: a trace splits over dp, tp, cp and pp, got {axis}={getattr(plan, axis)}")
+    if plan.etp > 1:
+        raise ValueError(f"etp: a trace keeps experts whole (1), got etp={plan.etp}")
     if plan.zero_stage == 2:
         raise ValueError("zero_stage: torch shards gradients with parameters only; trace 0, 1 or 3, got 2")
     if plan.recompute not in (Recompute.NONE, Recompute.FULL):

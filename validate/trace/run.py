@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor.parallel import loss_parallel
 
 from planner.plan import Plan
-from planner.work.kinds import EMBEDDING, HEAD
+from planner.work.kinds import EMBEDDING, HEAD, MOE
 from planner.work.layers import rank_chunks
+from profiles.model import TransformerShape
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from validate.models import Core
 from validate.parallel.context import SpreadKeys, TradeHeads
-from validate.trace.figures import BACKWARD, RECEIVED, Traced
+from validate.trace.experts import MixtureOfExperts, is_expert
+from validate.trace.figures import BACKWARD, RECEIVED, Sizes, Traced
 from validate.trace.model import Block, Chunk, FeedForward
 from validate.trace.pipeline import Pipeline
 from validate.trace.rank import Rank
@@ -28,7 +30,9 @@ from validate.trace.world import pretended
 
 def trace_rank(job: TrainingJob, plan: Plan, stack: SoftwareStack, stage: int) -> Traced:
     """Trace the first rank of pipeline stage `stage`."""
-    with pretended(plan, stage * (plan.num_ranks // plan.pp)) as world:
+    assert isinstance(job.model, TransformerShape)
+    first = stage * (plan.num_ranks // plan.pp)
+    with pretended(plan, first, has_experts=job.model.moe is not None) as world:
         rank = Rank(job, plan, stack, world)
         with rank.storages.resizes(), _default_dtype(rank.stored):
             return _trace(rank, stage)
@@ -48,7 +52,7 @@ def _trace(rank: Rank, stage: int) -> Traced:
     pieces = list(_pieces(rank, stage))
     with rank.fake, rank.storages:
         chunks = [_chunk(rank, piece, last) for piece, last in pieces]
-    sizes = Sizes(1 if rank.plan.zero_stage < 3 else rank.world.meshes["dp_shard"].size())
+    sizes = Sizes({part: mesh.size() for part in ("dp", "edp") if (mesh := rank.world.meshes.get(f"{part}_shard"))})
     for chunk, (counts, _) in zip(chunks, pieces, strict=True):
         _split(chunk, counts, rank, sizes)
     with rank.fake, rank.storages:
@@ -63,6 +67,8 @@ def _trace(rank: Rank, stage: int) -> Traced:
                 step()
                 gradients, peak = updates.gradient_bytes(), rank.storages.peak_bytes
                 updates.step()
+    for bucket in updates.buckets:
+        sizes.padding["", bucket.part] = float(bucket.num_padding)
     waiting = rank.origins()
     if pipeline:
         waiting[RECEIVED] = storage_bytes(pipeline.received())
@@ -73,10 +79,7 @@ def _trace(rank: Rank, stage: int) -> Traced:
         gradients_bytes=max(gradients, rank.accumulated_bytes),
         optimizer_bytes=updates.state_bytes(),
         waiting=waiting,
-        num_parameters=sizes.num_parameters,
-        num_padding=sizes.num_padding + sum(bucket.num_padding for bucket in updates.buckets),
-        elements=sizes.elements,
-        padding=sizes.padding,
+        sizes=sizes,
         peak_bytes=peak,
     )
 
@@ -93,13 +96,20 @@ def _chunk(rank: Rank, counts: Mapping[str, int], last: bool) -> Chunk:
     for kind in itertools.chain.from_iterable([kind] * count for kind, count in counts.items()):
         if kind in (EMBEDDING, HEAD):
             continue
-        layers.append(Block(rank.model, _core(rank), FeedForward(rank.model, rank.model.ffn_size)))
+        layers.append(Block(rank.model, _core(rank), _inner(rank, kind)))
         _placed(rank, layers[-1], kind)
     chunk = Chunk(rank.model, layers, first=EMBEDDING in counts, last=last)
     for kind, module in ((EMBEDDING, chunk.embedding), (HEAD, chunk.head)):
         if module is not None:
             _placed(rank, module, kind)
     return chunk
+
+
+def _inner(rank: Rank, kind: str) -> nn.Module:
+    """The feed-forward part of a layer of `kind`."""
+    if kind == MOE:
+        return MixtureOfExperts(rank.model, rank.world.axis("ep"))
+    return FeedForward(rank.model, rank.model.ffn_size)
 
 
 def _core(rank: Rank) -> nn.Module:
@@ -117,41 +127,31 @@ def _placed(rank: Rank, module: nn.Module, kind: str) -> None:
     module.register_forward_hook(lambda *_: rank.place.pop() and None)
 
 
-def _split(chunk: Chunk, counts: Mapping[str, int], rank: Rank, sizes: "Sizes") -> None:
+def _split(chunk: Chunk, counts: Mapping[str, int], rank: Rank, sizes: Sizes) -> None:
     if rank.plan.tp > 1:
         tensor_parallel(chunk, rank.plan, rank.world.meshes["tp"])
-    sizes.add(chunk, counts)
+    _add_sizes(sizes, chunk, counts, pads=rank.plan.zero_stage == 3)
     recompute_layers(chunk, rank.plan, rank.recompute)
     if rank.plan.zero_stage == 3:
         shard_parameters(chunk, rank.plan, rank.world, rank.stack, rank.job.precision)
         rank.sharded.append(chunk)
 
 
-@dataclass(slots=True)
-class Sizes:
-    """Parameters of a rank before they are sharded, and what shards that are equal on the first dimension add."""
-
-    num_shards: int
-    num_parameters: float = 0.0
-    num_padding: float = 0.0
-    elements: dict[str, float] = field(default_factory=dict)
-    """Of one layer of each kind."""
-    padding: dict[str, float] = field(default_factory=dict)
-
-    def add(self, chunk: Chunk, counts: Mapping[str, int]) -> None:
-        """Count the layers of a chunk."""
-        inner = [kind for kind, count in counts.items() for _ in range(count) if kind not in (EMBEDDING, HEAD)]
-        modules = [(EMBEDDING, chunk.embedding), *zip(inner, chunk.layers, strict=True), (HEAD, chunk.head)]
-        seen: set[int] = set()
-        for kind, module in modules:
-            if module is None:
-                continue
-            shapes = [local(own).shape for own in module.parameters() if id(own) not in seen]
-            seen |= {id(own) for own in module.parameters()}
-            self.elements[kind] = float(sum(shape.numel() for shape in shapes))
-            self.padding[kind] = float(sum(-shape[0] % self.num_shards * shape[1:].numel() for shape in shapes))
-            self.num_parameters += self.elements[kind]
-            self.num_padding += self.padding[kind]
+def _add_sizes(sizes: Sizes, chunk: Chunk, counts: Mapping[str, int], pads: bool) -> None:
+    """Count the layers of a chunk, and what FSDP adds to the first dimension of each parameter if it `pads`."""
+    inner = [kind for kind, count in counts.items() for _ in range(count) if kind not in (EMBEDDING, HEAD)]
+    modules = [(EMBEDDING, chunk.embedding), *zip(inner, chunk.layers, strict=True), (HEAD, chunk.head)]
+    seen: set[int] = set()
+    for kind, module in ((kind, module) for kind, module in modules if module is not None):
+        own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+        seen |= {id(parameter) for parameter in own}
+        for part, shards in sizes.num_shards.items():
+            shapes = [local(each).shape for each in own if is_expert(each) == (part == "edp")]
+            elements = float(sum(shape.numel() for shape in shapes))
+            padding = float(sum(-shape[0] % shards * shape[1:].numel() for shape in shapes)) * pads
+            sizes.elements[kind, part], sizes.padding[kind, part] = elements, padding
+            sizes.elements["", part] = sizes.elements.get(("", part), 0.0) + elements
+            sizes.padding["", part] = sizes.padding.get(("", part), 0.0) + padding
 
 
 @dataclass(slots=True)
@@ -192,7 +192,12 @@ def _updates(rank: Rank, chunks: list[Chunk]) -> _Updates:
     if rank.plan.zero_stage == 3:
         return _Updates(parameters, [], make_optimizer(rank.job.optimizer, parameters))
     dtype = torch.float32 if rank.job.precision == "fp32" else reduce_dtype(rank.stack)
-    return _Updates(parameters, [Bucket.of(parameters, "dp", rank.job, rank.plan, rank.world, dtype)], None)
+    parts = {
+        "dp": [parameter for parameter in parameters if not is_expert(parameter)],
+        "edp": [parameter for parameter in parameters if is_expert(parameter)],
+    }
+    buckets = [Bucket.of(own, part, rank.job, rank.plan, rank.world, dtype) for part, own in parts.items() if own]
+    return _Updates(parameters, buckets, None)
 
 
 def storage_bytes(tensors: Iterable[Any]) -> float:

@@ -22,6 +22,7 @@ from torch.distributed.tensor.parallel import (
 from planner.plan import Plan
 from planner.recompute import Recompute
 from profiles.software import SoftwareStack
+from validate.trace.experts import Experts
 from validate.trace.model import Chunk, FeedForward
 from validate.trace.world import World
 
@@ -56,9 +57,25 @@ def _layer_styles(layer: nn.Module, outside: Any) -> dict[str, ParallelStyle]:
     styles["attention.out"] = RowwiseParallel(output_layouts=outside)
     styles |= {f"attention.{name}": ColwiseParallel() for name in ("query", "key", "value")}
     if isinstance(layer.ffn, FeedForward):
-        styles |= {"ffn": entrance(), "ffn.up": ColwiseParallel(), "ffn.down": RowwiseParallel(output_layouts=outside)}
-        if layer.ffn.gate is not None:
-            styles["ffn.gate"] = ColwiseParallel()
+        styles |= {f"ffn{name}": style for name, style in _ffn_styles(layer.ffn, outside).items()}
+        return styles
+    styles["ffn"] = PrepareModuleInput(
+        input_layouts=(outside,), desired_input_layouts=(outside,), use_local_output=True
+    )
+    if layer.ffn.shared is not None:
+        styles |= {f"ffn.shared{name}": style for name, style in _ffn_styles(layer.ffn.shared, outside).items()}
+    return styles
+
+
+def _ffn_styles(ffn: FeedForward, outside: Any) -> dict[str, ParallelStyle]:
+    """By what follows the name of the module."""
+    styles: dict[str, ParallelStyle] = {
+        "": PrepareModuleInput(input_layouts=(outside,), desired_input_layouts=(Replicate(),)),
+        ".up": ColwiseParallel(),
+        ".down": RowwiseParallel(output_layouts=outside),
+    }
+    if ffn.gate is not None:
+        styles[".gate"] = ColwiseParallel()
     return styles
 
 
@@ -88,10 +105,8 @@ def shard_parameters(chunk: Chunk, plan: Plan, world: World, stack: SoftwareStac
         fully_shard(module, mesh=world.meshes[mesh], reshard_after_forward=reshard, mp_policy=policy)
 
     for layer in chunk.layers:
-        if "expert_shards" in world.meshes:
-            for module in layer.modules():
-                if getattr(module, "is_expert_bank", False):
-                    shard(module, "expert_shards", plan.reshard_after_forward)
+        for module in [module for module in layer.modules() if isinstance(module, Experts)]:
+            shard(module, "expert_shards", plan.reshard_after_forward)
         shard(layer, "dense_shards", plan.reshard_after_forward)
     shard(chunk, "dense_shards", None)
 

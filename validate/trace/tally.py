@@ -49,6 +49,8 @@ class Tally(TorchDispatchMode):
         packet = func._overloadpacket
         if packet in _FLOPS:
             operation, count = _FLOPS[packet]
+            if packet is aten.bmm and args[0].shape[0] == 1:
+                operation = MATRIX  # a rank with a single expert runs plain products
             step = (operation, self.phase)
             self.counts.flops[step] = self.counts.flops.get(step, 0.0) + float(count(args, kwargs or {}))
         elif packet in _MESSAGES:

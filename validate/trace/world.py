@@ -52,7 +52,7 @@ class World:
 
 
 @contextmanager
-def pretended(plan: Plan, rank: int) -> Iterator[World]:
+def pretended(plan: Plan, rank: int, *, has_experts: bool) -> Iterator[World]:
     """Be `rank` of the plan's ranks while the context lasts: collectives return at once and carry nothing.
 
     The world has one rank more than the plan, so that no axis spans it: torch would let such axes share a group.
@@ -61,12 +61,12 @@ def pretended(plan: Plan, rank: int) -> Iterator[World]:
 
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=plan.num_ranks + 1)
     try:
-        yield _world(plan)
+        yield _world(plan, has_experts)
     finally:
         dist.destroy_process_group()
 
 
-def _world(plan: Plan) -> World:
+def _world(plan: Plan, has_experts: bool) -> World:
     """Three numberings of the same ranks: dense parameters, the tokens of a sequence, experts."""
     replicas = plan.dp_replicate
     shards = plan.dp * plan.cp // replicas
@@ -78,7 +78,7 @@ def _world(plan: Plan) -> World:
         sizes = (plan.pp, plan.dp, plan.cp // plan.cp_a2a, plan.cp_a2a, plan.tp)
         context = _mesh(sizes, _CONTEXT)
         meshes |= {name: context[name] for name in ("cp_ring", "cp_a2a")}
-    if plan.ep * plan.etp > 1:
+    if has_experts:
         shards = plan.tp * plan.cp * plan.dp // replicas // (plan.etp * plan.ep)
         expert = _mesh((plan.pp, replicas, shards, plan.ep, plan.etp), _EXPERT)
         meshes |= {name: expert[name] for name in _EXPERT if name != "pp"}
