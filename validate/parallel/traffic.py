@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from validate.parallel.groups import Axis
 
-_Arguments = tuple[Any, ...]
+Arguments = tuple[Any, ...]
+"""What an operation was called with."""
 
 
 class Traffic(TorchDispatchMode):
@@ -27,34 +28,35 @@ class Traffic(TorchDispatchMode):
                 self.axis_of.setdefault(axis.group.group_name, axis.name)
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: _Arguments = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: Arguments = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run `func`, and count it if it sends something."""
         if any(issubclass(kind, torch.distributed.tensor.DTensor) for kind in types):
             return NotImplemented
-        if func._overloadpacket in _MESSAGES:
-            collective, size = _MESSAGES[func._overloadpacket]
+        if func._overloadpacket in MESSAGES:
+            collective, size = MESSAGES[func._overloadpacket]
             entry = self.sent.setdefault((self._axis(args), collective), [0.0, 0.0])
             entry[0] += 1.0
             entry[1] += size(args)
         return func(*args, **(kwargs or {}))
 
-    def _axis(self, args: _Arguments) -> str:
+    def _axis(self, args: Arguments) -> str:
         """The axis whose process group is among the arguments."""
         boxed = next(arg for arg in args if isinstance(arg, torch.ScriptObject) and "ProcessGroup" in str(arg._type()))
         return self.axis_of[dist.ProcessGroup.unbox(boxed).group_name]
 
 
-def _bytes_of(value: Any) -> float:
+def bytes_of(value: Any) -> float:
+    """Bytes of a tensor, or of a list of them."""
     tensors = value if isinstance(value, list | tuple) else [value]
     return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
-def _argument(index: int) -> Callable[[_Arguments], float]:
-    return lambda args: _bytes_of(args[index])
+def _argument(index: int) -> Callable[[Arguments], float]:
+    return lambda args: bytes_of(args[index])
 
 
-_MESSAGES: dict[Any, tuple[str, Callable[[_Arguments], float]]] = {
+MESSAGES: dict[Any, tuple[str, Callable[[Arguments], float]]] = {
     torch.ops.c10d.allreduce_: ("all_reduce", _argument(0)),
     torch.ops.c10d._allgather_base_: ("all_gather", _argument(0)),
     torch.ops.c10d._reduce_scatter_base_: ("reduce_scatter", _argument(1)),

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import bmm_flop, mm_flop
 
+from validate.parallel.traffic import MESSAGES, Arguments, bytes_of
 from validate.trace.figures import ATTENTION, EXPERTS, FORWARD, MATRIX, Counts, Sent
 
 MASKED_SHARE = 0.5
@@ -71,9 +72,6 @@ class Tally(TorchDispatchMode):
         raise AssertionError(f"no group of this plan among the arguments: {args}")
 
 
-Arguments = tuple[Any, ...]
-
-
 def _product(args: Arguments, _: dict[str, Any]) -> float:
     return mm_flop(args[-2].shape, args[-1].shape)
 
@@ -98,7 +96,7 @@ def _attention(passes: float, first: int, causal_at: int) -> Callable[[Arguments
     return flops
 
 
-aten, c10d, functional = torch.ops.aten, torch.ops.c10d, torch.ops._c10d_functional
+aten, functional = torch.ops.aten, torch.ops._c10d_functional
 _FLOPS: dict[Any, tuple[str, Callable[[Arguments, dict[str, Any]], float]]] = {
     aten.mm: (MATRIX, _first_product),
     aten.addmm: (MATRIX, _product),
@@ -113,21 +111,11 @@ def _elements(value: Any) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def _bytes_of(value: Any) -> float:
-    tensors = value if isinstance(value, list | tuple) else [value]
-    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-
-
-_MESSAGES: dict[Any, tuple[str, Callable[[Arguments], float]]] = {
-    functional.all_reduce: ("all_reduce", lambda args: _bytes_of(args[0])),
-    functional.all_reduce_: ("all_reduce", lambda args: _bytes_of(args[0])),
-    functional.all_gather_into_tensor: ("all_gather", lambda args: _bytes_of(args[0]) * args[1]),
-    functional.reduce_scatter_tensor: ("reduce_scatter", lambda args: _bytes_of(args[0])),
-    functional.all_to_all_single: ("all_to_all", lambda args: _bytes_of(args[0])),
-    c10d.allreduce_: ("all_reduce", lambda args: _bytes_of(args[0])),
-    c10d._allgather_base_: ("all_gather", lambda args: _bytes_of(args[0])),
-    c10d._reduce_scatter_base_: ("reduce_scatter", lambda args: _bytes_of(args[1])),
-    c10d.alltoall_base_: ("all_to_all", lambda args: _bytes_of(args[1])),
-    c10d.send: ("send_recv", lambda args: _bytes_of(args[0])),
+_MESSAGES: dict[Any, tuple[str, Callable[[Arguments], float]]] = MESSAGES | {
+    functional.all_reduce: ("all_reduce", lambda args: bytes_of(args[0])),
+    functional.all_reduce_: ("all_reduce", lambda args: bytes_of(args[0])),
+    functional.all_gather_into_tensor: ("all_gather", lambda args: bytes_of(args[0]) * args[1]),
+    functional.reduce_scatter_tensor: ("reduce_scatter", lambda args: bytes_of(args[0])),
+    functional.all_to_all_single: ("all_to_all", lambda args: bytes_of(args[0])),
 }
 """What a message is called, and its size by the conventions of `planner.work.ops.Message`."""
