@@ -12,7 +12,7 @@ from planner.recompute import Recompute
 from profiles import catalog
 from profiles.workload import TrainingJob
 from validate.trace.agree import rows
-from validate.trace.figures import Counts, Sent, Traced
+from validate.trace.figures import Counts, Sent, Sizes, Traced
 from validate.trace.planned import FLOPS, MEMORY, MESSAGES, planned
 from validate.trace.possible import check_traceable
 from validate.trace.report import TraceReport, trace_plan
@@ -109,9 +109,8 @@ def test_a_figure_that_differs_without_a_reason_is_a_fault() -> None:
     )
     held = {what: value for (section, what, _), value in right.items() if section == MEMORY}
     waiting = {("dense", "mm.default"): held["activations"], ("loss", "log_softmax"): held["logits"]}
-    told = Traced(
-        0, counts, held["parameters"], held["gradients"], held["optimizer"], waiting, 1.0, 0.0, {}, {}, 1.0
-    )  # fmt: skip
+    sizes = Sizes({"dp": 8})
+    told = Traced(0, counts, held["parameters"], held["gradients"], held["optimizer"], waiting, sizes, 1.0)
     assert not [row for row in rows(told, job, plan, stack) if row.unexplained]
     counts.sent["dp", "all_reduce", "", 1].num_bytes += 2.0
     (fault,) = [row for row in rows(told, job, plan, stack) if row.unexplained]
