@@ -124,7 +124,7 @@ def test_a_figure_that_differs_without_a_reason_is_a_fault() -> None:
         ("deepseek-v3", Plan(dp=8), "mla"),
         ("mixtral-8x7b", Plan(dp=8, tp=2, ep=2, etp=2), "etp=2"),
         ("qwen1.5-moe-a2.7b", Plan(dp=8), "num_extra_parameters"),
-        ("qwen3-30b-a3b", Plan(dp=8, tp=2, cp=64, sequence_parallel=True), "experts"),
+        ("qwen3-30b-a3b", Plan(dp=8, tp=4, cp=64, sequence_parallel=True), "experts"),
         ("llama3-8b", Plan(dp=8, tp=16), "num_kv_heads"),
         ("llama3-8b", Plan(dp=8, zero_stage=2), "zero_stage"),
         ("llama3-8b", Plan(dp=2, pp=4, schedule="zb-h1"), "schedule"),
