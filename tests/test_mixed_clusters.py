@@ -8,6 +8,7 @@ from profiles import catalog
 from profiles.cluster import Cluster
 from profiles.files import BadFile
 from profiles.mixed import MixedCluster
+from tests.cli import meshwise
 
 H100 = '[[groups]]\nname = "h100"\nnode = "dgx-h100"\nnum_nodes = 4\n'
 A100 = '[[groups]]\nname = "a100"\nnode = "dgx-a100"\nnum_nodes = 2\n'
@@ -59,3 +60,25 @@ def test_a_faulty_file_is_refused_with_its_fault(tmp_path: Path, parts: tuple[st
 def test_another_number_of_devices_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="48 together, got 16"):
         catalog.any_cluster(written(tmp_path, H100, A100), 16)
+
+
+def test_the_commands_take_it_or_say_why_not(tmp_path: Path) -> None:
+    room = str(written(tmp_path, H100, A100))
+    asked = ("--model", "llama3-8b", "--cluster", room, "--global-batch", "96", "--tp", "8")
+    placed = (*asked, "--placement", "4 of h100 @16; 2 of a100 @16")
+    for command in (
+        ("profiles", "show", room),
+        ("diff", room, "dgx-h100"),
+        ("estimate", *placed),
+        ("simulate", *placed),
+    ):
+        result = meshwise(*command)
+        assert result.code == 0, result.err
+        assert "a100" in result.out
+    for command in (
+        ("plan", *asked[:6], "--scale", "8,16"), ("plan", *asked[:6], "--pareto"), ("validate", *placed),
+        ("estimate", *placed, "--explain"), ("export", "--to", "megatron", *placed),
+    ):  # fmt: skip
+        result = meshwise(*command)
+        assert result.code == 2
+        assert result.err.count("\n") == 1

@@ -45,6 +45,8 @@ def plan(
     if save:
         check_writable(save, force, (".toml",))
     counts = scaling.parse_counts(look.scale) if look.scale else []
+    if counts:
+        question.alike("--scale")
     with screen.progress() as on_progress:
         answer = asking.best_plans(question, fixed, look, on_progress)
     if save and answer.candidates:
