@@ -15,10 +15,12 @@ from planner.choose.legality import check_plan
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from profiles import catalog
+from profiles.calibration import KernelCurves
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.units import GIGA, KIB, MEGA, MIB, MILLI
 from profiles.workload import TrainingJob
+from validate.calibrate import check, measure
 from validate.compare import NOISE_FRACTION, Measurement, Runner
 from validate.describe import describe
 from validate.effort import NORMAL, Effort
@@ -151,14 +153,24 @@ class Outcome:
 
 def run(networks: Sequence[Network], works: Sequence[Work], num_ranks: int, effort: Effort) -> Iterator[Outcome]:
     """Measure and predict every work on every network; kernels are calibrated once, links on each."""
-    kernels = Sampler(num_ranks, effort, "cpu").kernels(lambda what, fraction: None)
+    kernels, curves = calibrated_kernels(num_ranks, effort)
     for network in networks:
         with network.bed() as bed:
             sampler = Sampler(num_ranks, effort, "cpu", launcher=bed.launch, timeout_seconds=TIMEOUT_SECONDS)
             messages = sampler.messages(lambda what, fraction: None)
-            cluster = catalog.expand(describe(Samples(kernels, whole_groups(messages, num_ranks)), num_ranks))
+            spec = describe(Samples(kernels, whole_groups(messages, num_ranks)), num_ranks)
+            cluster = catalog.expand(spec.model_copy(update={"kernels": curves}))
             for work in works:
                 yield regime(network, work, bed, cluster)
+
+
+def calibrated_kernels(num_ranks: int, effort: Effort) -> tuple[tuple[list[Row], ...], KernelCurves | None]:
+    """Samples and curves of this machine's kernels, as `meshwise calibrate` makes them."""
+    sampler = Sampler(num_ranks, effort, "cpu")
+    samples = measure(sampler, lambda what, fraction: None)
+    spec = check(describe(samples, num_ranks), sampler, lambda what, fraction: None)
+    print(spec.notes, flush=True)
+    return samples.kernels, spec.kernels
 
 
 def whole_groups(messages: Sequence[list[Row]], num_ranks: int) -> tuple[list[Row], ...]:

@@ -13,6 +13,7 @@ from profiles.cluster import ClusterSpec
 from profiles.files import check_writable, write_whole
 from profiles.workload import Precision
 from profiles.writer import to_toml
+from validate import quiet
 from validate.describe import describe
 from validate.effort import GPU, NORMAL, Effort
 from validate.fit import Origin
@@ -59,9 +60,10 @@ def calibrate(
     })  # fmt: skip
     tell = on_progress or (lambda what, fraction: None)
     sampler = Sampler(ranks, chosen, device, launcher, timeout_seconds, journal)
+    before = quiet.Probe.now()
     samples = measure(sampler, tell)
     tell("fitting", _KERNELS_SHARE + _MESSAGES_SHARE)
-    spec = describe(samples, ranks)
+    spec = describe(samples, ranks, doubts=quiet.doubts([before, quiet.Probe.now()]))
     if chosen.num_probe_steps:
         spec = check(spec, sampler, tell)
     write_whole(path, to_toml(spec), overwrite)

@@ -28,8 +28,11 @@ STREAMING = ("add", "copy", "update")
 COLLECTIVE_OPS: tuple[CollectiveOp, ...] = get_args(CollectiveOp)
 
 
-def describe(samples: Samples, num_ranks: int) -> ClusterSpec:
-    """The cluster that the measurements of `calibrate` describe: one tier of `num_ranks` equal devices."""
+def describe(samples: Samples, num_ranks: int, *, doubts: Sequence[str] = ()) -> ClusterSpec:
+    """The cluster that the measurements of `calibrate` describe: one tier of `num_ranks` equal devices.
+
+    Its notes say how quiet the machine was, with the `doubts` of `validate.quiet`.
+    """
     first = samples.launches[0][0]
     made_by = f"meshwise calibrate on this machine, torch {first['torch']}"
     origin = Origin(machine_words(), date.today().isoformat(), made_by)
@@ -38,7 +41,7 @@ def describe(samples: Samples, num_ranks: int) -> ClusterSpec:
     return ClusterSpec(
         name=f"{accelerator.name}-x{num_ranks}",
         source=f"measured by {made_by}: {origin.machine}, {origin.date}",
-        notes=f"{_contention(samples)}; {_launch_words(rows)}",
+        notes="; ".join([_contention(samples), *doubts, _launch_words(rows)]),
         accelerator=accelerator,
         num_devices=num_ranks,
         host_memory_bytes=host_memory_bytes(),

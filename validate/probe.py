@@ -29,7 +29,7 @@ _NUM_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class SmallModel:
     """A small GPT and its batch."""
 
     layers: int
@@ -49,8 +49,12 @@ class Probe:
         return TrainingJob(model=model, global_batch=self.batch, sequence_length=self.length, precision=precision)
 
 
-CPU_PROBES = (Probe(4, 256, 2048, 128, 8), Probe(2, 512, 1024, 64, 8), Probe(4, 128, 4096, 256, 8))
-GPU_PROBES = (Probe(8, 1024, 32768, 1024, 16), Probe(4, 2048, 32768, 2048, 8), Probe(4, 4096, 32768, 1024, 8))
+CPU_PROBES = (SmallModel(4, 256, 2048, 128, 8), SmallModel(2, 512, 1024, 64, 8), SmallModel(4, 128, 4096, 256, 8))
+GPU_PROBES = (
+    SmallModel(8, 1024, 32768, 1024, 16),
+    SmallModel(4, 2048, 32768, 2048, 8),
+    SmallModel(4, 4096, 32768, 1024, 8),
+)
 
 
 def probe(

@@ -26,6 +26,8 @@ def show_calibration(console: Console, spec: ClusterSpec, output: Path) -> None:
     assert isinstance(device, Accelerator)
     peaks = ", ".join(f"{dtype} {rate / GIGA:,.1f}" for dtype, rate in device.peak_flops_per_second.items())
     console.print(f"{spec.name}: {spec.source}", style="bold", markup=False)
+    for note in spec.notes.split("; "):
+        console.print(f"- {note}", markup=False)
     console.print(
         f"best rates seen: {peaks} GFLOP/s, memory {device.memory_bytes_per_second / GIGA:,.1f} GB/s", markup=False
     )
