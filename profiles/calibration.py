@@ -167,6 +167,11 @@ class CollectiveCurve(Record):
     """By num_ranks: what reducing switches multiply a `bus_fraction` measured without by; empty: nothing."""
     is_carried_over: bool = False
     """That of another collective, because this one was not measured."""
+    size_bytes: tuple[tuple[Positive, ...], ...] = ()
+    """By num_ranks: wire bytes at which `size_factor` hold; empty: the formula is all there is."""
+    size_factor: tuple[tuple[Positive, ...], ...] = ()
+    """By num_ranks: times measured at `size_bytes` over those of the formula, interpolated between them in logarithms:
+    libraries change protocols, and messages leave caches, at sizes that no smooth formula has."""
     fit: Fit
 
     @model_validator(mode="after")
@@ -176,6 +181,11 @@ class CollectiveCurve(Record):
         }  # fmt: skip
         if len(lengths) != 1 or len(self.reduction_gain) not in (0, *lengths):
             raise ValueError("num_ranks, latency_seconds, bus_fraction and exponent must have equal lengths")
+        shapes = [tuple(map(len, rows)) for rows in (self.size_bytes, self.size_factor)]
+        if shapes[0] != shapes[1] or len(shapes[0]) not in (0, *lengths) or 0 in shapes[0]:
+            raise ValueError("size_bytes and size_factor need one equally long row for each of num_ranks")
+        if any(list(row) != sorted(set(row)) for row in self.size_bytes):
+            raise ValueError("size_bytes must increase strictly")
         if list(self.num_ranks) != sorted(set(self.num_ranks)):
             raise ValueError(f"num_ranks must increase strictly, got {self.num_ranks}")
         return self

@@ -13,9 +13,10 @@ from profiles.writer import to_toml
 from tests.test_calibrate import messages, samples
 from validate.describe import describe
 from validate.fit import Origin
+from validate.launch import LaunchError
 from validate.probe import CPU_PROBES, GPU_PROBES, probe
 from validate.runnable import RunSpec
-from validate.sampling import Samples
+from validate.sampling import Launcher, Samples
 
 STACK = catalog.software("pytorch-eager-cpu")
 
@@ -55,7 +56,7 @@ class Machine:
         return [result] * num_ranks
 
 
-def probed(spec: ClusterSpec, machine: Machine) -> ClusterSpec:
+def probed(spec: ClusterSpec, machine: Launcher) -> ClusterSpec:
     return probe(
         spec, 2, num_steps=1, precision="fp32", device="cpu", launcher=machine, timeout_seconds=1.0,
         origin=Origin("a machine", "2026-11-21", "training steps"), tell=lambda fraction: None,
@@ -94,6 +95,15 @@ def test_steps_beside_other_processes_do_not_count(machine: ClusterSpec) -> None
     mine = probed(machine, launcher)
     assert mine.kernels == machine.kernels
     assert "met other processes" in mine.notes
+
+
+def test_steps_that_fail_leave_the_calibration(machine: ClusterSpec) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise LaunchError("rank 1 failed")
+
+    mine = probed(machine, fails)
+    assert mine.kernels == machine.kernels
+    assert "training steps to check it failed: rank 1 failed" in mine.notes
 
 
 def test_probes_are_not_what_is_validated() -> None:

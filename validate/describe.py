@@ -16,6 +16,7 @@ from profiles.calibration import AttentionCurve, CollectiveCurve, CollectiveOp, 
 from profiles.cluster import ClusterSpec, LinkClass, TierSpec
 from profiles.units import MICRO
 from validate.fit import Origin, fit_attention, fit_collective, fit_elementwise, fit_gemm
+from validate.fit_sizes import curve_seconds, joined, with_size_factors
 from validate.logs.devices import without_maker
 from validate.machine import host_memory_bytes, machine_words, processor
 from validate.sampling import Samples
@@ -176,10 +177,10 @@ def _tier(messages: Sequence[Row], device: str, num_ranks: int, origin: Origin) 
     rate = max(rates, default=1.0)
     curves: dict[CollectiveOp, CollectiveCurve] = {}
     for op in COLLECTIVE_OPS:
-        chosen = [row for row in messages if row["op"] == op]
+        groups = dict.fromkeys(row["num_ranks"] for row in messages if row["op"] == op)
+        chosen = [[row for row in messages if row["op"] == op and row["num_ranks"] == size] for size in groups]
         if chosen:
-            sizes, num_bytes, seconds = (_column(chosen, name) for name in ("num_ranks", "num_bytes", "seconds"))
-            curves[op] = fit_collective(op, sizes, num_bytes, seconds, rate, origin)
+            curves[op] = joined([_group_curve(op, rows, rate, origin) for rows in chosen])
     link, link_class = LINKS[device]
     return TierSpec(
         name="host",
@@ -193,6 +194,14 @@ def _tier(messages: Sequence[Row], device: str, num_ranks: int, origin: Origin) 
             name=link, source=origin.source, links=(link,), link_class=link_class, collectives=curves
         ) if curves else None,
     )  # fmt: skip
+
+
+def _group_curve(op: CollectiveOp, rows: Sequence[Row], rate: float, origin: Origin) -> CollectiveCurve:
+    """The curve of one collective over one group size, with factors by size where these help."""
+    sizes, num_bytes, seconds = (_column(rows, name) for name in ("num_ranks", "num_bytes", "seconds"))
+    wire_bytes = COLLECTIVES[op].wire_bytes(num_bytes, sizes, 1.0)
+    smooth = fit_collective(op, sizes, num_bytes, seconds, rate, origin)
+    return with_size_factors(smooth, wire_bytes, seconds, lambda curve: curve_seconds(curve, wire_bytes, rate))
 
 
 def _column(rows: Sequence[Row], name: str) -> Any:

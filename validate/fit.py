@@ -236,6 +236,11 @@ def fit_outer_tier(
 def _with_outer_curve(cluster: Cluster, collective: CollectiveOp, joined: int, parameters: Parameters) -> Cluster:
     columns: dict[str, Any] = {name: (value,) for name, value in parameters.items()}
     curve = CollectiveCurve.model_construct(num_ranks=(joined,), in_network_reduction=False, **columns)
+    return with_outer_curve(cluster, collective, curve)
+
+
+def with_outer_curve(cluster: Cluster, collective: CollectiveOp, curve: CollectiveCurve) -> Cluster:
+    """`cluster` whose outermost tier has `curve` alone."""
     outer = cluster.tiers[-1]
     curves = outer.curves.model_copy(update={"collectives": {collective: curve}})
     outer = outer.model_copy(update={"curves": curves})

@@ -17,6 +17,7 @@ from profiles.model import TransformerShape
 from profiles.workload import Precision, TrainingJob
 from validate.compare import MOST_FOREIGN_CORES, Launch, Runner
 from validate.fit import Origin
+from validate.launch import LaunchError
 from validate.recalibrate import Observation, Recalibration, observed_parts, recalibrate
 from validate.runnable import check_runnable
 from validate.sampling import Launcher
@@ -71,7 +72,7 @@ def probe(
 ) -> ClusterSpec:
     """`spec` with what small training steps on `num_ranks` ranks say of it, in its prices and in its notes.
 
-    `tell` gets the fraction done. Raises LaunchError when a rank fails.
+    `tell` gets the fraction done. Steps that fail leave `spec` as it was, and are told in its notes.
     """
     cluster = catalog.expand(spec, num_ranks)
     stack = catalog.software("pytorch-eager-cpu" if cluster.accelerator.kind == "cpu" else "pytorch-eager")
@@ -80,7 +81,10 @@ def probe(
     for index, (job, plan) in enumerate(work):
         tell(index / len(work))
         runner = Runner(job, _NUM_WARMUP, num_steps, device, timeout_seconds, True, None, 1, launcher=launcher)
-        launched = _undisturbed(runner, plan)
+        try:
+            launched = _undisturbed(runner, plan)
+        except LaunchError as error:
+            return _noted(spec, f"training steps to check it failed: {error}")
         if launched is not None:
             parts = observed_parts({name: float(value) for name, value in launched.breakdown.parts().items()})
             runs.append(Observation(f"{job.model.name} {plan}", job, plan, stack, parts, _NOISE_FRACTION))

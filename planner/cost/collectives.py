@@ -225,7 +225,26 @@ def _tier_seconds(
     latency = _latency(curve, joined) + steps * beyond
     if not pattern.has_trees and tier.link_class == "network" and curve.is_carried_over:
         latency = np.maximum(latency, curve.latency_seconds[0] * (joined - 1.0))
-    return latency, smooth_max(latency, wire_bytes / rate, exponent) - latency
+    seconds = smooth_max(latency, wire_bytes / rate, exponent)
+    if curve.size_factor:
+        seconds = seconds * size_factor(curve, wire_bytes, joined)
+        latency = np.minimum(latency, seconds)
+    return latency, seconds - latency
+
+
+def size_factor(curve: CollectiveCurve, wire_bytes: Floats, num_ranks: Floats) -> Floats:
+    """Measured time over the formula's: linear in the logarithms of bytes and ranks, constant beyond the ends.
+
+    Between the sizes that nccl-tests or a calibration measured, as LogGP keeps a cost by size [Alexandrov 1997,
+    doi:10.1006/jpdc.1997.1346]; 1 where the curve has none.
+    """
+    place = np.interp(np.log2(num_ranks), np.log2(curve.num_ranks), np.arange(len(curve.num_ranks)))
+    log_factor = np.zeros(np.shape(wire_bytes))
+    for row, (knots, factors) in enumerate(zip(curve.size_bytes, curve.size_factor, strict=True)):
+        weight = np.clip(1.0 - np.abs(place - row), 0.0, 1.0)
+        at = np.log(np.maximum(wire_bytes, knots[0]))
+        log_factor = log_factor + weight * np.interp(at, np.log(knots), np.log(factors))
+    return np.exp(log_factor)
 
 
 def _bus_fraction(pattern: Collective, curve: CollectiveCurve, joined: Floats, tier: Tier) -> Floats:

@@ -7,14 +7,16 @@ nobody measured keep the shape of the catalog's curve, moved by what the nearest
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from planner.cost.collectives import message_seconds
+from planner.cost.collectives import COLLECTIVES, message_seconds
 from profiles import catalog
 from profiles.calibration import CollectiveCurve, CollectiveOp, LinkCurves
 from profiles.cluster import Cluster, ClusterSpec, Tier
-from validate.fit import Origin, fit_outer_tier
+from validate.fit import Origin, fit_outer_tier, with_outer_curve
+from validate.fit_sizes import joined, with_size_factors
 from validate.logs.message import MeasuredMessage
 
 
@@ -75,7 +77,14 @@ def _fit_group(messages: Sequence[MeasuredMessage], spec: ClusterSpec, origin: O
     cluster = group_cluster(spec, first.num_ranks, first.num_hosts)
     num_bytes, seconds = (np.array([getattr(one, name) for one in messages]) for name in ("num_bytes", "seconds"))
     before = message_seconds(first.op, num_bytes, first.num_ranks, 1.0, cluster)
-    curve = fit_outer_tier(first.op, cluster, float(first.num_ranks), num_bytes, seconds, origin)
+    smooth = fit_outer_tier(first.op, cluster, float(first.num_ranks), num_bytes, seconds, origin)
+    inside = cluster.tiers[-2].num_devices if len(cluster.tiers) > 1 else 1
+    wire_bytes = COLLECTIVES[first.op].wire_bytes(num_bytes, float(first.num_ranks), float(inside))
+
+    def predict(curve: CollectiveCurve) -> Any:
+        return message_seconds(first.op, num_bytes, first.num_ranks, 1.0, with_outer_curve(cluster, first.op, curve))
+
+    curve = with_size_factors(smooth, wire_bytes, seconds, predict)
     return FittedGroup(
         link=cluster.tiers[-1].link,
         op=first.op,
@@ -96,7 +105,7 @@ def _with_group(spec: ClusterSpec, fitted: Sequence[FittedGroup]) -> ClusterSpec
     for group in sorted((one for one in fitted if one.link == link), key=lambda one: one.num_ranks):
         table.setdefault(group.op, {})[group.curve.num_ranks[0]] = group
     tier = _tier_of(link, fitted[-1], spec)
-    measured = {op: _joined([group.curve for group in groups.values()]) for op, groups in table.items()}
+    measured = {op: joined([group.curve for group in groups.values()]) for op, groups in table.items()}
     curves = {op: _with_other_sizes(curve, op, tier) for op, curve in measured.items()}
     origin = fitted[-1].curve.fit
     record = LinkCurves(
@@ -117,31 +126,6 @@ def _tier_of(link: str, group: FittedGroup, spec: ClusterSpec) -> Tier:
     return next(tier for tier in cluster.tiers if tier.link == link)
 
 
-def _joined(curves: Sequence[CollectiveCurve]) -> CollectiveCurve:
-    """One table of the curves of single sizes, in order of size; the errors are those of the worst size."""
-    ordered = sorted(curves, key=lambda curve: curve.num_ranks)
-    errors = [
-        tuple(
-            getattr(curve.fit, name) or 0.0
-            for name in ("held_out_median_error_fraction", "held_out_p90_error_fraction")
-        )
-        for curve in ordered
-    ]
-    median, p90 = max(errors)
-    fit = ordered[0].fit.model_copy(
-        update={
-            "num_points": sum(curve.fit.num_points for curve in ordered),
-            "held_out_median_error_fraction": median,
-            "held_out_p90_error_fraction": p90,
-        }
-    )
-    columns = {
-        name: tuple(getattr(curve, name)[0] for curve in ordered)
-        for name in ("num_ranks", "latency_seconds", "bus_fraction", "exponent")
-    }
-    return CollectiveCurve(**columns, fit=fit)
-
-
 def _with_other_sizes(measured: CollectiveCurve, op: CollectiveOp, tier: Tier) -> CollectiveCurve:
     """`measured` with the sizes that only the catalog's curve has, scaled as the nearest measured size is."""
     if op not in tier.curves.collectives:
@@ -159,7 +143,11 @@ def _with_other_sizes(measured: CollectiveCurve, op: CollectiveOp, tier: Tier) -
         name: tuple(_scaled(name, listed, known.num_ranks, size, nearest[size], measured) for size in sizes)
         for name in listed
     }
-    return measured.model_copy(update={"num_ranks": tuple(sizes), **columns})
+    rows = {
+        name: tuple(getattr(measured, name)[measured.num_ranks.index(nearest[size])] for size in sizes)
+        for name in ("size_bytes", "size_factor") if measured.size_factor
+    }  # fmt: skip
+    return measured.model_copy(update={"num_ranks": tuple(sizes), **columns, **rows})
 
 
 def _scaled(
