@@ -22,11 +22,11 @@ USUAL_ORDER: OrderName = ORDER_NAMES[0]
 
 _AXES = ("tp", "cp", "dp", "pp")
 _IS_INSIDE = {
-    (one, other): np.array([name.split("-").index(one) < name.split("-").index(other) for name in ORDER_NAMES])
+    (one, other): np.array([int(name.split("-").index(one) < name.split("-").index(other)) for name in ORDER_NAMES])
     for one in _AXES
     for other in _AXES
 }
-"""(axis, other axis) -> whether the first lies inside the second, by code."""
+"""(axis, other axis) -> 1 where the first lies inside the second, else 0, by code: the power to raise a degree to."""
 
 
 def order_code(order: Any) -> Any:
@@ -39,5 +39,5 @@ def ranks_inside(plan: Any, axis: str, others: tuple[str, ...]) -> Any:
     code = order_code(plan.order)
     product: Any = 1
     for other in others:
-        product = product * np.where(_IS_INSIDE[other, axis][code], getattr(plan, other), 1)
+        product = product * getattr(plan, other) ** _IS_INSIDE[other, axis][code]
     return product
