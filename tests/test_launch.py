@@ -1,10 +1,12 @@
 """Launching ranks: results by rank, and every way a run can fail ends in one sentence and no process."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,8 +185,7 @@ def test_ranks_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> Non
     )
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": root}
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp())  # a short name: sockets in it may have about a hundred characters
     environment |= {"TMPDIR": str(folder)}
     parent = subprocess.Popen([sys.executable, script, tmp_path], cwd=root, env=environment, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
@@ -195,3 +196,4 @@ def test_ranks_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> Non
     parent.communicate(timeout=30)
     assert_no_rank_lives(tmp_path)
     assert not list(folder.glob("meshwise-*"))
+    shutil.rmtree(folder)

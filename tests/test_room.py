@@ -16,7 +16,7 @@ def test_ranks_must_fit_into_what_is_free(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(room, "available_bytes", lambda: 1.0 * GIB)
     monkeypatch.setattr(room, "num_gpus", lambda: 0)
     room.check_room(job(), Plan(dp=2), STACK)
-    with pytest.raises(LaunchError, match=r"memory: 4 ranks need about 1.2 GiB here and 1.0 GiB are free"):
+    with pytest.raises(LaunchError, match=r"memory: 4 ranks need about 1.3 GiB here and 1.0 GiB are free"):
         room.check_room(job(), Plan(dp=4), STACK)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     room.check_room(job(), Plan(dp=4), STACK)

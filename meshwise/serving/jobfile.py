@@ -230,7 +230,13 @@ def read(path: Path) -> ServingFile:
         load = file.load.model_copy(update={"trace": str(path.parent / file.load.trace)})
         file = file.model_copy(update={"load": load})
     served = tuple(
-        table.model_copy(update={name: _beside(path, getattr(table, name)) for name in ("model", "engine")})
+        table.model_copy(
+            update={
+                name: _beside(path, getattr(table, name))
+                for name in ("model", "engine")
+                if name in table.model_fields_set
+            }
+        )
         for table in file.serving
     )
     return file.model_copy(update={"serving": served})
