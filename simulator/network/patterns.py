@@ -158,6 +158,8 @@ class _Maker:
             members = members_within(size, stride, self.cluster, block, skip)
             fractions = self._by_part(reached_fractions(op.collective, members, self.cluster.tiers, op.routing))
             load = group_loads(self.network, self.cluster, op.collective, groups)
+            if op.axis == "pp":  # both stages of a pair send it, each its half
+                load *= 0.5
             self.loads[found] = load / self.network.links.bytes_per_second / fractions[self.network.part_of]
         return self.loads[found]
 
