@@ -266,6 +266,7 @@ def _network(question: Question, shared: "OnNetwork") -> dict[str, Any]:
         "num_messages": step.num_messages,
         "message_seconds": step.delays[step.simulation.busiest_rank],
         "busiest_links": [{"link": name, "busy_fraction": share} for name, share in step.busiest_links(3)],
+        "run_seconds": list(shared.run_seconds),
         "undisturbed": None if alone is None else _simulated(question, alone.simulation.breakdown),
     }
 

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from meshwise.asking import Asked
+from meshwise.draws import mean_error, play_runs
 from planner.cost.goodput import (
     Checkpoints,
     Goodput,
@@ -22,8 +22,6 @@ from profiles.mixed import MixedCluster
 from profiles.reliability import Reliability
 from profiles.units import DAY, GIGA, MINUTE
 from simulator.faults import LongRun, Nodes, PeerCopies, play_long_run
-from simulator.repeat import Journal, repeat
-from simulator.workers import workers
 
 DEFAULT_FLEET = "llama3-405b"
 """The largest published job with counted interruptions."""
@@ -31,7 +29,6 @@ SPARE_SHARE = 0.05
 """Spare nodes assumed as a share of the job's, the low end of what operators advise (5 to 10 %)."""
 NODES_PER_SWITCH = 4
 """Of eight devices each: a leaf of 64 ports, half of them down."""
-DEFAULT_RUNS = 100
 LEVEL = 0.8
 """Share of the runs between the two ends of a range."""
 MAX_DAYS = 3650
@@ -60,8 +57,7 @@ class LongRunAnswer:
 
     def mean_error(self, part: str) -> float:
         """Half the width of the 95 % confidence interval of the mean share, by Student's t."""
-        shares = [run.goodput.parts()[part] for run in self.runs]
-        return float(stdtrit(len(shares) - 1, 0.975) * np.std(shares, ddof=1) / np.sqrt(len(shares)))
+        return mean_error([run.goodput.parts()[part] for run in self.runs])
 
     @property
     def interruptions(self) -> tuple[float, float, float]:
@@ -97,23 +93,11 @@ def answer(
     nodes = _nodes(num_devices, plan.dp, fleet, flags)
     copies = _copies(asked, fleet, size, flags)
     play = partial(play_long_run, days * DAY, stops, saves, nodes, copies=copies)
-    runs = _play(play, flags, f"{days} {stops} {saves} {nodes} {copies}", on_progress)
+    what = f"{days} {stops} {saves} {nodes} {copies}"
+    runs = play_runs(play, flags, what, asdict, lambda values: LongRun(**values), on_progress)
     return LongRunAnswer(
         days * DAY, fleet, stops, saves, nodes, copies, size, rate * GIGA, best, goodput(stops, saves), runs
     )  # fmt: skip
-
-
-def _play(
-    play: Callable[[np.random.Generator], LongRun], flags: Mapping[str, Any], what: str,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[LongRun]:  # fmt: skip
-    """All runs, shared out as the flags say; those of a file to resume are taken from it."""
-    num_runs, seed = flags.get("runs") or DEFAULT_RUNS, flags.get("seed") or 0
-    journal = None
-    if "resume" in flags:
-        journal = Journal(flags["resume"], f"{what} seed {seed}", asdict, lambda values: LongRun(**values))
-    with workers(flags.get("workers"), flags.get("scheduler"), num_runs) as executor:
-        return repeat(play, num_runs, seed, executor, journal=journal, on_progress=on_progress)
 
 
 def _copies(asked: Asked, fleet: Reliability, num_bytes: float, flags: Mapping[str, Any]) -> PeerCopies | None:

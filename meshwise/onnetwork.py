@@ -1,13 +1,15 @@
 """From flags to one step on a network: its wiring, what is slow or broken, and what else uses it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from meshwise.asking import MAX_ACTIONS, Asked
+from meshwise.draws import play_runs
 from planner.cost.phase import price_program
 from planner.work.lower import lower
 from profiles import catalog
@@ -30,10 +32,45 @@ class OnNetwork:
 
     step: NetworkStep
     undisturbed: NetworkStep | None
+    run_seconds: Sequence[float] = ()
+    """Steps of further draws, where several were asked for."""
 
 
-def answer(asked: Asked, flags: Mapping[str, Any], seed: int) -> OnNetwork:
-    """Play the step that the flags describe; raises ValueError for a flag without sense."""
+def answer(
+    asked: Asked,
+    flags: Mapping[str, Any],
+    runs: Mapping[str, Any],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> OnNetwork:
+    """Play the step that the flags describe; `runs` says with what seed, how many draws of it, and who plays them.
+
+    Raises ValueError for a flag without sense.
+    """
+    seed = runs.get("seed", 0)
+    unequal = _disturbances(flags, asked.question.alike("--network").accelerator)
+    played = _play(asked, flags, unequal, seed, np.random.default_rng(seed))
+    if not unequal.is_random and "runs" in runs:
+        raise ValueError("runs: nothing is drawn at random; give --speed-spread, --jitter or --os-noise, or --days")
+    many: list[float] = []
+    if "runs" in runs:
+        draw = partial(_step_seconds, asked, flags, unequal, seed)
+        many = play_runs(draw, runs, f"{asked} {flags}", float, float, on_progress)
+    disturbed = any(flags.get(name) for name in _DISTURBING)
+    usual = {name: value for name, value in flags.items() if name not in (*_DISTURBING, "fidelity")}
+    undisturbed = _play(asked, usual, Disturbances(), seed, np.random.default_rng(seed)) if disturbed else None
+    return OnNetwork(played, undisturbed, many)
+
+
+def _step_seconds(
+    asked: Asked, flags: Mapping[str, Any], unequal: Disturbances, seed: int, generator: np.random.Generator
+) -> float:
+    return _play(asked, flags, unequal, seed, generator).simulation.step_seconds
+
+
+def _play(
+    asked: Asked, flags: Mapping[str, Any], unequal: Disturbances, seed: int, generator: np.random.Generator
+) -> NetworkStep:
+    """One step; `seed` is of the network's hashes."""
     question, plan = asked.question, asked.plan
     cluster = question.alike("--network")
     if flags["network"] != "flows":
@@ -42,8 +79,7 @@ def answer(asked: Asked, flags: Mapping[str, Any], seed: int) -> OnNetwork:
     if fidelity not in ("folded", "ranks"):
         raise ValueError(f"fidelity: {fidelity} is not one of folded, ranks")
     fabric = catalog.fabric(flags["fabric"]) if "fabric" in flags else None
-    network = build_network(cluster, fabric, seed=seed)
-    unequal = _disturbances(flags, cluster.accelerator)
+    network = _broken(build_network(cluster, fabric, seed=seed), flags)
     unfolds = fidelity == "ranks" or unequal.is_random
     num_actions = 2 * plan.num_microbatches(question.job.global_batch) * plan.pp * plan.vp
     if unfolds and num_actions * plan.num_ranks // plan.pp > MAX_ACTIONS:
@@ -53,18 +89,12 @@ def answer(asked: Asked, flags: Mapping[str, Any], seed: int) -> OnNetwork:
         )
     program = lower(plan, question.job, question.stack)
     prices = price_program(program, cluster, question.stack)
-
-    def play(network: Network, unequal: Disturbances, background: float, unfolds: bool) -> NetworkStep:
-        return simulate_on_network(
-            program, prices, cluster, network,
-            dp_overlap=question.stack.dp_overlap, pp_overlap=question.stack.pp_overlap,
-            dp_contention_fraction=question.stack.dp_contention_fraction, unfolds=unfolds,
-            background_fraction=background, disturbances=unequal, generator=np.random.default_rng(seed),
-        )  # fmt: skip
-
-    played = play(_broken(network, flags), unequal, flags.get("background", 0.0), unfolds)
-    disturbed = any(flags.get(name) for name in _DISTURBING)
-    return OnNetwork(played, play(network, Disturbances(), 0.0, False) if disturbed else None)
+    return simulate_on_network(
+        program, prices, cluster, network,
+        dp_overlap=question.stack.dp_overlap, pp_overlap=question.stack.pp_overlap,
+        dp_contention_fraction=question.stack.dp_contention_fraction, unfolds=unfolds,
+        background_fraction=flags.get("background", 0.0), disturbances=unequal, generator=generator,
+    )  # fmt: skip
 
 
 def _disturbances(flags: Mapping[str, Any], device: "Accelerator") -> Disturbances:

@@ -25,6 +25,7 @@ PLANS = {
     "no overlap": (Plan(dp=8, tp=2, pp=4), "pytorch-eager"),
     "context": (Plan(dp=4, tp=4, cp=4), "megatron-core"),
     "sharded": (Plan(dp=64, zero_stage=3), "torchtitan"),
+    "mirrored": (Plan(dp=8, tp=2, pp=4, schedule="dualpipe"), "megatron-core"),
     "zero bubble": (Plan(dp=8, tp=2, pp=4, schedule="zb-h1"), "megatron-core"),
 }
 EVERY_PLAN = pytest.mark.parametrize("name", PLANS)
@@ -179,6 +180,15 @@ def test_flags_without_sense_are_refused(flags: list[str], names: str):
     result = meshwise(*FLOWS, *flags)
     assert not faults(result)
     assert names in result.err
+
+
+def test_draws_of_a_step_are_the_same_whoever_plays_them(tmp_path: Path):
+    asked = [*FLOWS, "--jitter", "0.05", "--runs", "3", "--json"]
+    plain = meshwise(*asked).out
+    assert len(set(json.loads(plain)["network"]["run_seconds"])) == 3
+    assert meshwise(*asked, "--workers", "2").out == plain
+    assert meshwise(*asked, "--resume", tmp_path / "runs.jsonl").out == plain
+    assert "nothing is drawn at random" in meshwise(*FLOWS, "--runs", "3").err
 
 
 def test_flags_of_a_network_need_one():

@@ -53,14 +53,13 @@ def simulate(
         if heat_map:
             jobfile.refuse_options({"heat_map": heat_map})
         return _simulate_serving(file, gantt, trace, json=json)
-    seed = long_run.seed or 0
-    on_links, weeks = _kinds(wires, long_run, heat_map)
+    on_links, weeks, runs = _kinds(wires, long_run, heat_map)
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
-    shared = onnetwork.answer(asked, on_links, seed) if on_links else None
-    played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
-    _write_files(asked, played, shared, gantt, trace, heat_map)
     with screen.progress() as on_progress:
+        shared = onnetwork.answer(asked, on_links, runs, partial(on_progress, "steps")) if on_links else None
+        played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
+        _write_files(asked, played, shared, gantt, trace, heat_map)
         over_weeks = longrun.answer(asked, weeks, partial(on_progress, "runs")) if weeks else None
     if json:
         screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
@@ -78,16 +77,23 @@ def simulate(
 
 def _kinds(
     wires: NetworkFlags, long_run: LongRunFlags, heat_map: Path | None
-) -> tuple[dict[str, object], dict[str, object]]:
-    """What is given of a network and of a long run; raises ValueError for options whose own kind is not asked for."""
+) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
+    """What is given of a network, of a long run, and of the runs of a network's step.
+
+    Raises ValueError for options whose own kind is not asked for. Of both kinds, the seed is of both and the rest of
+    the long run.
+    """
+    from meshwise.draws import FLAGS
+
     on_links, weeks = given(wires), given(long_run)
+    runs = {name: weeks[name] for name in FLAGS if name in weeks and (name == "seed" or "days" not in weeks)}
     if "network" in on_links and "days" not in weeks:
-        weeks.pop("seed", None)
+        weeks = {name: value for name, value in weeks.items() if name not in FLAGS}
     if weeks and "days" not in weeks:
         raise ValueError(f"{next(iter(weeks))}: needs --days, the length of the run")
     if (on_links or heat_map) and "network" not in on_links:
         raise ValueError(f"{next(iter(on_links), 'heat_map')}: needs --network flows")
-    return on_links, weeks
+    return on_links, weeks, runs
 
 
 def _say_written(*paths: Path | None) -> None:

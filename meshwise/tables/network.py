@@ -1,7 +1,9 @@
 """What a network does to a step: messages by cause of their delay, what disturbs it, and the busiest links."""
 
+import numpy as np
 from rich.console import Console
 
+from meshwise.draws import mean_error
 from meshwise.onnetwork import OnNetwork
 from meshwise.tables.parts import share, table
 from planner.choose.explain import PART_WORDS, duration
@@ -27,6 +29,14 @@ def show_network(console: Console, shared: OnNetwork) -> None:
         console.print(made)
     if shared.undisturbed is not None:
         _show_disturbed(console, shared)
+    if shared.run_seconds:
+        low, high = np.quantile(shared.run_seconds, [0.1, 0.9])
+        console.print(
+            f"{len(shared.run_seconds)} draws of the step: {duration(float(np.mean(shared.run_seconds)))} ± "
+            f"{duration(mean_error(shared.run_seconds))} (95 % of the mean), 80 % between {duration(float(low))} and "
+            f"{duration(float(high))}",
+            markup=False,
+        )
     busiest = ", ".join(f"{name} {share(busy)}" for name, busy in step.busiest_links(_NUM_LINKS))
     console.print(f"busiest links, as a share of the step: {busiest or 'none'}", markup=False)
 
