@@ -85,8 +85,8 @@ def _line(
     skipped = Counter(reasons[run.id] for run in runs if run.id in reasons and bar.holds(run))
     num_runs, shipped, largest, left_out, constant = _figures(bar, rows, without)
     is_met = None
-    if shipped is not None and largest is not None:
-        is_met = shipped <= bar.limit and (bar.max_limit is None or largest <= bar.max_limit)
+    if shipped is not None:
+        is_met = shipped <= bar.limit and (bar.max_limit is None or largest is None or largest <= bar.max_limit)
     return Line(bar.name, bar.rule, num_runs, shipped, largest, left_out, constant, bar.limit, is_met, dict(skipped))
 
 

@@ -1,8 +1,8 @@
 """Clusters of several groups of nodes: the plan found against random ones, and how long the search takes.
 
-`python -m benchmarks.mixed [RANDOM]`; RANDOM legal plans that fit are drawn for each case, 10,000 unless said. Drawn
-are the degrees, the groups of stages and replicas, layers, microbatches, recomputation and sharding; all are priced in
-full.
+`python -m benchmarks.mixed [RANDOM]`; RANDOM legal plans are drawn for each case, 10,000 unless said. Drawn are the
+degrees, the groups of stages and replicas, layers, microbatches, recomputation and sharding; those that fit into memory
+are priced in full.
 """
 
 import sys
@@ -27,7 +27,7 @@ from profiles.workload import TrainingJob
 
 STACK = "megatron-core"
 MOST_DRAWN_FOR_ONE = 50
-"""Draws, a legal plan that fits, before it is given up."""
+"""Draws, a legal plan, before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +83,22 @@ def _drawn(skeleton: Skeleton, case: Case, blocks: int, generator: np.random.Gen
     )  # fmt: skip
 
 
-def best_of_random(case: Case, count: int) -> tuple[float, int]:
-    """(step of the best of `count` random plans that are legal and fit, how many there were)."""
+def best_of_random(case: Case, count: int) -> tuple[float, int, int]:
+    """(step of the best of `count` random legal plans, how many there were, how many of them fit)."""
     cluster, stack = case.cluster(), catalog.software(STACK)
     job = TrainingJob(model=catalog.model(case.model), global_batch=case.global_batch, sequence_length=4096)
-    best, tried = np.inf, 0
+    best, num_legal, num_fitting = np.inf, 0, 0
     for drawn, plan in enumerate(random_plans(case, np.random.default_rng(0))):
-        if tried >= count or drawn >= MOST_DRAWN_FOR_ONE * count:
+        if num_legal >= count or drawn >= MOST_DRAWN_FOR_ONE * count:
             break
         lanes = _merged(plan)
-        if check_placed(lanes, job, cluster) or tightest_seat(lanes, job, cluster, stack).headroom_bytes < 0.0:
+        if check_placed(lanes, job, cluster):
             continue
-        tried += 1
-        best = min(best, float(price(lanes, job, cluster, stack).step_seconds))
-    return best, tried
+        num_legal += 1
+        if tightest_seat(lanes, job, cluster, stack).headroom_bytes >= 0.0:
+            num_fitting += 1
+            best = min(best, float(price(lanes, job, cluster, stack).step_seconds))
+    return best, num_legal, num_fitting
 
 
 def _merged(plan: Plan) -> Plan:
@@ -116,10 +118,11 @@ def main(count: int = 10_000) -> None:
         best = search_mixed(job, case.cluster(), catalog.software(STACK), top=1).candidates[0]
         elapsed = time.process_time() - started
         step = float(best.step_seconds)
-        drawn, tried = best_of_random(case, count)
+        drawn, num_legal, num_fitting = best_of_random(case, count)
         print(f"{case.name}: {step:.3f} s found in {elapsed:.1f} s, {way_of(best.plan.placement)}")
         print(f"    {written(best.plan.placement)}")
-        print(f"    best of {tried:,} random plans {drawn:.3f} s, {drawn / step - 1.0:+.1%}")
+        line = f"    best of {num_legal:,} random legal plans ({num_fitting:,} fit) {drawn:.3f} s"
+        print(f"{line}, {drawn / step - 1.0:+.1%}", flush=True)
 
 
 if __name__ == "__main__":
