@@ -63,6 +63,18 @@ def _has_pair(run: Run, prefix: str, accelerator: str) -> bool:
     return run.id.startswith(prefix) and run.accelerator.startswith(accelerator)
 
 
+def _is_sharded(run: Run) -> bool:
+    return run.zero_stage_or_fsdp in ("fsdp", "hsdp", "2", "3")
+
+
+def _is_narrow(run: Run) -> bool:
+    return run.precision in ("fp8", "mxfp8", "nvfp4")
+
+
+def _is_new_split(run: Run) -> bool:
+    return bool(run.num_experts) or _is_sharded(run) or (run.cp or 1) > 1 or _is_narrow(run)
+
+
 BARS = (
     Bar("sequence-parallelism paper, table 5", "korthikanti22", _of("korthikanti22"), 0.025, 0.06),
     Bar("several A100 nodes, tp up to 8", "vtrain, more than 8 devices, tp <= 8",
@@ -87,6 +99,11 @@ BARS = (
         0.01, figure="allocated"),
     Bar("BLOOM memory", "bigscience, A100", _is_bloom, 0.04, figure="device"),
     Bar("torchtitan memory", "torchtitan", _of("torchtitan"), 0.04, figure="reserved"),
+    Bar("experts, every source", "experts", lambda run: bool(run.num_experts), 0.10),
+    Bar("sharded parameters or gradients, every source", "fsdp, hsdp, zero 2 or 3", _is_sharded, 0.10),
+    Bar("context parallelism, every source", "cp > 1", lambda run: (run.cp or 1) > 1, 0.10),
+    Bar("fp8 and narrower, every source", "fp8, mxfp8, nvfp4", _is_narrow, 0.10),
+    Bar("plans chosen among any of these four", "any of the four rules", _is_new_split, 0.03, figure="regret"),
     Bar("plans chosen, all families", "all", lambda run: True, 0.02, figure="regret"),
     Bar("best of the three predicted best", "all", lambda run: True, 0.002, figure="regret of three"),
 )  # fmt: skip
