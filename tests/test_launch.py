@@ -180,7 +180,8 @@ def test_without_torch_the_way_to_install_it_is_told(monkeypatch: pytest.MonkeyP
 def test_ranks_end_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import sys; from pathlib import Path; from tests.test_launch import run\n"
+        "import signal, sys; from pathlib import Path; from tests.test_launch import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs of a shell start without\n"
         "if __name__ == '__main__': run(Path(sys.argv[1]), rank0='hang', rank1='hang')\n"
     )
     root = str(Path(__file__).parents[1])
