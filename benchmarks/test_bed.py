@@ -25,7 +25,7 @@ from validate.compare import NOISE_FRACTION, Measurement, Runner
 from validate.describe import describe
 from validate.effort import NORMAL, Effort
 from validate.netbed import NetBed, why_not
-from validate.runnable import check_runnable
+from validate.runnable import is_runnable
 from validate.sampling import Row, Sampler, Samples
 
 NUM_LAUNCHES, NUM_STEPS, NUM_WARMUP = 2, 5, 2
@@ -100,17 +100,9 @@ def alternatives(job: TrainingJob, num_ranks: int, cluster: Cluster) -> dict[str
         share = job.global_batch // dp
         for micro_batch in dict.fromkeys((share, 1)) if pp == 1 else (1,):
             plan = Plan(dp=dp, tp=tp, pp=pp, micro_batch=micro_batch)
-            if not check_plan(plan, job, cluster) and _runs(plan, job):
+            if not check_plan(plan, job, cluster) and is_runnable(job, plan):
                 found[str(plan)] = plan
     return found
-
-
-def _runs(plan: Plan, job: TrainingJob) -> bool:
-    try:
-        check_runnable(job, plan)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)

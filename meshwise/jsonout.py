@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
-    from validate.compare import Comparison
+    from validate.compare import Comparison, Measurement
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
@@ -297,10 +297,21 @@ def _long_run(found: "LongRunAnswer") -> dict[str, Any]:
     }
 
 
+def spread(measured: "Measurement") -> dict[str, Any]:
+    """How far measured steps lie apart, and what was left out or doubted."""
+    low, high = measured.range_seconds
+    return {
+        "fastest_seconds": low,
+        "slowest_seconds": high,
+        "noise_fraction": measured.noise_fraction,
+        "num_discarded": measured.num_discarded,
+        "num_contended": measured.num_contended,
+    }
+
+
 def comparison(question: Question, found: "Comparison") -> dict[str, Any]:
     """The document of `validate --json`: estimated, simulated and measured."""
     measured, alone = found.measured, found.single_measured
-    low, high = measured.range_seconds
     return {
         "job": job(question),
         "plan": plan_fields(found.plan),
@@ -310,11 +321,7 @@ def comparison(question: Question, found: "Comparison") -> dict[str, Any]:
             **rates(measured.step_seconds, question),
             "breakdown_seconds": measured.breakdown.parts(),
             "peak_bytes": found.measured_peak_bytes,
-            "fastest_seconds": low,
-            "slowest_seconds": high,
-            "noise_fraction": measured.noise_fraction,
-            "num_discarded": measured.num_discarded,
-            "num_contended": measured.num_contended,
+            **spread(measured),
             "launches": [
                 {"step_seconds": list(one.step_seconds), "foreign_cores": one.foreign_cores, "losses": list(one.losses)}
                 for one in measured.launches

@@ -31,7 +31,6 @@ def document(question: Question, found: Sweep) -> dict[str, Any]:
 
 def _outcome(found: Sweep, outcome: Outcome, question: Question) -> dict[str, Any]:
     measured = outcome.measured
-    low, high = measured.range_seconds
     estimated_speedup, measured_speedup = found.speedups(outcome)
     return {
         "plan": jsonout.plan_fields(outcome.plan),
@@ -52,11 +51,7 @@ def _outcome(found: Sweep, outcome: Outcome, question: Question) -> dict[str, An
             "peak_bytes": outcome.peak_bytes,
             "speedup": measured_speedup,
             "scaling_efficiency": measured_speedup / outcome.plan.num_ranks,
-            "fastest_seconds": low,
-            "slowest_seconds": high,
-            "noise_fraction": measured.noise_fraction,
-            "num_discarded": measured.num_discarded,
-            "num_contended": measured.num_contended,
+            **jsonout.spread(measured),
             "launches": [
                 {
                     "step_seconds": list(launch.step_seconds),

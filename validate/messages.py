@@ -17,6 +17,7 @@ from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
 from validate.parallel.axes import first_name, ranks_of
+from validate.reasons import Reason, unexplained
 
 Key = tuple[str, str]
 """(axis, collective)."""
@@ -41,14 +42,6 @@ def planned_messages(program: StepProgram) -> list[dict[Key, float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """Bytes that a rank sends beside what is planned, and why."""
-
-    num_bytes: float
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """What a rank of one pipeline position sends in a step over one axis, planned and counted."""
 
@@ -59,12 +52,12 @@ class Row:
     sent_bytes: float
     """Mean over the ranks of the stage: of an uneven exchange they send different shares."""
     reasons: tuple[Reason, ...]
+    """In bytes."""
 
     @property
     def unexplained_bytes(self) -> float:
         """What of the difference no reason names; 0 but for rounding."""
-        rest = self.sent_bytes - self.planned_bytes - sum(reason.num_bytes for reason in self.reasons)
-        return 0.0 if abs(rest) <= ROUNDING * max(self.sent_bytes, self.planned_bytes) else rest
+        return unexplained(self.sent_bytes, self.planned_bytes, self.reasons, ROUNDING)
 
 
 def compare_messages(
@@ -82,7 +75,7 @@ def compare_messages(
             if padding := message["padding_bytes"]:
                 reasons[key].append(Reason(padding / len(ranks), "padding to equal shards"))
         for key, reason in _beside(job, plan, stage):
-            if reason.num_bytes:
+            if reason.amount:
                 reasons[key].append(reason)
         for axis, collective in sorted(planned.keys() | sent.keys()):
             key = axis, collective

@@ -62,6 +62,15 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(each) for each in value) if isinstance(value, list | tuple) else value
 
 
+def is_runnable(job: TrainingJob, plan: Plan) -> bool:
+    """Whether `check_runnable` has nothing to say."""
+    try:
+        check_runnable(job, plan)
+    except ValueError:
+        return False
+    return True
+
+
 def check_runnable(job: TrainingJob, plan: Plan) -> None:
     """Raise ValueError, naming the field, its value and what would be right, when `plan` of `job` cannot be run."""
     _check_model(job)

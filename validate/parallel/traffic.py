@@ -1,6 +1,6 @@
 """What a rank really sends: every collective and transfer that torch dispatches, by axis."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -35,15 +35,20 @@ class Traffic(TorchDispatchMode):
             return NotImplemented
         if func._overloadpacket in MESSAGES:
             collective, size = MESSAGES[func._overloadpacket]
-            entry = self.sent.setdefault((self._axis(args), collective), [0.0, 0.0])
+            entry = self.sent.setdefault((axis_among(args, self.axis_of), collective), [0.0, 0.0])
             entry[0] += 1.0
             entry[1] += size(args)
         return func(*args, **(kwargs or {}))
 
-    def _axis(self, args: Arguments) -> str:
-        """The axis whose process group is among the arguments."""
-        boxed = next(arg for arg in args if isinstance(arg, torch.ScriptObject) and "ProcessGroup" in str(arg._type()))
-        return self.axis_of[dist.ProcessGroup.unbox(boxed).group_name]
+
+def axis_among(args: Arguments, axis_of: Mapping[str, str]) -> str:
+    """The axis whose group is among the arguments, by its name or as an object; `axis_of` maps names of groups."""
+    for value in args:
+        if isinstance(value, str) and value in axis_of:
+            return axis_of[value]
+        if isinstance(value, torch.ScriptObject) and "ProcessGroup" in str(value._type()):
+            return axis_of[dist.ProcessGroup.unbox(value).group_name]
+    raise AssertionError(f"no group of this plan among the arguments: {args}")
 
 
 def bytes_of(value: Any) -> float:

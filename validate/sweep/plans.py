@@ -14,7 +14,7 @@ from planner.plan import Plan, PlanGrid
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from validate.runnable import RUNNABLE_SCHEDULES, check_runnable
+from validate.runnable import RUNNABLE_SCHEDULES, is_runnable
 
 _CHUNK = 4096
 
@@ -46,16 +46,8 @@ def runnable_plans(
 def _priced(plans: PlanGrid, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Iterator[tuple[Plan, float]]:
     """The plans of a chunk that can be run, with their estimated steps."""
     mask, _ = legal(plans, job, cluster)
-    rows = [row for row in np.flatnonzero(mask) if _runs(plans.plan(int(row)), job)]
+    rows = [row for row in np.flatnonzero(mask) if is_runnable(job, plans.plan(int(row)))]
     if rows:
         grid = plans.take(np.array(rows))
         steps = np.broadcast_to(estimate(grid, job, cluster, stack).step_seconds, len(rows))
         yield from zip(grid, map(float, steps), strict=True)
-
-
-def _runs(plan: Plan, job: TrainingJob) -> bool:
-    try:
-        check_runnable(job, plan)
-    except ValueError:
-        return False
-    return True

@@ -8,7 +8,8 @@ from planner.plan import Plan
 from planner.work.schedules import SCHEDULES
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from validate.trace.beside import Reason, beside, waiting_key
+from validate.reasons import Reason, unexplained
+from validate.trace.beside import beside, waiting_key
 from validate.trace.figures import Traced
 from validate.trace.planned import FLOPS, MEMORY, MESSAGES, Figures, Key, planned
 from validate.trace.ways import ways
@@ -29,8 +30,7 @@ class Row:
     @property
     def unexplained(self) -> float:
         """What of the difference no reason names; 0 but for rounding."""
-        rest = self.traced - self.estimated - sum(reason.amount for reason in self.reasons)
-        return 0.0 if abs(rest) <= ROUNDING * max(abs(self.traced), abs(self.estimated)) else rest
+        return unexplained(self.traced, self.estimated, self.reasons, ROUNDING)
 
 
 def rows(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack) -> tuple[Row, ...]:

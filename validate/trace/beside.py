@@ -1,7 +1,6 @@
 """What torch does beside what is planned, each with its reason and its amount."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from planner.cost.inventory import Item, inventory
 from planner.plan import Plan
@@ -15,19 +14,12 @@ from profiles.model import TransformerShape
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
+from validate.reasons import Reason
 from validate.trace.figures import LOSS, RECEIVED, Traced
 from validate.trace.planned import MEMORY, MESSAGES, Figures, Key, chunk_layers, held_at_peak, waiting_logits
 
 _ACTIVATIONS: Key = (MEMORY, "activations", "")
 _LOGITS: Key = (MEMORY, "logits", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Part of a difference: traced over estimated."""
-
-    amount: float
-    words: str
 
 
 Found = Iterator[tuple[Key, Reason]]

@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.distributed import ProcessGroup
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import bmm_flop, mm_flop
 
-from validate.parallel.traffic import MESSAGES, Arguments, bytes_of
+from validate.parallel.traffic import MESSAGES, Arguments, axis_among, bytes_of
 from validate.trace.figures import ATTENTION, EXPERTS, FORWARD, MATRIX, Counts, Sent
 
 MASKED_SHARE = 0.5
@@ -56,20 +55,11 @@ class Tally(TorchDispatchMode):
             self.counts.flops[step] = self.counts.flops.get(step, 0.0) + float(count(args, kwargs or {}))
         elif packet in _MESSAGES:
             collective, size = _MESSAGES[packet]
-            key = (self._axis(args), collective, self.where(), _elements(args[0]))
+            key = (axis_among(args, self.axis_of), collective, self.where(), _elements(args[0]))
             sent = self.counts.sent.setdefault(key, Sent())
             sent.num_messages += 1
             sent.num_bytes += size(args)
         return out
-
-    def _axis(self, args: tuple[Any, ...]) -> str:
-        """The axis whose group is among the arguments: by its name, or as an object."""
-        for value in args:
-            if isinstance(value, str) and value in self.axis_of:
-                return self.axis_of[value]
-            if isinstance(value, torch.ScriptObject) and "ProcessGroup" in str(value._type()):
-                return self.axis_of[ProcessGroup.unbox(value).group_name]
-        raise AssertionError(f"no group of this plan among the arguments: {args}")
 
 
 def _product(args: Arguments, _: dict[str, Any]) -> float:
