@@ -1,7 +1,7 @@
 """Prints how far predictions are from published runs: `python -m benchmarks.accuracy [TABLE.csv] > accuracy.md`.
 
 Without a table: the eight runs of the sequence-parallelism paper that ship with the project. With one (columns
-as `validate.table.Run`): every bar of `benchmarks.bars` on it as well, in sample and without the source that is
+as `validate.runs.table.Run`): every bar of `benchmarks.bars` on it as well, in sample and without the source that is
 scored.
 """
 
@@ -13,9 +13,9 @@ from benchmarks.board import lines, print_coverage, print_failures, print_lines
 from benchmarks.fit_intervals import regimes
 from benchmarks.leave_one_out import leave_one_out, print_constants
 from profiles.residuals import shipped_residuals
-from validate.published import TABLES, published_runs
-from validate.score import score_runs
-from validate.table import read_runs
+from validate.runs.published import TABLES, published_runs
+from validate.runs.table import read_runs
+from validate.score.training import score_runs
 
 PAPER = "sequence_parallelism_table5"
 

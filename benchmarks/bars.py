@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from validate.table import Run
+from validate.runs.table import Run
 
 Figure = Literal["time", "time by group", "regret", "regret of three", "allocated", "reserved", "device"]
 """Mean absolute error of the step, of groups of it, of a memory reading; or what the plan predicted best costs."""

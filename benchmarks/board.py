@@ -9,17 +9,17 @@ import numpy as np
 from benchmarks.bars import BARS, COVERAGE, NAMED, OOM_FALSE, OOM_FLAGGED, OTHER_LIMIT, Bar
 from benchmarks.fit_intervals import Ratios, calibrated_tail, coverage_by_source
 from benchmarks.leave_one_out import LeftOut
-from validate.agreement import Errors, Ranking
-from validate.readings import measured_bytes, predicted_bytes, reading_of
-from validate.resolve import Unmodelled, resolve
-from validate.score import (
+from validate.runs.readings import measured_bytes, predicted_bytes, reading_of
+from validate.runs.resolve import Unmodelled, resolve
+from validate.runs.table import Run
+from validate.score.agreement import Errors, Ranking
+from validate.score.training import (
     Score,
     Scored,
     constant_utilisation,
     families,
     source_of,
 )
-from validate.table import Run
 
 
 @dataclass(frozen=True, slots=True)

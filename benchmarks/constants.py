@@ -13,7 +13,7 @@ import numpy as np
 
 from profiles.calibration import Fit, Sustained
 from profiles.cluster import Cluster
-from validate.resolve import Setting
+from validate.runs.resolve import Setting
 
 FACTORS = np.exp(np.array([-0.7, -0.35, 0.0, 0.35, 0.7]))
 """Multiples of the shipped value at which a constant's effect on a step is tabulated."""

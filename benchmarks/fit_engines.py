@@ -17,9 +17,16 @@ from scipy.optimize import minimize
 from planner.cost.serving import PriceBook
 from profiles import catalog
 from profiles.engine import EngineRecord
-from validate.fit_engine import CAP, CONSTANTS, SMALLEST_SECONDS, log_errors, timed_settings, with_constants
-from validate.resolve_serving import ServedSetting
-from validate.serving_table import read_rows
+from validate.score.serving.fit_engine import (
+    CAP,
+    CONSTANTS,
+    SMALLEST_SECONDS,
+    log_errors,
+    timed_settings,
+    with_constants,
+)
+from validate.score.serving.resolve import ServedSetting
+from validate.score.serving.table import read_rows
 
 LARGEST_CONCURRENCY = 128
 """Longer runs are left to the test: they take long to play."""

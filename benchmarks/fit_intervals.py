@@ -16,11 +16,11 @@ from benchmarks.refit import fit, log_seconds
 from planner.cost.intervals import axes_of
 from profiles import catalog
 from profiles.residuals import stack_kind
-from validate.pricing import priced
-from validate.readings import measured_bytes, predicted_bytes, reading_of
-from validate.resolve import Setting
-from validate.score import Scored, families, settings_of, source_of
-from validate.table import Run, read_runs
+from validate.runs.pricing import priced
+from validate.runs.readings import measured_bytes, predicted_bytes, reading_of
+from validate.runs.resolve import Setting
+from validate.runs.table import Run, read_runs
+from validate.score.training import Scored, families, settings_of, source_of
 
 LEVEL = 0.8
 TAILS = np.linspace(0.14, 0.04, 21)

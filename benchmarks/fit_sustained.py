@@ -1,7 +1,7 @@
 """Prints what training steps keep of benchmarked compute rates: `python -m benchmarks.fit_sustained TABLE.csv`.
 
 For every accelerator and format with dense runs of a current stack in the table (columns as
-`validate.table.Run`): the factor on compute rates that makes the mean absolute log error of step times least,
+`validate.runs.table.Run`): the factor on compute rates that makes the mean absolute log error of step times least,
 and its error on sources that had no part in it (on the other half of the rows where there is one source). The
 figures go into published_curves.toml.
 """
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from planner.cost.estimate import estimate
 from profiles.calibration import Fit, Sustained
-from validate.resolve import Setting, Unmodelled, resolve
-from validate.score import measured_seconds
-from validate.table import read_runs
+from validate.runs.resolve import Setting, Unmodelled, resolve
+from validate.runs.table import read_runs
+from validate.score.training import measured_seconds
 
 FRACTIONS = np.arange(0.6, 1.1001, 0.02)
 STACKS = ("nemo", "megatron-core", "megatron-core-no-overlap")

@@ -15,9 +15,9 @@ from planner.work.forms import form_of
 from planner.work.ops import ExpertLayer
 from profiles.calibration import Fit, GemmCurve, GroupedGemmCurve
 from profiles.units import MICRO
-from validate import columns
-from validate.fit import Prior
-from validate.kernel_tables import Batch, read_batches
+from validate.calibration.fit import Prior
+from validate.score import columns
+from validate.score.kernel_tables import Batch, read_batches
 
 LIBRARY, FORM = "trtllm", "bf16"
 """CUTLASS kernels, of which training stacks run relatives; others are Triton's, or convert formats besides."""

@@ -18,7 +18,7 @@ from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.calibration import AttentionCurve, ElementwiseCurve, Fit, GemmCurve, KernelCurves, Sustained
 from profiles.record import Record
-from validate.fit import Origin, fit_attention, fit_elementwise, fit_gemm
+from validate.calibration.fit import Origin, fit_attention, fit_elementwise, fit_gemm
 
 Curve = TypeVar("Curve", GemmCurve, AttentionCurve, ElementwiseCurve)
 AIC = "ai-dynamo/aiconfigurator@095f58a (Apache-2.0)"

@@ -1,6 +1,6 @@
 """Prints the errors of every source without its own runs: `python -m benchmarks.leave_one_out TABLE.csv`.
 
-For each source of the table (columns as `validate.table.Run`; the prefix of an id names it) the constants that
+For each source of the table (columns as `validate.runs.table.Run`; the prefix of an id names it) the constants that
 step times may set (`benchmarks.constants`) are fitted anew on the other sources, and its runs are predicted with
 them. Beside it the error with the shipped constants, which its runs may have had a part in.
 """
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.constants import CONSTANTS
 from benchmarks.refit import Fitted, Table, fit, log_seconds, tabulate
-from validate.agreement import Errors
-from validate.score import measured_seconds, settings_of, source_of
-from validate.table import Run, read_runs
+from validate.runs.table import Run, read_runs
+from validate.score.agreement import Errors
+from validate.score.training import measured_seconds, settings_of, source_of
 
 Floats = NDArray[np.float64]
 

@@ -30,8 +30,8 @@ from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLaye
 from profiles.libraries import DecodeCurve, ExpertCurve, PrefillCurve, ProductCurve, StreamCurve
 from profiles.record import Record
 from profiles.units import MICRO, NANO
-from validate.fit import Prior
-from validate.kernel_tables import Batch
+from validate.calibration.fit import Prior
+from validate.score.kernel_tables import Batch
 
 _M = (0.0, 3.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0)
 _WIDTH = (5.0, 7.0, 9.0, 10.5, 12.0, 13.5, 16.0)

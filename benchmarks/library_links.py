@@ -14,10 +14,10 @@ from benchmarks.surface_fit import fit_physics, folds
 from planner.cost.collectives import group_sizes, message_seconds
 from profiles.calibration import CollectiveCurve, CollectiveOp, Fit
 from profiles.cluster import Cluster
-from validate.columns import read_table
-from validate.expert_tables import read_exchanges
-from validate.fit import COLLECTIVE_PRIORS
-from validate.message_tables import MessageBatch, read_messages
+from validate.calibration.fit import COLLECTIVE_PRIORS
+from validate.score.columns import read_table
+from validate.score.expert_tables import read_exchanges
+from validate.score.message_tables import MessageBatch, read_messages
 
 Floats = NDArray[np.float64]
 Column = tuple[dict[str, float], Floats, frozenset[str]]

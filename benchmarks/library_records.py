@@ -21,8 +21,8 @@ from profiles.calibration import Fit
 from profiles.files import read_table
 from profiles.libraries import LibraryCurves, Measured
 from profiles.writer import to_toml
-from validate import columns
-from validate.kernel_tables import Batch, Skipped, read_batches
+from validate.score import columns
+from validate.score.kernel_tables import Batch, Skipped, read_batches
 
 FAMILIES: Mapping[str, Mapping[str, str]] = {
     "ampere": {

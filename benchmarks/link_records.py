@@ -18,7 +18,7 @@ from profiles import catalog
 from profiles.calibration import CollectiveCurve, CollectiveOp, Fit, LinkCurves
 from profiles.cluster import Cluster, LinkClass, Tier
 from profiles.units import GIGA, MIB
-from validate.fit import Origin, fit_collective, fit_outer_tier
+from validate.calibration.fit import Origin, fit_collective, fit_outer_tier
 
 COLLECTIVES: tuple[CollectiveOp, ...] = get_args(CollectiveOp)
 RINGS: tuple[CollectiveOp, ...] = ("all_gather", "reduce_scatter", "all_to_all")

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from benchmarks.constants import CONSTANTS, FACTORS, Constant, offset
-from validate.pricing import priced
-from validate.resolve import Setting
+from validate.runs.pricing import priced
+from validate.runs.resolve import Setting
 
 Floats = NDArray[np.float64]
 Slot = tuple[str, Hashable]

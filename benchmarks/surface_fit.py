@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from planner.cost.surfaces import Features
 from profiles.surface import Surface, Term
-from validate.fit import Prior
+from validate.calibration.fit import Prior
 
 Floats = NDArray[np.float64]
 Knots = Mapping[tuple[str, ...], tuple[tuple[float, ...], ...]]

@@ -20,13 +20,13 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.units import GIGA, KIB, MEGA, MIB, MILLI
 from profiles.workload import TrainingJob
-from validate.calibrate import check, measure
+from validate.calibration.calibrate import check, measure
+from validate.calibration.describe import describe
+from validate.calibration.effort import NORMAL, Effort
+from validate.calibration.sampling import Row, Sampler, Samples
 from validate.compare import NOISE_FRACTION, Measurement, Runner
-from validate.describe import describe
-from validate.effort import NORMAL, Effort
 from validate.netbed import NetBed, why_not
 from validate.runnable import is_runnable
-from validate.sampling import Row, Sampler, Samples
 
 NUM_LAUNCHES, NUM_STEPS, NUM_WARMUP = 2, 5, 2
 TIMEOUT_SECONDS = 120.0

@@ -18,7 +18,7 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from validate.calibrate import calibrate
+from validate.calibration.calibrate import calibrate
 from validate.compare import NOISE_FRACTION, Measurement, Runner, rank
 from validate.launch import num_cores
 

@@ -68,8 +68,8 @@ def refuse_pointless(
 def measure_here(target: Target, nproc: int | None, quick: bool) -> int:
     """Measure this machine."""
     from meshwise.tables.calibration import show_calibration
-    from validate.calibrate import calibrate
-    from validate.effort import QUICK
+    from validate.calibration.calibrate import calibrate
+    from validate.calibration.effort import QUICK
 
     with screen.progress() as on_progress:
         spec = calibrate(

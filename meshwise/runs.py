@@ -12,9 +12,9 @@ from meshwise.asking import Asked
 from profiles import catalog
 from profiles.files import BadFile, check_writable, read_table, validated, write_whole
 from profiles.writer import to_toml
-from validate.fit import Origin
+from validate.calibration.fit import Origin
+from validate.calibration.recalibrate import STEP, Observation, Recalibration, observed_parts, recalibrate
 from validate.logs.profile import measured_spec
-from validate.recalibrate import STEP, Observation, Recalibration, observed_parts, recalibrate
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from validate.score import Scored, source_of
+from validate.score.training import Scored, source_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ from meshwise.tables.sweeping import show_sweep
 from planner.choose.legality import check_plan
 from planner.plan import Plan
 from profiles.files import PICTURES, check_writable, validated, write_whole
+from validate.calibration.journal import Journal
 from validate.compare import Runner
-from validate.journal import Journal
 from validate.runnable import check_runnable
 from validate.sweep.plans import runnable_plans
 from validate.sweep.run import Sweeper, setting

@@ -9,9 +9,9 @@ from benchmarks.bars import BARS, Bar
 from benchmarks.board import lines, print_coverage, print_failures, print_lines
 from benchmarks.leave_one_out import LeftOut
 from benchmarks.refit import Fitted, Table, log_seconds
-from validate.published import published_runs
-from validate.score import score_runs, settings_of
-from validate.table import Run
+from validate.runs.published import published_runs
+from validate.runs.table import Run
+from validate.score.training import score_runs, settings_of
 
 PAPER = published_runs("sequence_parallelism_table5")
 SKIPPED = dataclasses.replace(PAPER[0], id="korthikanti22-9", framework="home-made")

@@ -15,11 +15,11 @@ from profiles import catalog
 from profiles.cluster import ClusterSpec
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
-from validate.calibrate import calibrate
-from validate.describe import describe
-from validate.effort import QUICK
+from validate.calibration.calibrate import calibrate
+from validate.calibration.describe import describe
+from validate.calibration.effort import QUICK
+from validate.calibration.sampling import Samples
 from validate.launch import LaunchError
-from validate.sampling import Samples
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from profiles import catalog
 from profiles.calibration import AttentionCurve, CollectiveCurve, ElementwiseCurve, Fit, GemmCurve, LinkCurves
 from profiles.cluster import Cluster
 from profiles.units import GIGA, MICRO, TERA
-from validate.fit import (
+from validate.calibration.fit import (
     Origin,
     fit_attention,
     fit_collective,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from planner.cost.collectives import size_factor
 from profiles.calibration import CollectiveCurve, Fit
-from validate.fit import Origin, fit_collective
-from validate.fit_sizes import curve_seconds, joined, with_size_factors
+from validate.calibration.fit import Origin, fit_collective
+from validate.calibration.fit_sizes import curve_seconds, joined, with_size_factors
 
 RATE = 10e9
 SIZES = 2.0 ** np.arange(10, 31)

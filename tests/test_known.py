@@ -6,9 +6,9 @@ import pytest
 
 from profiles import catalog
 from profiles.model import TransformerShape
-from validate.known import known_shape
-from validate.published import published_runs
-from validate.table import Run
+from validate.runs.known import known_shape
+from validate.runs.published import published_runs
+from validate.runs.table import Run
 
 PLAIN = dataclasses.replace(
     published_runs("sequence_parallelism_table5")[0],

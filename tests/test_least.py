@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from planner.plan import Recompute
-from validate.least import is_too_big, least_memory
-from validate.published import published_runs
-from validate.resolve import resolve
-from validate.table import Run
+from validate.runs.least import is_too_big, least_memory
+from validate.runs.published import published_runs
+from validate.runs.resolve import resolve
+from validate.runs.table import Run
 
 RUN = published_runs("sequence_parallelism_table5")[0]
 

@@ -7,8 +7,8 @@ import pytest
 
 import validate
 from planner.work.schedules import SCHEDULES
-from validate.pipelining import CHUNKS, NAMES, schedule_of
-from validate.table import Run, read_runs
+from validate.runs.pipelining import CHUNKS, NAMES, schedule_of
+from validate.runs.table import Run, read_runs
 
 SOME = read_runs(Path(validate.__file__).parent / "data" / "sequence_parallelism_table5.csv")[0]
 

@@ -11,12 +11,12 @@ from profiles.cluster import ClusterSpec
 from profiles.model import TransformerShape
 from profiles.writer import to_toml
 from tests.test_calibrate import messages, samples
-from validate.describe import describe
-from validate.fit import Origin
+from validate.calibration.describe import describe
+from validate.calibration.fit import Origin
+from validate.calibration.probe import CPU_PROBES, GPU_PROBES, probe
+from validate.calibration.sampling import Launcher, Samples
 from validate.launch import LaunchError
-from validate.probe import CPU_PROBES, GPU_PROBES, probe
 from validate.runnable import RunSpec
-from validate.sampling import Launcher, Samples
 
 STACK = catalog.software("pytorch-eager-cpu")
 

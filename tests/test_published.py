@@ -8,9 +8,9 @@ import pytest
 
 from meshwise.scatter import draw_scatter
 from tests.cli import meshwise
-from validate.published import PUBLISHED, TABLES, Bands, outside, published_runs, shipped_bands
-from validate.readings import reading_of
-from validate.score import score_runs, source_of
+from validate.runs.published import PUBLISHED, TABLES, Bands, outside, published_runs, shipped_bands
+from validate.runs.readings import reading_of
+from validate.score.training import score_runs, source_of
 
 RUNS = published_runs(PUBLISHED)
 SCORE = score_runs(RUNS)

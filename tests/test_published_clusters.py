@@ -5,7 +5,7 @@ import pytest
 from profiles import catalog
 from profiles.catalog import UnknownName
 from profiles.units import GIGA
-from validate.clusters import accelerator_name, cluster_of
+from validate.runs.clusters import accelerator_name, cluster_of
 
 
 def test_remarks_and_sizes_do_not_hide_an_accelerator() -> None:

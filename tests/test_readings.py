@@ -9,11 +9,11 @@ from planner.offload import Offload
 from planner.recompute import Module, Recompute
 from profiles.catalog import software
 from profiles.units import GIB, GIGA
-from validate.offloading import offload_of
-from validate.published import published_runs
-from validate.readings import measured_bytes, predicted_bytes, reading_of
-from validate.recomputation import UnknownRecompute, recomputation_of
-from validate.table import Run
+from validate.runs.offloading import offload_of
+from validate.runs.published import published_runs
+from validate.runs.readings import measured_bytes, predicted_bytes, reading_of
+from validate.runs.recomputation import UnknownRecompute, recomputation_of
+from validate.runs.table import Run
 
 RUN = published_runs("sequence_parallelism_table5")[0]
 

@@ -18,9 +18,9 @@ from profiles.cluster import ClusterSpec
 from profiles.workload import TrainingJob
 from profiles.writer import to_toml
 from tests.cli import meshwise
-from validate.fit import Origin
-from validate.recalibrate import STEP, Observation, observed_parts, recalibrate
-from validate.scales import KERNEL_SPREADS, Scale, scaled, scales_of
+from validate.calibration.fit import Origin
+from validate.calibration.recalibrate import STEP, Observation, observed_parts, recalibrate
+from validate.calibration.scales import KERNEL_SPREADS, Scale, scaled, scales_of
 
 ORIGIN = Origin("a machine", "2026-11-21", "a test")
 BASE = catalog.cluster_spec("dgx-h100")

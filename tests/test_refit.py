@@ -8,8 +8,8 @@ import pytest
 from benchmarks.constants import CONSTANTS, FACTORS, Constant
 from benchmarks.leave_one_out import leave_one_out
 from benchmarks.refit import SHARED, fit, log_seconds, tabulate
-from validate.published import published_runs
-from validate.score import settings_of, source_of
+from validate.runs.published import published_runs
+from validate.score.training import settings_of, source_of
 
 SETTINGS = settings_of(published_runs("sequence_parallelism_table5"))[0]
 COMPUTE = next(one for one in CONSTANTS if one.pooled)

@@ -16,9 +16,9 @@ from profiles.model import TransformerShape
 from profiles.units import GIB
 from profiles.workload import TrainingJob
 from validate.compare import Launch, Measurement, Runner
-from validate.resolve import resolve
 from validate.rows import Measured, append_rows, row_of
-from validate.table import BadTable, read_runs
+from validate.runs.resolve import resolve
+from validate.runs.table import BadTable, read_runs
 
 TODAY = date(2026, 11, 21)
 MEASUREMENT = Measurement((Launch((2.0,) * 3, 0.0, (1.0,), Breakdown(forward_seconds=2.0)),), 0, 0)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from planner.cost.estimate import estimate
 from planner.plan import Recompute
-from validate.agreement import Errors, Ranking, confusion, rank_correlation, regret
-from validate.frameworks import RULES, framework_of, stack_of
-from validate.pricing import priced
-from validate.published import published_runs
-from validate.resolve import Unmodelled, resolve
-from validate.score import families, measured_seconds, score_runs, score_training, settings_of
-from validate.table import COLUMNS, BadTable, Run, read_runs
+from validate.runs.frameworks import RULES, framework_of, stack_of
+from validate.runs.pricing import priced
+from validate.runs.published import published_runs
+from validate.runs.resolve import Unmodelled, resolve
+from validate.runs.table import COLUMNS, BadTable, Run, read_runs
+from validate.score.agreement import Errors, Ranking, confusion, rank_correlation, regret
+from validate.score.training import families, measured_seconds, score_runs, score_training, settings_of
 
 PAPER = published_runs("sequence_parallelism_table5")
 

@@ -11,10 +11,10 @@ import pytest
 from planner.cost.collectives import message_seconds
 from profiles import catalog
 from tests.cli import faults, meshwise
-from validate.columns import read_table
-from validate.message_tables import library_of, read_messages
-from validate.score_collectives import score_collectives
-from validate.table import BadTable
+from validate.runs.table import BadTable
+from validate.score.collectives import score_collectives
+from validate.score.columns import read_table
+from validate.score.message_tables import library_of, read_messages
 
 HEADER = "gpu,topology,op,num_gpus,num_nodes,gpus_per_node,bytes,dtype,latency_us,impl,launch,source"
 TABLE = f"""\

@@ -12,10 +12,10 @@ from planner.cost.kernels import kernel_seconds
 from planner.work.ops import Attention, DecodeAttention, ExpertLayer, Gemm
 from profiles import catalog
 from tests.cli import faults, meshwise
-from validate.columns import read_table
-from validate.kernel_tables import cached_fraction, read_batches
-from validate.score_kernels import score_kernels
-from validate.table import BadTable
+from validate.runs.table import BadTable
+from validate.score.columns import read_table
+from validate.score.kernel_tables import cached_fraction, read_batches
+from validate.score.kernels import score_kernels
 
 GEMM = """\
 gpu,dtype,m,n,k,latency_us,backend,source

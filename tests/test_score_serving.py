@@ -9,12 +9,12 @@ from planner.cost.serving import PriceBook
 from planner.serving import Pool
 from profiles import catalog
 from tests.cli import faults, meshwise
-from validate.play_serving import predict
-from validate.resolve import Unmodelled
-from validate.resolve_serving import forms_of, resolve_serving
-from validate.score_serving import score_serving
-from validate.serving_table import read_rows
-from validate.table import BadTable
+from validate.runs.resolve import Unmodelled
+from validate.runs.table import BadTable
+from validate.score.serving.play import predict
+from validate.score.serving.resolve import forms_of, resolve_serving
+from validate.score.serving.score import score_serving
+from validate.score.serving.table import read_rows
 
 HEADER = """\
 engine,engine_version,model,gpu,tp,pp,ep,dp,moe_tp,weight_quant,kv_quant,mode,isl,osl,concurrency,batch_size,output_tok_s,\

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from validate.frameworks import Framework
-from validate.sharding import sharding_fields
-from validate.table import COLUMNS, Run
+from validate.runs.frameworks import Framework
+from validate.runs.sharding import sharding_fields
+from validate.runs.table import COLUMNS, Run
 
 NOTHING: dict[str, Any] = dict.fromkeys(COLUMNS)
 BASE = Run(**NOTHING | {"other_flags": "", "notes": "", "zero_stage_or_fsdp": ""})

@@ -14,11 +14,11 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from validate import quiet
+from validate.calibration import quiet
+from validate.calibration.journal import Journal
+from validate.calibration.quiet import Probe
 from validate.compare import Launch, Runner, single_rank
-from validate.journal import Journal
 from validate.launch import LaunchError
-from validate.quiet import Probe
 from validate.runnable import check_runnable
 from validate.sweep.plans import runnable_plans
 from validate.sweep.run import Sweeper, setting

@@ -17,11 +17,11 @@ from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from simulator.play import play_plan
+from validate.calibration.sampling import Launcher
 from validate.launch import launch, run_rank
 from validate.messages import check_messages, compare_messages
 from validate.room import check_room
 from validate.runnable import RunSpec, check_runnable
-from validate.sampling import Launcher
 
 MOST_FOREIGN_CORES = 0.12
 """Cores that other processes may keep busy beside a launch that counts; below it the kernel's ticks are noise."""

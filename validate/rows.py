@@ -13,12 +13,12 @@ from profiles.model import LayerList
 from profiles.parameters import num_parameters
 from profiles.units import GIB, GIGA
 from profiles.workload import TrainingJob
+from validate.calibration.machine import machine_words, torch_version
 from validate.compare import Measurement
-from validate.machine import machine_words, torch_version
-from validate.table import COLUMNS, BadTable, Run, read_runs
+from validate.runs.table import COLUMNS, BadTable, Run, read_runs
 
 FRAMEWORK = "pytorch"
-"""What `validate` runs, in the words of `validate.frameworks`."""
+"""What `validate` runs, in the words of `validate.runs.frameworks`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import typer
 from meshwise.options import JsonFlag
 
 if TYPE_CHECKING:
-    from validate.score_kernels import PriceScore
+    from validate.score.kernels import PriceScore
 
 
 class What(StrEnum):
@@ -55,9 +55,9 @@ def score(
         return (_score_serving if what is What.SERVING else _score_kernels)(table, rows=rows, json=json)
     from meshwise import screen
     from meshwise.tables.score import show_score
-    from validate.published import TABLES, published_runs
-    from validate.score import score_runs
-    from validate.table import read_runs
+    from validate.runs.published import TABLES, published_runs
+    from validate.runs.table import read_runs
+    from validate.score.training import score_runs
 
     if plot:
         from meshwise.scatter import save_scatter
@@ -78,7 +78,7 @@ def score(
 
 def _score_kernels(table: Path, *, rows: bool, json: bool) -> int:
     from meshwise import screen
-    from validate.score_kernels import score_kernels
+    from validate.score.kernels import score_kernels
 
     with screen.progress() as on_progress:
         board = score_kernels(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
@@ -87,7 +87,7 @@ def _score_kernels(table: Path, *, rows: bool, json: bool) -> int:
 
 def _score_collectives(table: Path, *, flows: bool, rows: bool, json: bool) -> int:
     from meshwise import screen
-    from validate.score_collectives import score_collectives
+    from validate.score.collectives import score_collectives
 
     with screen.progress() as on_progress:
         board = score_collectives(
@@ -110,7 +110,7 @@ def _show_prices(board: "PriceScore", *, json: bool) -> int:
 def _score_serving(table: Path, *, rows: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.serving_score import show_serving
-    from validate.score_serving import score_serving
+    from validate.score.serving.score import score_serving
 
     with screen.progress() as on_progress:
         board = score_serving(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))

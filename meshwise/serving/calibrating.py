@@ -14,9 +14,9 @@ from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
 from profiles.files import check_writable, write_whole
 from profiles.writer import to_toml
-from validate.fit_engine import CONSTANTS, fit_engine, log_errors, timed_settings
-from validate.resolve_serving import ServedSetting
-from validate.serving_table import read_rows
+from validate.score.serving.fit_engine import CONSTANTS, fit_engine, log_errors, timed_settings
+from validate.score.serving.resolve import ServedSetting
+from validate.score.serving.table import read_rows
 
 MOST_ROWS = 24
 ANCHOR = 0.05

@@ -22,7 +22,7 @@ from simulator.serving.scaling import Autoscaling, Failure
 from simulator.serving.spec import Deployment, PoolSpec, Transfer
 from simulator.serving.statistics import Summary, Targets, summary
 from simulator.serving.timeline import Timeline
-from validate.play_serving import replica_of
+from validate.score.serving.play import replica_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from profiles.accelerator import Accelerator
 from profiles.calibration import Fit
 from profiles.cluster import ClusterSpec
 from profiles.units import GIGA
+from validate.calibration.recalibrate import Recalibration
 from validate.logs.links import FittedGroup
 from validate.logs.profile import LogProfile, TraceProfile
-from validate.recalibrate import Recalibration
 
 _MOST_REASONS = 8
 _IRRECONCILABLE = 0.05

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshwise.tables.parts import share, table
-from validate.agreement import Errors
+from validate.score.agreement import Errors
 
 
 def errors_table(title: str, counted: str, groups: Mapping[str, Errors]) -> Table:

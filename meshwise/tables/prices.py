@@ -6,7 +6,7 @@ from rich.table import Table
 from meshwise.tables.errors import errors_table, show_skipped
 from meshwise.tables.parts import table
 from profiles.units import MICRO
-from validate.score_kernels import PriceScore
+from validate.score.kernels import PriceScore
 
 
 def show_prices(console: Console, board: PriceScore) -> None:

@@ -8,8 +8,8 @@ from rich.table import Table
 from meshwise.tables.errors import errors_table, show_skipped
 from meshwise.tables.parts import share, table
 from planner.choose.explain import duration
-from validate.agreement import Errors
-from validate.score import Score
+from validate.score.agreement import Errors
+from validate.score.training import Score
 
 
 def show_score(console: Console, board: Score) -> None:

@@ -6,7 +6,7 @@ from rich.table import Table
 from meshwise.tables.errors import errors_table, show_skipped
 from meshwise.tables.parts import share, table
 from profiles.units import MILLI
-from validate.score_serving import METRICS, ServingScore
+from validate.score.serving.score import METRICS, ServingScore
 
 _TITLES = {
     "ttft": "time to first token", "tpot": "time per output token", "e2e": "end to end", "throughput": "output tokens/s"

@@ -15,7 +15,7 @@ from planner.cost.kernels import Rates, kernel_seconds
 from planner.work.ops import Attention, Elementwise, Gemm, Kernel
 from profiles.calibration import KernelCurves
 from profiles.cluster import Cluster
-from validate.fit import Origin, Prior, fit_attention, fit_elementwise, fit_gemm
+from validate.calibration.fit import Origin, Prior, fit_attention, fit_elementwise, fit_gemm
 
 Row = Mapping[str, Any]
 _LOG_SPREAD = 0.2

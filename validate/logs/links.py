@@ -15,8 +15,8 @@ from planner.cost.collectives import COLLECTIVES, message_seconds
 from profiles import catalog
 from profiles.calibration import CollectiveCurve, CollectiveOp, LinkCurves
 from profiles.cluster import Cluster, ClusterSpec, Tier
-from validate.fit import Origin, fit_outer_tier, with_outer_curve
-from validate.fit_sizes import joined, with_size_factors
+from validate.calibration.fit import Origin, fit_outer_tier, with_outer_curve
+from validate.calibration.fit_sizes import joined, with_size_factors
 from validate.logs.message import MeasuredMessage
 
 

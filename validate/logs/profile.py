@@ -11,7 +11,7 @@ from profiles.calibration import CollectiveOp
 from profiles.cluster import ClusterSpec
 from profiles.files import check_writable, write_whole
 from profiles.writer import to_toml
-from validate.fit import Origin
+from validate.calibration.fit import Origin
 from validate.logs.devices import without_maker
 from validate.logs.kernels import FittedKernels, fit_kernels
 from validate.logs.links import FittedGroup, fit_links

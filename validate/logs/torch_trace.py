@@ -60,7 +60,7 @@ class TorchTrace:
     """What traces hold that prices can be fitted to."""
 
     kernels: list[dict[str, Any]] = field(default_factory=list)
-    """Rows as of `validate.samples`: {"kind", shape, "seconds"}."""
+    """Rows as of `validate.calibration.samples`: {"kind", shape, "seconds"}."""
     messages: list[TracedMessage] = field(default_factory=list)
     device_names: list[str] = field(default_factory=list)
     kernel_seconds: float = 0.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from planner.breakdown import Breakdown
 from planner.cost.estimate import Estimate
 from planner.plan import Plan
-from validate.agreement import rank_correlation, regret
+from validate.calibration.quiet import Probe, doubts
 from validate.compare import NOISE_FRACTION, Measurement
-from validate.quiet import Probe, doubts
+from validate.score.agreement import rank_correlation, regret
 
 
 @dataclass(frozen=True, slots=True)

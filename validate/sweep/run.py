@@ -14,6 +14,9 @@ from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from simulator.play import play_plan
+from validate.calibration.journal import Journal
+from validate.calibration.machine import machine_words, torch_version
+from validate.calibration.quiet import Probe
 from validate.compare import (
     MOST_REPEATS,
     Launch,
@@ -23,9 +26,6 @@ from validate.compare import (
     num_disturbed,
     single_rank,
 )
-from validate.journal import Journal
-from validate.machine import machine_words, torch_version
-from validate.quiet import Probe
 from validate.sweep.outcome import Failure, Outcome, Sweep
 
 Progress = Callable[[str, int, int], None]

@@ -1,0 +1,1 @@
+"""Published training runs: a row of a table becomes what the planner takes."""

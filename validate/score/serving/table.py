@@ -1,0 +1,129 @@
+"""Reads a table of measured serving runs: what each row served, on what, how it was split and loaded.
+
+Columns are those of docs/cli.md: aggregated runs (`tp`, `ep`, `concurrency`, ...), or disaggregated ones
+(`prefill_tp_size`, `decode_tp_size`, ...). Nothing here looks at what was measured.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from profiles.units import MILLI
+from validate.runs.table import MAX_NUMBER, MIN_NUMBER, BadTable
+from validate.score.columns import Table, read_table
+
+_NEEDED = ("model", "gpu", "engine", "isl", "osl")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """One row; "" and None where it says nothing. Seconds are measured."""
+
+    id: str
+    source: str
+    model: str
+    gpu: str
+    engine: str
+    engine_version: str
+    origin: str
+    mode: str
+    input_tokens: int
+    output_tokens: int
+    concurrency: int | None
+    weight_quant: str
+    kv_quant: str
+    split: Mapping[str, int]
+    """"tp", "pp", "ep", "dp" and "moe_tp" as far as stated."""
+    ttft_seconds: float | None
+    tpot_seconds: float | None
+    e2e_seconds: float | None
+    output_tokens_per_second: float | None
+    num_gpus: int | None
+    batch: int | None
+    suspect: bool
+    prefill_split: Mapping[str, int] | None = None
+    """Of a pool that runs prompts alone; None: one pool does everything."""
+    num_prefill_workers: int | None = None
+    num_decode_workers: int | None = None
+    """Replicas of each pool of a disaggregated run."""
+
+
+def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
+    """The rows of a table, in its order; raises BadTable naming the file and what is wrong."""
+    table = _plain_names(read_table(path))
+    missing = [name for name in _NEEDED if name not in table]
+    if missing:
+        raise BadTable(f"{path}: the columns {', '.join(missing)} of a table of serving runs are missing")
+    return tuple(_rows(table, str(path)))
+
+
+_DISAGGREGATED = {
+    "model_path": "model", "system": "gpu", "backend": "engine", "backend_version": "engine_version",
+    "precision": "weight_quant", "decode_tp_size": "tp", "decode_pp_size": "pp", "decode_attention_dp_size": "dp",
+    "decode_moe_tp_size": "moe_tp", "decode_moe_ep_size": "ep", "silicon_ttft_ms": "ttft_ms",
+    "silicon_tpot_ms": "tpot_ms",
+}  # fmt: skip
+"""Columns of tables of disaggregated runs -> what aggregated ones call them."""
+_PREFILL = {"tp": "prefill_tp_size", "pp": "prefill_pp_size", "dp": "prefill_attention_dp_size",
+            "moe_tp": "prefill_moe_tp_size", "ep": "prefill_moe_ep_size"}  # fmt: skip
+
+
+def _plain_names(table: Table) -> Table:
+    if _PREFILL["tp"] not in table:
+        return table
+    return {_DISAGGREGATED.get(name, name): values for name, values in table.items()}
+
+
+def _rows(table: Table, path: str) -> Iterator[ServedRow]:
+    for index in range(len(table["model"])):
+        cells = {name: _cell(values[index]) for name, values in table.items()}
+        try:
+            yield _row(cells, index)
+        except ValueError as error:
+            raise BadTable(f"{path}: line {index + 2}: {error}") from None
+
+
+def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
+    def text(name: str) -> str:
+        found = cells.get(name)
+        return "" if found is None else str(found).strip()
+
+    def whole(name: str) -> int | None:
+        found = number(name)
+        return None if found is None else round(found)
+
+    def number(name: str, scale: float = 1.0) -> float | None:
+        found = cells.get(name)
+        if found is None or found == "":
+            return None
+        try:
+            value = float(found)
+        except ValueError:
+            raise ValueError(f"column {name}: {str(found)[:40]!r} is not a number") from None
+        if value > MAX_NUMBER:
+            raise ValueError(f"column {name}: {value:g} is more than {MAX_NUMBER:g}")
+        return value * scale if value >= MIN_NUMBER else None
+
+    split = {name: value for name in ("tp", "pp", "ep", "dp", "moe_tp") if (value := whole(name)) is not None}
+    prompts = {name: value for name, column in _PREFILL.items() if (value := whole(column)) is not None}
+    return ServedRow(
+        id=text("id") or f"row {index + 1}", source=text("source"), model=text("model"), gpu=text("gpu"),
+        engine=text("engine"), engine_version=text("engine_version"), origin=text("origin"), mode=text("mode"),
+        input_tokens=whole("isl") or 0, output_tokens=whole("osl") or 0, concurrency=whole("concurrency"),
+        weight_quant=text("weight_quant"), kv_quant=text("kv_quant"), split=split,
+        ttft_seconds=number("ttft_ms", MILLI), tpot_seconds=number("tpot_ms", MILLI),
+        e2e_seconds=number("e2e_ms", MILLI),
+        output_tokens_per_second=number("output_tok_s"), num_gpus=whole("num_gpus"), batch=whole("batch_size"),
+        suspect=text("suspect") in ("1", "1.0"), prefill_split=prompts or None,
+        num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
+    )  # fmt: skip
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return None if math.isnan(value) else float(value)
+    return str(value)
