@@ -95,7 +95,11 @@ def _load_file(path: Path) -> None:
         catalog.model(path)
         return
     values = read_table(path)
-    if "provider" in values:
+    if "offers" in values:
+        from profiles.prices import parse_offers
+
+        parse_offers(values, path)
+    elif "provider" in values:
         validated(Node, values, path)
     elif "peak_tflops" in values or "peak_flops_per_second" in values:
         validated(Accelerator, values, path)

@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from profiles.libraries import LibraryCurves
     from profiles.mixed import AnyCluster
     from profiles.model import LayerList, TransformerShape
+    from profiles.offer import Offer
     from profiles.software import SoftwareStack
 
 __all__ = [
     "KINDS", "BadFile", "UnknownName", "accelerator", "aliases", "any_cluster", "built_tier", "cluster", "cluster_spec",
     "devices_per_host", "engine", "expand", "explain", "fabric", "kernel_curves", "library_curves", "link",
-    "link_curves", "load", "model", "names", "node", "reliability", "software",
+    "link_curves", "load", "model", "names", "node", "offer", "reliability", "software",
 ]  # fmt: skip
 
 KINDS = (
     "accelerators", "nodes", "clusters", "links", "fabrics", "models", "software", "calibration", "reliability",
-    "engines",
+    "engines", "offers",
 )  # fmt: skip
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
@@ -49,6 +50,10 @@ def names(kind: str) -> tuple[str, ...]:
     """All names of a kind in `KINDS`, sorted; calibrations are written "kernels/h100-sxm", "links/nvlink-4"."""
     if kind not in KINDS:
         raise UnknownName(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
+    if kind == "offers":
+        from profiles.prices import catalogued
+
+        return tuple(sorted(catalogued()))
     return tuple(sorted(lookup.files(DATA / kind)))
 
 
@@ -119,6 +124,13 @@ def engine(name_or_path: str | os.PathLike[str]) -> "EngineRecord":
     from profiles.engine import EngineRecord
 
     return _record(EngineRecord, lookup.locate("engines", name_or_path))
+
+
+def offer(name: str, own: "Sequence[Offer]" = ()) -> "Offer":
+    """What is for rent or sale under `name`, in the catalog or among a user's `own`; raises UnknownName."""
+    from profiles import prices
+
+    return prices.offer(name, own)
 
 
 def kernel_curves(accelerator: str) -> KernelCurves:
@@ -224,6 +236,8 @@ def load(kind: str, name: str) -> Sourced:
         return software(name)
     if kind == "engines":
         return engine(name)
+    if kind == "offers":
+        return offer(name)
     path = lookup.find(kind, name)
     if kind == "calibration":
         from profiles.libraries import LibraryCurves

@@ -30,6 +30,9 @@ _VENDOR_SUFFIXES: tuple[tuple[str, str, float], ...] = (
     ("_ms", "_seconds", MILLI),
     ("_minutes", "_seconds", MINUTE),
     ("_per_million_device_hours", "_per_device_second", 1.0 / (MEGA * HOUR)),
+    ("_per_device_hour", "_per_device_second", 1.0 / HOUR),
+    ("_per_instance_hour", "_per_instance_second", 1.0 / HOUR),
+    ("commitment_days", "commitment_seconds", DAY),
 )
 
 
