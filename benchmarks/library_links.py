@@ -65,15 +65,15 @@ def _curves(batches: Iterable[MessageBatch]) -> LibraryCurves:
 
     Tiers inside the one fitted are priced with the curves found for them before.
     """
-    groups: defaultdict[tuple[int, str, str, CollectiveOp, int], list[Rows]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str, CollectiveOp, int], list[Rows]] = defaultdict(list)
     for rows in _split(batches):
         link = rows.batch.cluster.tiers[rows.tier].link
         joined = int(_joined(rows)[0])
-        groups[rows.tier, link, rows.batch.library, rows.batch.collective, joined].append(rows)  # type: ignore[index]
+        groups[link, rows.batch.library, rows.batch.collective, joined].append(rows)  # type: ignore[index]
     found: defaultdict[str, dict[str, dict[CollectiveOp, CollectiveCurve]]] = defaultdict(dict)
     columns: defaultdict[tuple[str, str, CollectiveOp], dict[int, Column]]
     columns = defaultdict(dict)
-    for (_, link, library, collective, joined), parts in sorted(groups.items()):
+    for (link, library, collective, joined), parts in sorted(groups.items(), key=_outermost):
         merged = [_calibrated(part, found) for part in parts]
         if sum(len(part.batch.seconds) for part in merged) >= LEAST_ROWS:
             machines = frozenset(part.batch.accelerator.name for part in merged)
@@ -81,6 +81,12 @@ def _curves(batches: Iterable[MessageBatch]) -> LibraryCurves:
             curve = _curve(columns[link, library, collective], library)
             found[link].setdefault(library, {})[collective] = curve
     return dict(found)
+
+
+def _outermost(group: tuple[tuple[str, str, str, int], list[Rows]]) -> tuple[int, tuple[str, str, str, int]]:
+    """What orders fits: those of inner tiers first."""
+    key, parts = group
+    return max(part.tier for part in parts), key
 
 
 def _split(batches: Iterable[MessageBatch]) -> list[Rows]:

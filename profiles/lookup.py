@@ -44,12 +44,21 @@ def aliases(folder: Path) -> dict[str, str]:
     return known
 
 
+@cache
+def _squeezed(folder: Path) -> dict[str, str]:
+    """Names and aliases without hyphens -> name, where only one is written so ("rtx4090")."""
+    meant: dict[str, set[str]] = {}
+    for alias, name in aliases(folder).items():
+        meant.setdefault(alias.replace("-", ""), set()).add(name)
+    return {alias: min(names) for alias, names in meant.items() if len(names) == 1}
+
+
 def path_of(kind: str, name: str) -> Path | None:
     """The file of `name`: by its stem without reading anything, else by the aliases in all files of the kind."""
     folder, wanted = DATA / kind, key(name)
     if wanted in (known := _stems(folder)):
         return known[wanted]
-    alias = aliases(folder).get(wanted)
+    alias = aliases(folder).get(wanted) or _squeezed(folder).get(wanted.replace("-", ""))
     return None if alias is None else files(folder)[alias]
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from planner.cost.collectives import message_seconds
 from profiles import catalog
+from profiles.units import GIGA
 from tests.cli import faults, meshwise
 from validate.runs.table import BadTable
 from validate.score.collectives import score_collectives
 from validate.score.columns import read_table
+from validate.score.measured_clusters import measured_cluster
 from validate.score.message_tables import library_of, read_messages
 
 HEADER = "gpu,topology,op,num_gpus,num_nodes,gpus_per_node,bytes,dtype,latency_us,impl,launch,source"
@@ -24,7 +26,9 @@ h100_sxm,nvswitch,all_reduce,8,1,8,67108864,int8,400,nccl-tests,loop,a@1:x
 h100_sxm,nvswitch,alltoall,4,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
 h100_sxm,nvswitch,all_reduce,8,1,8,8192,bfloat16,4,trtllm_allreduce:TRTLLM,cuda_graph,a@1:x
 h100_sxm,nvswitch + inter-node GCP A3-Mega,all_reduce,16,2,8,67108864,float32,1262,nccl-tests,loop,b@2:y
-b200_sxm,nvswitch + inter-node network,all_reduce,16,2,8,1024,float16,50,nccl-tests,loop,b@2:y
+b200_sxm,nvswitch + inter-node network,AllReduce,16,2,8,1024,float16,50,nccl-tests,loop,b@2:y
+h100_sxm,nvswitch,broadcast,8,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
+abacus,beads,all_reduce,8,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
 a100_sxm,nvswitch + inter-node network,all_reduce,4,2,2,1048576,float16,300,torch.distributed nccl,eager,c:z
 a100_pairwise,"pairwise NVLink, 4 GPU node",all_reduce,4,1,4,1048576,float16,100,torch.distributed nccl,eager,c:z
 """
@@ -47,10 +51,14 @@ def test_rows_are_priced_by_the_prices_of_plans(table: Path) -> None:
     assert predicted[2] > 1.1 * predicted[1]  # switches do not reduce integers
     two = catalog.cluster("a3-megagpu-8g", 16)
     assert predicted[5] == pytest.approx(float(message_seconds("all_reduce", 67108864.0, 16, 1, two)))
-    assert board.skipped == {"the network between nodes of b200_sxm is not named": 1}
-    assert board.overall.n == 7
+    usual = catalog.cluster("b200-sxm", 16)
+    assert predicted[6] == pytest.approx(float(message_seconds("all_reduce", 1024.0, 16, 1, usual)))
+    nobody, other = sorted(board.skipped)
+    assert "broadcast is none of all_reduce" in nobody
+    assert "abacus" in other
+    assert board.overall.n == 8
     assert board.baseline.median is not None
-    assert {name: errors.n for name, errors in board.by_library.items()} == {"nccl": 4, "torch": 2, "trtllm": 1}
+    assert {name: errors.n for name, errors in board.by_library.items()} == {"nccl": 5, "torch": 2, "trtllm": 1}
 
 
 EXCHANGES = """\
@@ -82,6 +90,26 @@ def test_groups_lie_where_the_table_says(table: Path) -> None:
     assert list(spread.strides) == [4.0]  # two of eight devices of each node
     bridged = batches["a100-pcie-80gb", 4]
     assert [tier.num_devices for tier in bridged.cluster.tiers] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "topology", "num_used", "link", "gigabytes"),
+    [
+        ("h200_sxm", "nvswitch + inter-node AWS P5en EFAv3 16x200Gb/s", 8, "efa", 50.0),
+        ("mi300x", "xgmi + RoCE 8x400Gb/s", 8, "roce", 50.0),
+        ("l40s", "PCIe + inter-node InfiniBand HDR 2x200Gb/s", 8, "infiniband-hdr", 6.25),
+        ("a100_sxm", "nvswitch + inter-node network", 1, "ethernet", 12.5),
+        ("a100_sxm", "nvswitch + inter-node network", 8, "ethernet", 6.25),  # eight devices share four adapters
+        ("gb200", "NVL72", 4, "nvlink-5", 900.0),
+        ("rtx4090", "pcie + inter-node network", 8, "ethernet", None),
+    ],
+)
+def test_networks_are_those_a_topology_names(
+    gpu: str, topology: str, num_used: int, link: str, gigabytes: float | None
+) -> None:
+    outer = measured_cluster(gpu, topology, 2, num_used, reduces=True).tiers[-1]
+    assert outer.link == link
+    assert gigabytes is None or outer.bytes_per_second == pytest.approx(gigabytes * GIGA)
 
 
 def test_implementations_have_curves_of_their_own() -> None:
@@ -134,7 +162,7 @@ def test_the_command_prints_a_board(table: Path, tmp_path: Path) -> None:
     assert shown.code == 0
     assert "nvlink-4 + tcpx" in shown.out
     document = json.loads(meshwise("score", "collectives", table, "--json", "--rows").out)
-    assert len(document["rows"]) == document["overall"]["n"] == 7
+    assert len(document["rows"]) == document["overall"]["n"] == 8
     assert not faults(meshwise("score", "collectives", tmp_path / "none.csv"))
 
 

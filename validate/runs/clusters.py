@@ -7,7 +7,12 @@ from profiles import catalog
 from profiles.cluster import Cluster, Node
 from profiles.units import GIGA
 
-_NETWORK_LINKS = (("omni-path", "omni-path"), ("roce", "roce"), ("infiniband", "infiniband-hdr"))
+_NETWORK_LINKS = (
+    ("omni-path", "omni-path"), ("roce", "roce"), ("edr", "infiniband-edr"), ("ndr", "infiniband-ndr"),
+    ("xdr", "infiniband-xdr"), ("infiniband", "infiniband-hdr"), ("efa", "efa"), ("tcpx", "tcpx"),
+    ("slingshot", "slingshot"), ("ethernet", "ethernet"),
+)  # fmt: skip
+"""Words that a network is told by, in this order -> its kind of link."""
 _BITS_PER_BYTE = 8.0
 _LEAST_NAME_LENGTH = 5
 """Shorter names of nodes ("t4") may stand in a text by chance."""
@@ -96,7 +101,7 @@ def _with_network(cluster: Cluster, per_node: int | None, interconnect: str) -> 
     if len(cluster.tiers) == 1 or outer.link_class != "network":
         return cluster
     changes: dict[str, object] = {}
-    link = next((link for word, link in _NETWORK_LINKS if word in interconnect.lower()), None)
+    link = next((link for word, link in _NETWORK_LINKS if re.search(rf"\b{word}", interconnect.lower())), None)
     if link is not None:
         changes |= {"link": link, "curves": catalog.link_curves(link, "network")}
     rate = _stated_rate(interconnect, per_node or cluster.devices_per_node, link)
@@ -106,7 +111,9 @@ def _with_network(cluster: Cluster, per_node: int | None, interconnect: str) -> 
 
 
 def _stated_rate(interconnect: str, per_node: int, link: str | None) -> float | None:
-    """Bytes per second and device of "800 Gb/s" (a node), "400 Gb/s per GPU" or "4x Omni-Path links/node"."""
+    """Bytes per second and device of "800 Gb/s", "8x400Gb/s" or "4x Omni-Path links" a node, or "400 Gb/s per GPU"."""
+    if found := re.search(r"(\d+)\s*x\s*(\d+(?:\.\d+)?)\s*Gb/s", interconnect):
+        return int(found.group(1)) * float(found.group(2)) * GIGA / _BITS_PER_BYTE / per_node
     if found := re.search(r"(\d+(?:\.\d+)?)\s*Gb/s", interconnect):
         share = 1 if re.search(r"per GPU", interconnect, re.IGNORECASE) else per_node
         return float(found.group(1)) * GIGA / _BITS_PER_BYTE / share

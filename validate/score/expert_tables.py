@@ -13,7 +13,8 @@ from profiles.units import MICRO
 from validate.runs.table import BadTable
 from validate.score.columns import Table, numbers, rows
 from validate.score.kernel_tables import Skipped
-from validate.score.message_tables import MessageBatch, joined_nodes, sources_of
+from validate.score.measured_clusters import joined_nodes
+from validate.score.message_tables import MessageBatch, sources_of
 
 Floats = NDArray[np.float64]
 
