@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -14,47 +13,20 @@ import pytest
 from meshwise.jobfile import JobTable, SplitTable
 from meshwise.options import JobFlags, LongRunFlags, SearchFlags, SplitFlags
 from tests.cli import meshwise
-from tests.conftest import normalise
+from tests.documents import play
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-CONSOLE = re.compile(r"```console\n\$ meshwise (.*)\n((?:.*\n)*?)```\n")
-COMMANDS = re.compile(r"^ *(?:\S.*&& )?meshwise ((?:plan|estimate|simulate|score|profiles|export) .*)$", re.MULTILINE)
 
 
 def test_readme_shows_what_the_commands_print(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def printed(match: re.Match[str]) -> str:
-        result = meshwise(*shlex.split(match[1]))
-        assert (result.code, result.err) == (0, "")
-        return f"```console\n$ meshwise {match[1]}\n{normalise(result.out)}```\n"
-
-    text = README.read_text()
-    assert CONSOLE.search(text)
-    fresh = CONSOLE.sub(printed, text)
+    fresh = play(README, tmp_path)
     if request.config.getoption("--regenerate-golden"):
         README.write_text(fresh)
     assert README.read_text() == fresh, "README outputs differ; if they are right, run pytest --regenerate-golden"
-
-
-def written_commands() -> Iterator[str]:
-    """Every complete command line in a code block of README.md."""
-    for block in re.findall(r"```\n(.*?)```", README.read_text(), re.DOTALL):
-        yield from (line for line in COMMANDS.findall(block) if not re.search(r"YOUR_|path/to|plan\.toml", line))
-
-
-@pytest.mark.parametrize("line", list(written_commands()))
-def test_every_command_of_the_readme_answers(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs" / "images").mkdir(parents=True)
-    words = shlex.split(line)
-    if words[0] == "plan":
-        words += ["--no-simulate", "--top", "1"]
-    result = meshwise(*words)
-    assert (result.code, result.err) == (0, "")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*-on-*.toml")), ids=lambda path: path.stem)
