@@ -93,6 +93,8 @@ class Pool:
     """Tokens of one iteration at most (vLLM's max-num-batched-tokens)."""
     max_sequences: int = 256
     """Requests a replica runs at the same time at most (vLLM's max-num-seqs)."""
+    cluster: str = ""
+    """What its replicas run on, by its name in the catalog; "": the cluster of the job."""
 
     @property
     def num_devices(self) -> int:
@@ -116,11 +118,18 @@ class ServingPlan:
     """Tokens guessed for each request and iteration by heads of the model's own (MTP), which it checks; 0: none."""
     acceptance_fraction: float = 0.0
     """Chance that a guess is right, given that those before it are."""
+    eager: bool = False
+    """Kernels are launched one by one, not as captured graphs."""
 
     @property
     def tokens_per_iteration(self) -> float:
         """Of a running request, on average: 1 + a + ... + a**k [Leviathan 2023, arXiv:2211.17192, eq. 1]."""
         return sum(self.acceptance_fraction**guess for guess in range(self.draft_tokens + 1))
+
+    @property
+    def clusters(self) -> str:
+        """What its pools lie on, in words."""
+        return " and ".join(dict.fromkeys(pool.cluster for pool in (self.prefill, self.decode) if pool is not None))
 
     @property
     def num_devices(self) -> int:

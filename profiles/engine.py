@@ -53,6 +53,8 @@ class EngineRecord(Sourced):
     """Host time of an iteration that no device work hides."""
     host_seconds_per_sequence: NonNegative = 0.0
     """The same for each request that makes a token: sampling, scheduling, detokenizing."""
+    host_seconds_per_launch: NonNegative = 0.0
+    """Of a kernel that is launched by itself, as eager deployments do; 0: not known."""
     all_reduce_excess_seconds: NonNegative = 0.0
     """What an all-reduce takes beyond its micro-benchmark, for each doubling of its ranks: skew and launch."""
     prompt_time_factor: Positive = 1.0

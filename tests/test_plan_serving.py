@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from meshwise.serving import estimating, jobfile, planning
-from planner.choose.serving import ServingQuestion, ServingSpace, search_serving
+from planner.choose.serving import search_serving
+from planner.choose.serving_replicas import Room, ServingQuestion, ServingSpace
 from planner.cost.serving_load import Lengths
 from profiles import catalog
 from tests.cli import meshwise
@@ -151,3 +152,25 @@ def test_guesses_ahead(job: Path) -> None:
     assert played == pytest.approx(guessed, rel=0.1)
     job.write_text(JOB + "draft_tokens = 2\n")
     assert "go together" in meshwise("estimate", job).err
+
+
+def test_which_cluster_for_which_pool() -> None:
+    """Of two kinds of devices the cheapest deployment is found, whatever kind each pool lies on; prices decide."""
+    a100 = Room(catalog.cluster("dgx-a100", 8), 1.0, "dgx-a100")
+    space = replace(SPACE, sequence_limits=(128,))
+    costs = []
+    for price in (1.01, 50.0):
+        found = search_serving(replace(QUESTION, dollars_per_device_hour=price, others=(a100,)), space, top=100)
+        dollars = [one.dollars_per_hour for one in found.candidates]
+        assert dollars == sorted(dollars)
+        best = found.candidates[0]
+        pools = [pool for pool in (best.plan.prefill, best.plan.decode) if pool]
+        prices = {"dgx-h100": price, "dgx-a100": 1.0}
+        assert best.dollars_per_hour == pytest.approx(sum(pool.num_devices * prices[pool.cluster] for pool in pools))
+        homes = {one.plan.clusters for one in found.candidates}
+        assert {"dgx-h100", "dgx-a100"} < homes
+        assert any(" and " in home for home in homes)
+        costs.append(pools[-1].cluster)
+    assert costs == ["dgx-h100", "dgx-a100"]
+    held = search_serving(replace(QUESTION, others=(a100,)), replace(space, room="dgx-a100", prompt_room="dgx-h100"))
+    assert {one.plan.clusters for one in held.candidates} <= {"dgx-a100", "dgx-h100 and dgx-a100"}

@@ -155,7 +155,7 @@ def test_too_many_devices(tmp_path: Path) -> None:
     text = job(tmp_path, serving=scaling).read_text()
     (tmp_path / "job.toml").write_text(text.replace('"dgx-h100"', '"dgx-h100"\ndevices = 8'))
     done = meshwise("simulate", str(tmp_path / "job.toml"))
-    assert "8 are fewer than the 9" in done.err
+    assert "8 of dgx-h100 are fewer than the 9" in done.err
 
 
 TASKS = """
@@ -208,3 +208,34 @@ def test_requests_longer_than_memory_are_an_answer(tmp_path: Path) -> None:
     assert done.code == 0
     assert "20 requests refused" in done.out
     assert "nothing to draw" in meshwise("simulate", str(path), "--gantt", str(tmp_path / "a.png")).err
+
+
+def test_pools_lie_on_clusters_of_their_own(tmp_path: Path) -> None:
+    """Prompts on older devices take longer; keys and values then cross the slower links; counts are kept by cluster."""
+    others = '\n[[job.others]]\ncluster = "dgx-a100"\ndevices = 1'
+    alike = document(job(tmp_path, serving="[serving.prefill]"))
+    mixed = document(job(tmp_path, serving='[serving.prefill]\ncluster = "dgx-a100"', more=others))
+    first, second = (found["runs"][0] for found in (alike, mixed))
+    assert second["ttft_seconds"]["mean"]["value"] > 1.2 * first["ttft_seconds"]["mean"]["value"]
+    assert second["tpot_seconds"]["mean"]["value"] > first["tpot_seconds"]["mean"]["value"]
+    pools = mixed["serving"][0]["plan"]
+    assert (pools["prefill"]["cluster"], pools["decode"]["cluster"]) == ("dgx-a100", "dgx-h100")
+    two = meshwise(
+        "simulate", str(job(tmp_path, serving='[serving.prefill]\ntp = 2\ncluster = "dgx-a100"', more=others))
+    )
+    assert two.code == 2
+    assert "1 of dgx-a100 are fewer than the 2" in two.err
+    unknown = meshwise("simulate", str(job(tmp_path, serving='cluster = "dgx-b200"')))
+    assert unknown.code == 2
+    assert "'dgx-b200' is not one of the job's (dgx-h100)" in unknown.err
+
+
+def test_eager_launches_are_a_floor(tmp_path: Path) -> None:
+    """A small batch waits for its launches; an engine that nobody measured in eager mode is refused."""
+    captured, eager = document(job(tmp_path)), document(job(tmp_path, serving="eager = true"))
+    times = [found["runs"][0]["tpot_seconds"]["p50"]["value"] for found in (captured, eager)]
+    assert times[1] > 1.3 * times[0]
+    assert times[1] > 9 * 32 * 40e-6
+    refused = meshwise("simulate", str(job(tmp_path, serving='engine = "vllm-2023"\neager = true')))
+    assert refused.code == 2
+    assert "host_seconds_per_launch of engine vllm-2023 is not known" in refused.err

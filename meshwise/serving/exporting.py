@@ -80,7 +80,8 @@ def export_serving(deployed: Deployed, to: str) -> Exported:
     for name, pool in deployed.pools:
         replicas = f"{pool.replicas} replica{'s' if pool.replicas > 1 else ''}"
         devices = pool.num_devices // pool.replicas
-        lines += [f"# {name}: {replicas}, each on {devices} device{'s' if devices > 1 else ''}"]
+        where = f" of {pool.cluster}" if pool.cluster else ""
+        lines += [f"# {name}: {replicas}, each on {devices} device{'s' if devices > 1 else ''}{where}"]
         lines += [_joined(target.write(deployed, name, pool))]
     return Exported("#!/bin/sh\n" + "\n".join(lines) + "\n", _notes(deployed, target))
 
@@ -126,6 +127,7 @@ def _vllm(deployed: Deployed, name: str, pool: Pool) -> Options:
     options += ["--enable-expert-parallel"] if pool.ep > 1 else []
     options += ["--max-num-seqs", str(_a_group(pool)), "--max-num-batched-tokens", str(pool.token_budget)]
     options += ["--max-model-len", str(deployed.longest_request_tokens)]
+    options += ["--enforce-eager"] if deployed.plan.eager else []
     options += _if(deployed.plan.weights in _ONLINE, "--quantization", deployed.plan.weights)
     options += _if(deployed.plan.kv_dtype == "fp8", "--kv-cache-dtype", "fp8")
     if deployed.plan.prefill:
@@ -146,6 +148,7 @@ def _sglang(deployed: Deployed, name: str, pool: Pool) -> Options:
     options += ["--context-length", str(deployed.longest_request_tokens)]
     options += _if(deployed.plan.weights in _ONLINE, "--quantization", deployed.plan.weights)
     options += _if(deployed.plan.kv_dtype == "fp8", "--kv-cache-dtype", "fp8_e4m3")
+    options += ["--disable-cuda-graph"] if deployed.plan.eager else []
     return options + _if(deployed.plan.prefill is not None, "--disaggregation-mode", name)
 
 
@@ -157,6 +160,7 @@ def _trtllm(deployed: Deployed, name: str, pool: Pool) -> Options:
         degrees = f"attention_dp={pool.attention_dp} with tp={pool.tp}"
         raise CannotExpress(f"trtllm gives every rank requests of its own or none, not {degrees}")
     extra = ["enable_attention_dp: true"] if pool.attention_dp > 1 else []
+    extra += ["cuda_graph_config: null"] if deployed.plan.eager else []
     extra += ["kv_cache_config: {dtype: fp8}"] if deployed.plan.kv_dtype == "fp8" else []
     options = ["trtllm-serve", deployed.checkpoint, "--backend", "pytorch"]
     options += ["--tp_size", str(pool.tp * pool.attention_dp)]

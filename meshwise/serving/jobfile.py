@@ -17,13 +17,27 @@ Law = Literal["fixed", "poisson", "bursty", "diurnal"]
 Router = Literal["round-robin", "least-loaded", "prefix-aware"]
 
 
-class ServingJobTable(Record):
+class RoomTable(Record):
+    """Devices of one kind: of `[job]`, and of each `[[job.others]]`."""
+
+    cluster: Name
+    devices: Count | None = None
+    """Accelerators there are; None: as many as are used, and for a search those of the catalog's cluster."""
+    dollars_per_device_hour: Positive | None = None
+    """None: not known, and devices are counted instead."""
+
+
+class ServingJobTable(RoomTable):
     """The `[job]` table."""
 
     kind: Literal["serving"]
-    cluster: Name
-    devices: Count | None = None
-    """Accelerators there are; None: as many as are used."""
+    others: tuple[RoomTable, ...] = ()
+    """Clusters beside that one, on which pools may lie."""
+
+    @property
+    def rooms(self) -> tuple[RoomTable, ...]:
+        """All kinds of devices, its own first."""
+        return (self, *self.others)
 
 
 class LoadTable(Record):
@@ -122,6 +136,8 @@ class PoolTable(Record):
     token_budget: Count | None = None
     """None: the engine's."""
     max_sequences: Count | None = None
+    cluster: Name | None = None
+    """One of the job's; None: its first, and of a pool for prompts that of the pool that decodes."""
     router: Router = "round-robin"
     scaling: ScalingTable | None = None
     failures: tuple[FailureTable, ...] = ()
@@ -142,6 +158,8 @@ class ServedTable(PoolTable):
     """Guessed ahead by heads of the model's own (MTP) for each running request."""
     acceptance_fraction: Fraction = 0.0
     """Chance that a guess is right, given that those before it are."""
+    eager: bool = False
+    """Kernels are launched one by one, not as captured graphs."""
     preemption: Literal["recompute", "swap"] = "recompute"
     prefill: PoolTable | None = None
 
@@ -198,6 +216,16 @@ class ServingFile(Record):
             raise ValueError(f"serving: no [[task]] has a step for {', '.join(idle)}")
         if len({task.name for task in self.task}) < len(self.task):
             raise ValueError("task: names must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_lie_on_clusters_of_the_job(self) -> "ServingFile":
+        known = [room.cluster for room in self.job.rooms]
+        if len(set(known)) < len(known):
+            raise ValueError(f"job.others: clusters must differ, got {', '.join(known)}")
+        for pool in (one for table in self.serving for one in (table, table.prefill) if one is not None):
+            if pool.cluster is not None and pool.cluster not in known:
+                raise ValueError(f"cluster: {pool.cluster!r} is not one of the job's ({', '.join(known)})")
         return self
 
     @model_validator(mode="before")

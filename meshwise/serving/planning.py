@@ -9,7 +9,8 @@ from typing import Any
 from meshwise.serving import playing
 from meshwise.serving.estimating import load_figures
 from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile
-from planner.choose.serving import ServingCandidate, ServingFound, ServingQuestion, ServingSpace, search_serving
+from planner.choose.serving import ServingCandidate, ServingFound, search_serving
+from planner.choose.serving_replicas import Room, ServingQuestion, ServingSpace
 from planner.serving import Pool
 from profiles import catalog
 from profiles.model import TransformerShape
@@ -60,7 +61,8 @@ def best_plans(
     question = ServingQuestion(
         model, catalog.cluster(file.job.cluster, file.job.devices), catalog.engine(table.engine), load.lengths,
         load.requests_per_second, limits.ttft_seconds or math.inf, limits.tpot_seconds or math.inf,
-        limits.e2e_seconds or math.inf, table.draft_tokens, table.acceptance_fraction,
+        limits.e2e_seconds or math.inf, table.draft_tokens, table.acceptance_fraction, table.eager,
+        file.job.dollars_per_device_hour, _others(file), file.job.cluster,
     )  # fmt: skip
     found = search_serving(question, _space(table, question), top=top)
     ranked = []
@@ -71,6 +73,14 @@ def best_plans(
         ranked.append(PlayedCandidate(one, _figures(file, one) if plays else None))
     ranked.sort(key=lambda one: not _meets(file, one))
     return ServingPlans(question, found, tuple(ranked), file)
+
+
+def _others(file: ServingFile) -> tuple[Room, ...]:
+    """The job's further clusters."""
+    return tuple(
+        Room(catalog.cluster(one.cluster, one.devices), one.dollars_per_device_hour, one.cluster)
+        for one in file.job.others
+    )
 
 
 def _meets(file: ServingFile, one: PlayedCandidate) -> bool:
@@ -95,7 +105,7 @@ def with_plan(file: ServingFile, one: ServingCandidate) -> ServingFile:
     return file.model_copy(update={"serving": (table,), "load": load})
 
 
-_POOL_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences")
+_POOL_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "cluster")
 
 
 def _pool_fields(pool: Pool) -> dict[str, Any]:
@@ -105,7 +115,7 @@ def _pool_fields(pool: Pool) -> dict[str, Any]:
 def _space(table: ServedTable, question: ServingQuestion) -> ServingSpace:
     """Choices of the fields that the table leaves open."""
     stated = table.model_fields_set
-    peaks = question.cluster.accelerator.peak_flops_per_second
+    peaks = {name for room in question.rooms for name in room.cluster.accelerator.peak_flops_per_second}
     changes: dict[str, Any] = {}
     if "weights" in stated:
         changes["forms"] = ((table.weights, table.expert_weights),)
@@ -120,6 +130,8 @@ def _space(table: ServedTable, question: ServingQuestion) -> ServingSpace:
             changes[field] = (getattr(table, name),)
     if question.model.moe is None and "attention_dp" not in stated:
         changes["attention_dp"] = (1,)
+    changes["room"] = table.cluster
+    changes["prompt_room"] = table.prefill.cluster if table.prefill is not None else None
     changes["disaggregates"] = "prefill" not in stated or table.prefill is not None
     return ServingSpace(**changes)
 
@@ -129,7 +141,7 @@ def render(file: ServingFile) -> str:
     lines: list[str] = []
     for name in ("job", "load", "targets"):
         values = getattr(file, name).model_dump(exclude_none=True, exclude_defaults=name != "job")
-        lines += [f"[{name}]", *_lines(values), ""] if values else []
+        lines += [f"[{name}]", *_lines({key: one for key, one in values.items() if one != ()}), ""] if values else []
     table = file.serving[0].model_dump(exclude_none=True, exclude={"prefill", "scaling", "failures"})
     lines += ["[serving]", *_lines({name: value for name, value in table.items() if value != ""}), ""]
     if file.serving[0].prefill is not None:
@@ -147,4 +159,8 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(_lines(value)) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(str(value), ensure_ascii=False)

@@ -1,6 +1,6 @@
 """From a serving job's file to what happens: deployments with prices and memory, simulations, their figures."""
 
-import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,8 +8,10 @@ import numpy as np
 
 from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile, TargetsTable
 from meshwise.serving.traffic import closed_loop, traffic, with_tasks
+from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory
-from planner.cost.serving import PriceBook
+from planner.cost.kv_transfer import joining_tier, seconds_per_token
+from planner.cost.serving import PriceBook, served_shard
 from planner.serving import Pool, ServingPlan
 from profiles import catalog
 from profiles.engine import EngineRecord
@@ -67,7 +69,7 @@ class ServingAnswer:
     @property
     def title(self) -> str:
         """What a picture of it is called."""
-        return "; ".join(f"{one.name} on {one.plan.num_devices} of {self.file.job.cluster}" for one in self.served)
+        return "; ".join(f"{one.name} on {one.plan.num_devices} of {one.plan.clusters}" for one in self.served)
 
     @property
     def targets(self) -> Targets:
@@ -155,40 +157,42 @@ def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
     model = catalog.model(table.model)
     if not isinstance(model, TransformerShape):
         raise ValueError(f"model: {model.name} is a plain list of layers; a served model makes tokens")
-    engine = catalog.engine(table.engine)
+    engine, home = catalog.engine(table.engine), table.cluster or cluster_name
     plan = ServingPlan(
-        decode=_pool(table, engine), prefill=_pool(table.prefill, engine) if table.prefill else None,
+        decode=_pool(table, engine, home), prefill=_pool(table.prefill, engine, home) if table.prefill else None,
         weights=table.weights, expert_weights=table.expert_weights, kv_dtype=table.kv_dtype,
-        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction,
+        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction, eager=table.eager,
     )  # fmt: skip
-    decode, memory = _pool_spec(table, plan.decode, model, engine, plan, cluster_name, book)
+    decode, memory = _pool_spec(table, plan.decode, model, engine, plan, book)
     memories = [memory]
     prefill = transfer = None
     if table.prefill is not None and plan.prefill is not None:
-        prefill, memory = _pool_spec(table.prefill, plan.prefill, model, engine, plan, cluster_name, book)
+        prefill, memory = _pool_spec(table.prefill, plan.prefill, model, engine, plan, book)
         memories.insert(0, memory)
-        transfer = _transfer(plan, plan.prefill, memory, cluster_name)
-    swap = _swap_seconds_per_token(memories[-1], cluster_name) if table.preemption == "swap" else 0.0
+        transfer = _transfer(plan, plan.prefill, *memories)
+    swap = _swap_seconds_per_token(memories[-1], plan.decode.cluster) if table.preemption == "swap" else 0.0
     decode = replace(decode, replica=replace(decode.replica, swap_seconds_per_token=swap))
     deployment = Deployment(decode, prefill, transfer)
     return Served(table.name or model.name, model, engine, plan, deployment, tuple(memories))
 
 
-def _pool(table: PoolTable, engine: EngineRecord) -> Pool:
+def _pool(table: PoolTable, engine: EngineRecord, home: str) -> Pool:
     return Pool(
         table.replicas, table.tp, table.pp, table.ep, table.attention_dp,
-        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences,
+        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences, table.cluster or home,
     )  # fmt: skip
 
 
 def _pool_spec(
     table: PoolTable, pool: Pool, model: TransformerShape, engine: EngineRecord, plan: ServingPlan,
-    cluster_name: str, book: PriceBook,
+    book: PriceBook,
 ) -> tuple[PoolSpec, ServingMemory]:  # fmt: skip
     """A pool with the prices and the memory of its replicas, each on devices next to one another."""
     _check_split(pool, model)
-    cluster = catalog.cluster(cluster_name, pool.num_devices // pool.replicas)
+    cluster = catalog.cluster(pool.cluster, pool.num_devices // pool.replicas)
     replica, memory = replica_of(model, cluster, plan, pool, engine, book)
+    launched = as_launched(replica.stages[0], plan, served_shard(plan, pool, engine), model, engine)
+    replica = replace(replica, stages=(launched,) * len(replica.stages))
     if memory.kv_bytes <= 0.0:
         raise ValueError(
             f"serving: weights of {model.name} take {memory.weight_bytes / GIB:.1f} GiB of each of "
@@ -219,13 +223,17 @@ def _check_split(pool: Pool, model: TransformerShape) -> None:
         raise ValueError(f"ep: {pool.ep} does not divide the tp * attention_dp = {ranks} ranks of a stage")
 
 
-def _transfer(plan: ServingPlan, prefill: Pool, memory: ServingMemory, cluster_name: str) -> Transfer:
-    """Between the pools: every device sends what it holds over its own share of the links that join them all."""
-    host = catalog.cluster(cluster_name)
-    hosts = math.ceil(plan.num_devices / host.num_devices)
-    joined = catalog.cluster(cluster_name, hosts * host.num_devices) if hosts > 1 else host
-    tier = joined.tiers[-1]
-    return Transfer(memory.kv_bytes_per_token, tier.usable_bytes_per_second, tier.latency_seconds)
+def _transfer(plan: ServingPlan, prefill: Pool, sender: ServingMemory, receiver: ServingMemory) -> Transfer:
+    """Between the pools: every device sends or receives what it holds over its own share of the links between them."""
+    leaves = prefill.cluster != plan.decode.cluster
+    counts = (prefill.num_devices, plan.decode.num_devices) if leaves else (plan.num_devices,) * 2
+    clusters = (prefill.cluster, plan.decode.cluster)
+    sending, receiving = (
+        joining_tier(name, count, leaves=leaves) for name, count in zip(clusters, counts, strict=True)
+    )
+    rate = sender.kv_bytes_per_token / seconds_per_token(sender, receiver, sending, receiving)
+    latency = max(sending.latency_seconds, receiving.latency_seconds)
+    return Transfer(sender.kv_bytes_per_token, rate, latency)
 
 
 def _swap_seconds_per_token(memory: ServingMemory, cluster_name: str) -> float:
@@ -238,11 +246,14 @@ def _swap_seconds_per_token(memory: ServingMemory, cluster_name: str) -> float:
 
 def _check_devices(file: ServingFile, served: tuple[Served, ...]) -> None:
     """Raise ValueError where the replicas need more devices than there are, or more than autoscaling may ask for."""
-    used = 0
+    used: Counter[str] = Counter()
     for table, one in zip(file.serving, served, strict=True):
         for place, pool in ((table, one.plan.decode), (table.prefill, one.plan.prefill)):
             if place is not None and pool is not None:
                 most = max(pool.replicas, place.scaling.most if place.scaling else 0)
-                used += pool.num_devices // pool.replicas * most
-    if file.job.devices is not None and used > file.job.devices:
-        raise ValueError(f"job.devices: {file.job.devices} are fewer than the {used} that all replicas take")
+                used[pool.cluster] += pool.num_devices // pool.replicas * most
+    for room in file.job.rooms:
+        if room.devices is not None and used[room.cluster] > room.devices:
+            raise ValueError(
+                f"devices: {room.devices} of {room.cluster} are fewer than the {used[room.cluster]} that replicas take"
+            )

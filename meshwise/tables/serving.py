@@ -18,7 +18,7 @@ NAMES = (("ttft_seconds", "time to first token"), ("tpot_seconds", "time per out
 def show_serving(console: Console, answer: ServingAnswer) -> None:
     """The job restated, the first run in detail, groups of requests, and the range over all runs."""
     for one in answer.served:
-        _show_served(console, one, answer.file.job.cluster)
+        _show_served(console, one)
     console.print(f"load: {load_words(answer.file.load, len(answer.runs[0].played.requests))}\n", markup=False)
     found = answer.runs[0].figures
     _show_rates(console, answer, found)
@@ -59,16 +59,19 @@ def load_words(load: LoadTable, count: int) -> str:
     return ", ".join(words)
 
 
-def _show_served(console: Console, one: Served, cluster: str) -> None:
+def _show_served(console: Console, one: Served) -> None:
     forms = f"weights {one.plan.weights}, KV {one.plan.kv_dtype}, {one.engine.name}"
+    forms += ", eager" if one.plan.eager else ""
+    several = one.plan.prefill is not None and one.plan.prefill.cluster != one.plan.decode.cluster
     what = one.name if one.name == one.model.name else f"{one.name}: {one.model.name}"
-    console.print(f"{what} on {one.plan.num_devices} of {cluster}, {forms}", style="bold", markup=False)
+    console.print(f"{what} on {one.plan.num_devices} of {one.plan.clusters}, {forms}", style="bold", markup=False)
     pools = [(one.plan.prefill, "prompts"), (one.plan.decode, "decoding" if one.plan.prefill else "all work")]
     used = [(pool, name) for pool, name in pools if pool is not None]
     for (pool, name), spec, memory in zip(used, one.deployment.pools, one.memory, strict=True):
         degrees = ", ".join(f"{axis} {getattr(pool, axis)}" for axis in ("tp", "pp", "ep", "attention_dp"))
+        where = f" on {pool.cluster}" if several else ""
         console.print(
-            f"  {name}: {pool.replicas} replicas of {degrees}; {spec.router}; weights "
+            f"  {name}: {pool.replicas} replicas of {degrees}{where}; {spec.router}; weights "
             f"{memory.weight_bytes / GIB:.1f} GiB a device, {spec.replica.kv_tokens:,} tokens of KV a replica, "
             f"at most {spec.replica.max_sequences} requests and {spec.replica.token_budget:,} tokens an iteration",
             markup=False,

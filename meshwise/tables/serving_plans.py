@@ -21,9 +21,7 @@ def show_estimates(console: Console, file: ServingFile, found: tuple[ServingEsti
     """Each model's memory, and what its users see under the load."""
     for one in found:
         plan = one.served.plan
-        console.print(
-            f"{one.served.name} on {plan.num_devices} of {file.job.cluster}: {plan_words(plan)}", style="bold"
-        )
+        console.print(f"{one.served.name} on {plan.num_devices} of {plan.clusters}: {plan_words(plan)}", style="bold")
         for memory, spec in zip(one.served.memory, one.served.deployment.pools, strict=True):
             console.print(
                 f"  weights {memory.weight_bytes / GIB:.1f} GiB a device, keys and values "
@@ -56,16 +54,19 @@ def show_plans(console: Console, answer: ServingPlans) -> None:
     """The best deployments, what the simulator made of the first, and the front of the two rates."""
     question, found = answer.question, answer.found
     asked = question.requests_per_second
-    goal = f"{asked:g} requests/s on as few devices as possible" if asked else "the highest rate on the devices"
+    best = "as cheaply as possible" if question.is_priced else "on as few devices as possible"
+    goal = f"{asked:g} requests/s {best}" if asked else "the highest rate on the devices"
+    where = " or ".join(f"{room.cluster.num_devices} of {room.cluster.name}" for room in question.rooms)
     console.print(
-        f"{question.model.name} on up to {question.cluster.num_devices} of {question.cluster.name}, "
+        f"{question.model.name} on up to {where}, "
         f"{question.engine.name}: {goal}; {found.num_considered:,} deployments considered",
         style="bold", markup=False,
     )  # fmt: skip
     if not found.candidates:
         show_refusal(console, answer)
         return
-    console.print(_candidates(answer.ranked))
+    several = bool(question.others)
+    console.print(_candidates(answer.ranked, names_clusters=several))
     console.print(
         "Simulated: share of requests within all targets, where played; the rest are closed forms.", style="dim"
     )
@@ -74,7 +75,7 @@ def show_plans(console: Console, answer: ServingPlans) -> None:
             "Weights narrower than 16 bits change answers: evaluate the checkpoint before it serves.", style="dim"
         )
     console.print()
-    console.print(_front(found.pareto))
+    console.print(_front(found.pareto, names_clusters=several))
 
 
 def show_refusal(console: Console, answer: ServingPlans) -> None:
@@ -85,37 +86,40 @@ def show_refusal(console: Console, answer: ServingPlans) -> None:
     console.print("loosen a target, lower the rate, allow narrower weights, or give more devices")
 
 
-def _candidates(ranked: tuple[PlayedCandidate, ...]) -> Table:
-    made = table(
-        ">devices", "deployment", ">most requests/s", ">first token", ">99 % below", ">per token", ">simulated"
-    )
+def _candidates(ranked: tuple[PlayedCandidate, ...], *, names_clusters: bool) -> Table:
+    is_priced = ranked[0].candidate.dollars_per_hour is not None
+    columns = ("deployment", ">most requests/s", ">first token", ">99 % below", ">per token", ">simulated")
+    made = table(">devices", *([">$ an hour"] if is_priced else []), *columns)
     for one in ranked:
         found = one.candidate
         played = share(one.figures.attained_fraction.value) if one.figures else "-"
         made.add_row(
-            str(found.plan.num_devices), plan_words(found.plan), f"{found.most_requests_per_second:,.1f}",
+            str(found.plan.num_devices), *([f"{found.dollars_per_hour:,.2f}"] if is_priced else []),
+            plan_words(found.plan, names_clusters=names_clusters), f"{found.most_requests_per_second:,.1f}",
             _time(found.ttft_seconds), _time(found.ttft_tail_seconds), _time(found.tpot_seconds), played,
         )  # fmt: skip
     return made
 
 
-def _front(front: tuple[ServingCandidate, ...]) -> Table:
+def _front(front: tuple[ServingCandidate, ...], *, names_clusters: bool) -> Table:
     made = table(
         ">tokens/s a user", ">tokens/s a device", ">devices", "deployment", title="no deployment is better in both"
     )
     step = max(1, math.ceil(len(front) / MAX_FRONT_LINES))
     for one in front[::step]:
         rates = (f"{one.tokens_per_second_per_user:,.0f}", f"{one.tokens_per_second_per_device:,.0f}")
-        made.add_row(*rates, str(one.plan.num_devices), plan_words(one.plan))
+        made.add_row(*rates, str(one.plan.num_devices), plan_words(one.plan, names_clusters=names_clusters))
     return made
 
 
-def plan_words(plan: ServingPlan) -> str:
-    """A deployment in a line."""
-    forms = f"weights {plan.weights}, KV {plan.kv_dtype}"
-    if plan.prefill is None:
-        return f"{_pool_words(plan.decode)}; {forms}"
-    return f"prompts {_pool_words(plan.prefill)} | decode {_pool_words(plan.decode)}; {forms}"
+def plan_words(plan: ServingPlan, *, names_clusters: bool = False) -> str:
+    """A deployment in a line, with what each pool lies on where that is not plain."""
+    forms = f"weights {plan.weights}, KV {plan.kv_dtype}" + (", eager" if plan.eager else "")
+    pools = [("decode ", plan.decode)] if plan.prefill else [("", plan.decode)]
+    if plan.prefill is not None:
+        pools.insert(0, ("prompts ", plan.prefill))
+    words = [name + _pool_words(pool) + (f" on {pool.cluster}" if names_clusters else "") for name, pool in pools]
+    return f"{' | '.join(words)}; {forms}"
 
 
 def _pool_words(pool: Pool) -> str:

@@ -174,6 +174,15 @@ def num_messages(model: TransformerShape, shard: ServedShard) -> float:
     return after_attention + (layers - sparse) * (shard.tp > 1.0) + sparse * exchanges
 
 
+def num_launches(model: TransformerShape, shard: ServedShard) -> float:
+    """Kernels and messages that the host of one rank launches for an iteration that only decodes."""
+    ops = (
+        *linear_ops(model, shard, 1.0), *decode_ops(model, shard, 1.0, 1.0), *head_ops(model, shard, 1.0)
+    )  # fmt: skip
+    launched = ((op, times) for op, times in ops if not isinstance(op, Message) or shard.ranks > 1.0)
+    return float(sum(times * (1.0 if isinstance(op, Message) else op.num_launches) for op, times in launched))
+
+
 def _heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
     return model.num_heads / shard.tp, max(model.num_kv_heads / shard.tp, 1.0)
 
