@@ -41,7 +41,7 @@ __all__ = [
 
 KINDS = (
     "accelerators", "nodes", "clusters", "links", "fabrics", "models", "software", "calibration", "reliability",
-    "engines", "offers",
+    "engines", "offers", "costs",
 )  # fmt: skip
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
@@ -238,6 +238,10 @@ def load(kind: str, name: str) -> Sourced:
         return engine(name)
     if kind == "offers":
         return offer(name)
+    if kind == "costs":
+        from profiles import costs
+
+        return costs.load(name)
     path = lookup.find(kind, name)
     if kind == "calibration":
         from profiles.libraries import LibraryCurves

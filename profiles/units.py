@@ -12,6 +12,8 @@ KILO, MEGA, GIGA, TERA = 1e3, 1e6, 1e9, 1e12
 KIB, MIB, GIB = 2.0**10, 2.0**20, 2.0**30
 MILLI, MICRO, NANO = 1e-3, 1e-6, 1e-9
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+YEAR = 365.25 * DAY
+KWH = KILO * HOUR
 
 DTYPE_BYTES: Mapping[str, float] = {
     "fp64": 8.0, "fp32": 4.0, "tf32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5,
@@ -33,6 +35,10 @@ _VENDOR_SUFFIXES: tuple[tuple[str, str, float], ...] = (
     ("_per_device_hour", "_per_device_second", 1.0 / HOUR),
     ("_per_instance_hour", "_per_instance_second", 1.0 / HOUR),
     ("commitment_days", "commitment_seconds", DAY),
+    ("_years", "_seconds", YEAR),
+    ("_grams_per_kwh", "_kilograms_per_joule", MILLI / KWH),
+    ("_dollars_per_kwh", "_dollars_per_joule", 1.0 / KWH),
+    ("_dollars_per_kw_month", "_dollars_per_watt_second", 12.0 / (KILO * YEAR)),
 )
 
 

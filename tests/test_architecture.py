@@ -108,13 +108,13 @@ def test_unit_constants_live_in_units(path: Path) -> None:
 FLOATS = re.compile(r"\b(float|Positive|NonNegative|Floats|float64)\b")
 """Annotations that hold floats without saying of what (`Seconds` and `Bytes` say it)."""
 UNITS = re.compile(
-    r"(^|_)(seconds?|bytes|flops|watts|dollars|fraction|parameters|tokens|launches|ranks|devices|elements|length|inches)"
-    r"(_per_\w+)?$|^num_|^bytes_|_by_part$|_(ratio|factor|gain)$|^exponent$"
+    r"(^|_)(seconds?|bytes|flops|watts|dollars|fraction|parameters|tokens|launches|ranks|devices|elements|length|inches|joules|"
+    r"kilograms)(_per_\w+)?$|^num_|^bytes_|_by_part$|_(ratio|factor|gain)$|^exponent$"
 )
 UNIT_OWNERS = re.compile(r"(Times|Bytes|Seconds)$")
 """Classes whose name says the unit of every field."""
 DIMENSIONLESS = frozenset({
-    "PrefillCurve.half_dim", "Term.log_factors",
+    "PrefillCurve.half_dim", "Term.log_factors", "Site.pue", "site.pue",
     "Attention.passes", "AttentionCurve.half_dim", "Collective.rounds", "Shard.width",
     "SoftwareStack.reserved_over_allocated", "assign.costs", "assign.first", "assign.last", "rank_memory.counts",
     "SoftwareStack.reserved_p90_over_median", "Tier.oversubscription", "TierSpec.oversubscription",
