@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from meshwise import __version__
-from meshwise.commands import calibrate, diff, estimate, export, plan, profiles, score, simulate, validate
-from meshwise.invocation import invoked
+from meshwise.commands import calibrate, capacity, diff, estimate, export, plan, profiles, score, simulate, validate
 from meshwise.screen import say_error
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -30,6 +29,7 @@ app.command("plan")(plan.plan)
 app.command("estimate")(estimate.estimate)
 app.command("simulate")(simulate.simulate)
 app.command("validate")(validate.validate)
+app.command("capacity")(capacity.capacity)
 app.command("calibrate")(calibrate.calibrate)
 app.command("diff")(diff.diff)
 app.command("export")(export.export)
@@ -55,8 +55,7 @@ def _options(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; faults of the input end in one sentence on stderr."""
     try:
-        with invoked(arguments):
-            code = app(args=list(arguments) or ["--help"], prog_name="meshwise", standalone_mode=False)
+        code = app(args=list(arguments) or ["--help"], prog_name="meshwise", standalone_mode=False)
     except UsageError as error:
         say_error(_usage(error))
         return BAD_INPUT

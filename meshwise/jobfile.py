@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from meshwise.capacity.table import CapacityTable
 from planner.layout import EVEN, parsed
 from planner.offload import Offload
 from planner.order import USUAL_ORDER, OrderName
@@ -110,6 +111,10 @@ class JobFile(_Table):
 
     job: JobTable = JobTable()
     split: SplitTable | None = None
+    capacity: CapacityTable | None = None
+    """What `meshwise capacity` asks; other commands leave it alone."""
+    offers: list[dict[str, Any]] = Field(default_factory=list)
+    """Offers of the user's own, as in a price list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ def read(path: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[s
     job = validated(JobTable, {**_set(file.job, path), **job_flags}, "command line")
     split = {**(_set(file.split, None) if file.split else {}), **split_flags}
     table = validated(SplitTable, split, "command line") if split or file.split else None
-    return JobFile(job=job, split=table)
+    return JobFile(job=job, split=table, capacity=file.capacity, offers=file.offers)
 
 
 def question(table: JobTable) -> Question:

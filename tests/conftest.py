@@ -1,7 +1,7 @@
 """Options and fixtures that tests share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,14 @@ def normalise(text: str) -> str:
     text = re.sub(r" +[\d,]+ (fit, but their kernels)", r"      ... \1", text)
     text = re.sub(r'("elapsed_seconds": )[-+.\de]+', r"\1 0", text)
     return "\n".join(line.rstrip() for line in text.splitlines()).strip() + "\n"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Searches are remembered for the tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MESHWISE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

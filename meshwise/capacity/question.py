@@ -1,0 +1,79 @@
+"""From a job file and options to a capacity question: what is asked, of which offers, at which numbers of devices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meshwise import jobfile
+from meshwise.capacity.quantities import amount, day, span_seconds
+from meshwise.capacity.setups import Setups, chosen_offers, laid_out
+from meshwise.capacity.table import CapacityTable
+from meshwise.jobfile import TOKENS_PER_STEP, JobTable
+from meshwise.longrun import DEFAULT_FLEET, SPARE_SHARE
+from planner.choose.capacity.demand import Demand
+from profiles import catalog, prices
+from profiles.files import validated
+from profiles.offer import Offer
+from profiles.parameters import num_parameters
+from profiles.units import GIGA
+
+TOKENS_PER_PARAMETER = 20.0
+"""Training tokens assumed where none are stated [Hoffmann 2022, arXiv:2203.15556, table 3]."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityQuestion:
+    """A capacity question with every name resolved and every default filled in."""
+
+    job: JobTable
+    """Its batch is that of every cluster; cluster and devices are of no account."""
+    stated: CapacityTable
+    start: date
+    demand: Demand
+    setups: Setups
+    assumed: tuple[str, ...]
+    """What nobody stated, in words."""
+
+
+def read(path: Path | None, job_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> CapacityQuestion:
+    """The question of a job file and options, which win; raises ValueError naming field, value and what is right."""
+    file = jobfile.read(path, job_flags, {})
+    kept = file.capacity.model_dump(exclude_unset=True) if file.capacity else {}
+    stated = validated(CapacityTable, {**kept, **flags}, "command line" if flags else path or "command line")
+    own = prices.parse_offers({"offers": file.offers}, path or "command line") if file.offers else ()
+    return question(file.job, stated, own)
+
+
+def question(table: JobTable, stated: CapacityTable, own: Sequence[Offer] = ()) -> CapacityQuestion:
+    """Resolve names and fill in defaults; `own` offers join those of the catalog. Raises as `read`."""
+    if table.model is None:
+        raise ValueError("model: none given; name one (--model llama3-70b) or pass a job file")
+    model = catalog.model(table.model)
+    assumed = []
+    if table.global_batch is None:
+        length = table.sequence_length or min(getattr(model, "max_sequence_length", 1), jobfile.MAX_DEFAULT_SEQUENCE)
+        batch = max(1, TOKENS_PER_STEP // length)
+        table = table.model_copy(update={"global_batch": batch, "sequence_length": length})
+        assumed.append(f"global batch {batch:,} ({batch * length:,} tokens)")
+    if stated.tokens is None:
+        tokens = TOKENS_PER_PARAMETER * num_parameters(model)
+        assumed.append(f"{tokens:.3g} tokens ({TOKENS_PER_PARAMETER:.0f} a parameter)")
+    else:
+        tokens = amount(stated.tokens, "tokens", "15T")
+    start = day(stated.start, "start") if stated.start else date.today()
+    offers = chosen_offers(table, stated, own)
+    demand = Demand(
+        tokens=tokens,
+        tokens_per_step=float(table.global_batch or 0) * float(table.sequence_length or 1),
+        fleet=catalog.reliability(stated.fleet or DEFAULT_FLEET),
+        deadline_seconds=span_seconds(stated.deadline, start, "deadline") if stated.deadline else np.inf,
+        budget_dollars=amount(stated.budget, "budget", "5M") if stated.budget is not None else np.inf,
+        max_risk_fraction=stated.max_risk,
+        spare_fraction=SPARE_SHARE if stated.spares is None else stated.spares,
+        storage_bytes_per_second=stated.storage_gb_per_second and stated.storage_gb_per_second * GIGA,
+    )
+    return CapacityQuestion(table, stated, start, demand, laid_out(table, stated, offers, demand), tuple(assumed))

@@ -1,0 +1,53 @@
+"""`meshwise capacity`: what to buy or rent."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshwise.capacity.options import CapacityFlags
+from meshwise.options import JobFlags, JsonFlag, given, takes
+
+NOTHING_MEETS_IT = 3
+
+
+@takes(JobFlags, CapacityFlags)
+def capacity(
+    job: JobFlags,
+    asked: CapacityFlags,
+    *,
+    file: Annotated[
+        Path | None, typer.Argument(help="A job file, perhaps with a [capacity] table and [[offers]]; options win.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Options to show.", min=1, max=10_000)] = 15,
+    cache: Annotated[bool, typer.Option(help="Remember searches, and take up what is remembered.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Processes that search (default: one a core).", min=1)] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Search on a Dask cluster, by the address of its scheduler.", metavar="ADDRESS")
+    ] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Find what to buy or rent for a training run: cost, time and risk of every offer. Exits 3 when nothing will do.
+
+    Example: meshwise capacity examples/buy-70b.toml
+
+    Example: meshwise capacity --model llama3-8b --tokens 1T --deadline 30d --accelerators h100-sxm,b200-sxm
+    """
+    from meshwise import screen
+    from meshwise.capacity.answering import answer, searchers
+    from meshwise.capacity.cache import usual_cache
+    from meshwise.capacity.document import document
+    from meshwise.capacity.question import read
+    from meshwise.serving import jobfile as serving_jobs
+    from meshwise.tables.capacity import show_answer
+
+    if file is not None and serving_jobs.is_serving(file):
+        raise ValueError(f"{file}: a serving job; capacity is asked of training jobs")
+    question = read(file, given(job), given(asked))
+    with screen.progress() as on_progress, searchers(question, workers, scheduler) as executor:
+        found = answer(question, usual_cache() if cache else None, executor, on_progress)
+    if json:
+        screen.print_json(document(found))
+    else:
+        show_answer(screen.console(), found, top)
+    return 0 if found.ranking.best else NOTHING_MEETS_IT

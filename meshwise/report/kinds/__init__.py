@@ -1,1 +1,0 @@
-"""One file a command: what its answer looks like as a report."""
