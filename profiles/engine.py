@@ -33,6 +33,8 @@ class EngineRecord(Sourced):
     and the request that came last is preempted where they run out."""
     poll_interval_iterations: Count = 1
     """Arrivals are looked for at every so many decoding iterations (and after each that runs prompts)."""
+    balance_wait_iterations: int = Field(default=0, ge=0)
+    """Decoding iterations for which prompts wait at most until every group of attention data parallelism has one."""
     block_tokens: Count = 16
     """Tokens whose keys and values are allocated together."""
     token_budget: Count = 8192
@@ -57,12 +59,19 @@ class EngineRecord(Sourced):
     """Of a kernel that is launched by itself, as eager deployments do; 0: not known."""
     all_reduce_excess_seconds: NonNegative = 0.0
     """What an all-reduce takes beyond its micro-benchmark, for each doubling of its ranks: skew and launch."""
+    handover_seconds: NonNegative = 0.0
+    """From the end of a prompt in a pool of its own until another may go on with it, beside the way of its keys and
+    values over the links."""
+    acceptance_fraction: Fraction = 0.0
+    """Chance that a token guessed by heads of the model's own is right, given that those before it are, where neither a
+    deployment nor a benchmark says; 0: not known."""
     prompt_time_factor: Positive = 1.0
     """Of iterations that run prompts, over the sum of their kernels: they are launched one by one, in eager mode."""
     sparse_prompt_time_factor: Positive = 1.0
     """The same of models with experts, in place of `prompt_time_factor`: their rows are gathered and scattered too."""
-    sparse_prompt_floor_seconds: NonNegative = 0.0
-    """Least time of such an iteration of a model with experts: what its launches take the host."""
+    host_seconds_per_prompt_launch: NonNegative = 0.0
+    """Of each kernel of such an iteration (as `planner.work.iteration.num_launches` counts them): what its launches
+    take the host is its least time; 0: launches are captured, or shorter than the kernels."""
     fit: EngineFit | None = None
     """None: the constants were not fitted."""
     borrowed_kernels: dict[str, str] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from planner.cost.knots import geometric
 from planner.cost.kv import kv_bytes_per_token, serving_memory, weight_bytes
 from planner.cost.serving import engine_prices, rank_seconds, served_shard
 from planner.serving import IterationShape, Pool, ServingPlan, decode_run_seconds
-from planner.work.iteration import ServedShard, decode_ops, head_ops, linear_ops, num_messages, prefill_ops
+from planner.work.iteration import ServedShard, decode_ops, head_ops, linear_ops, num_messages, prefill_ops, routed_ops
 from planner.work.ops import Message
 from profiles import catalog
 from profiles.parameters import num_active_parameters, num_parameters
@@ -22,12 +22,16 @@ def _flops(ops):
     return sum(times * op.flops for op, times in ops if not isinstance(op, Message))
 
 
+def _layer_ops(model, shard, tokens):
+    return *linear_ops(model, shard, tokens), *routed_ops(model, shard, tokens)
+
+
 @pytest.mark.parametrize("model", [DENSE, SPARSE, LATENT], ids=lambda model: model.name)
 def test_a_token_meets_the_active_parameters(model) -> None:
     """Two FLOPs for each of them but the embedding's."""
     shard = ServedShard()
     tokens = 4096.0
-    flops = (_flops(linear_ops(model, shard, tokens)) + _flops(head_ops(model, shard, tokens))) / tokens
+    flops = (_flops(_layer_ops(model, shard, tokens)) + _flops(head_ops(model, shard, tokens))) / tokens
     weights = num_active_parameters(model) - model.vocabulary_size * model.hidden_size
     assert flops == pytest.approx(2.0 * weights, rel=0.02)
 
@@ -35,8 +39,8 @@ def test_a_token_meets_the_active_parameters(model) -> None:
 @pytest.mark.parametrize("model", [DENSE, SPARSE, LATENT], ids=lambda model: model.name)
 def test_ranks_share_the_work(model) -> None:
     """FLOPs of attention and feed-forward parts over all ranks are those of one; small shared products come on top."""
-    whole = _flops(linear_ops(model, ServedShard(), 512.0))
-    split = 8.0 * _flops(linear_ops(model, ServedShard(tp=8.0, ep=8.0 if model.moe else 1.0), 512.0))
+    whole = _flops(_layer_ops(model, ServedShard(), 512.0))
+    split = 8.0 * _flops(_layer_ops(model, ServedShard(tp=8.0, ep=8.0 if model.moe else 1.0), 512.0))
     assert whole <= split < 1.25 * whole
     assert not num_messages(model, ServedShard())
 
@@ -121,6 +125,26 @@ def test_prices_between_knots_are_near_the_kernels() -> None:
         assert made.linear(tokens) == pytest.approx(exact, rel=0.05)
     exact = float(rank_seconds(decode_ops(DENSE, shard, 50.0, 3300.0), shard, cluster))
     assert made.decode(50.0, 3300.0) == pytest.approx(exact, rel=0.05)
+
+
+def test_groups_of_attention_share_experts_and_not_prompts() -> None:
+    """A lone prompt holds up the other groups by its attention; experts see its tokens alone."""
+    cluster = catalog.cluster("b200-sxm", 8)
+    shard = served_shard(ServingPlan(weights="fp8_block"), Pool(attention_dp=8, ep=8), ENGINE)
+    made = engine_prices(LATENT, shard, cluster, ENGINE)
+    one, eight = (made.iteration_seconds(IterationShape((4096,) * count, (0,) * count)) for count in (1, 8))
+    assert one < 0.7 * eight
+    assert eight < 8.0 * one
+
+
+def test_tokens_go_to_the_ranks_they_need() -> None:
+    """Beyond as many ranks as a token has experts, an exchange moves less than gathering everything does."""
+
+    def sent(ranks: float) -> float:
+        shard = ServedShard(attention_dp=ranks, ep=ranks, expert_weights="fp8")
+        return float(sum(op.num_bytes for op, _ in routed_ops(LATENT, shard, 64.0) if isinstance(op, Message))) / ranks
+
+    assert sent(32.0) < 0.3 * sent(8.0)
 
 
 def test_devices_without_measured_kernels_are_priced_by_rooflines() -> None:

@@ -23,8 +23,10 @@ from planner.work.iteration import (
     decode_ops,
     head_ops,
     linear_ops,
+    num_launches,
     num_messages,
     prefill_ops,
+    routed_ops,
 )
 from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Message
 from profiles import catalog
@@ -97,7 +99,9 @@ class EnginePrices:
 
     attention_dp: float
     linear: Knots
-    """Of tokens of one attention group: every layer but attention, with its messages."""
+    """Of tokens of the attention group that has most: every layer but attention and what is routed."""
+    routed: Knots
+    """Of tokens of an attention group on average: experts, and the exchange around them."""
     head: Knots
     """Of requests of one attention group that get a token."""
     prefill: Sheet
@@ -106,6 +110,8 @@ class EnginePrices:
     """Of requests of one attention group, and of their mean context."""
     num_doublings: float
     """Messages of an iteration, times log2 of the ranks of each."""
+    num_launches: float
+    """Kernels and messages of an iteration."""
     is_sparse: bool
     """Whether any layer has experts."""
     num_layers: float
@@ -121,7 +127,7 @@ class EnginePrices:
         """The same kernels with the constants of `engine`."""
         excess = self.num_doublings * engine.all_reduce_excess_seconds
         factor = engine.sparse_prompt_time_factor if self.is_sparse else engine.prompt_time_factor
-        floor = engine.sparse_prompt_floor_seconds if self.is_sparse else 0.0
+        floor = engine.host_seconds_per_prompt_launch * self.num_launches
         return replace(
             self, host_seconds=engine.host_seconds_per_iteration + excess,
             host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=factor,
@@ -147,8 +153,10 @@ class EnginePrices:
         if decodes:
             attention = self.decode(decodes / self.attention_dp, shape.decode_context_tokens / decodes)
         checked = decodes * (1.0 + self.draft_tokens)
-        rows = max((sum(new) + checked) / self.attention_dp, float(max(new)))
-        kernels = self.linear(rows) + prompts / min(self.attention_dp, len(new)) + attention
+        groups = min(self.attention_dp, len(new))
+        most = max(sum(new) / groups, float(max(new))) + checked / self.attention_dp
+        rows = self.linear(most) + self.routed((sum(new) + checked) / self.attention_dp)
+        kernels = rows + prompts / groups + attention
         slowed = max(self.prompt_time_factor * kernels, self.prompt_floor_seconds)
         return self._with_host(slowed + self._guesses(decodes), len(new) + checked)
 
@@ -169,7 +177,8 @@ class EnginePrices:
         first, last = self.decode(local, left), self.decode(local, right)
         slope = (last - first) / (right - left)
         checked = 1.0 + self.draft_tokens
-        kernels = self.linear(checked * local) + first - slope * left + self._guesses(num_decodes)
+        rows = self.linear(checked * local) + self.routed(checked * local)
+        kernels = rows + first - slope * left + self._guesses(num_decodes)
         base = self._with_host(kernels, checked * num_decodes)
         end = right * num_decodes if piece < len(knots) - 2 else np.inf
         return DecodeLine(base, slope / num_decodes, end)
@@ -179,7 +188,8 @@ class EnginePrices:
         if not (self.draft_tokens and num_decodes):
             return 0.0
         local = num_decodes / self.attention_dp
-        return self.draft_tokens * (self.linear(local) / self.num_layers + self.head(local))
+        layer = (self.linear(local) + self.routed(local)) / self.num_layers
+        return self.draft_tokens * (layer + self.head(local))
 
     def _with_host(self, kernel_seconds: float, num_sequences: float) -> float:
         """Kernels of the layers, then the head of all rows that get a token, and the host's part."""
@@ -227,10 +237,12 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
     kernels = EnginePrices(
         shard.attention_dp,
         Knots.of(tokens, rank_seconds(linear_ops(model, shard, tokens), shard, cluster)),
+        Knots.of(tokens, rank_seconds(routed_ops(model, shard, tokens), shard, cluster)),
         Knots.of(sequences, rank_seconds(head_ops(model, shard, sequences), shard, cluster)),
         Sheet(chunks.tolist(), past.tolist(), prefill.tolist()),
         Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),
         num_messages(model, shard) * float(np.log2(max(shard.ranks, 1.0))),
+        num_launches(model, shard),
         model.moe is not None,
         model.num_layers / shard.pp,
     )  # fmt: skip

@@ -84,7 +84,8 @@ class Repeated(NamedTuple):
 
 
 def linear_ops(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Repeated]:
-    """Everything between embedding and head but attention itself, for `tokens` of each attention group."""
+    """Everything between embedding and head but attention itself and what is routed, for `tokens` of an attention
+    group: of the one that has most, which the others wait for."""
     layers = model.num_layers / shard.pp
     sparse = sum(model.is_sparse_layer) / shard.pp
     attentive = model.num_full_attention_layers / shard.pp if model.linear_attention else layers
@@ -94,9 +95,16 @@ def linear_ops(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> 
     if layers > sparse:
         yield from (Repeated(op, layers - sparse) for op in _feed_forward(model, shard, float(model.ffn_size), tokens))
     if sparse:
-        yield from (Repeated(op, sparse) for op in _experts(model, shard, tokens))
+        yield from (Repeated(op, sparse) for op in _beside_experts(model, shard, tokens))
     yield Repeated(_reduction(model, shard, tokens, shard.tp), layers)
     yield Repeated(_reduction(model, shard, tokens, shard.tp), layers - sparse)
+
+
+def routed_ops(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Repeated]:
+    """Experts and the exchange around them, for `tokens` of each attention group on average."""
+    sparse = sum(model.is_sparse_layer) / shard.pp
+    if sparse:
+        yield from (Repeated(op, sparse) for op in _experts(model, shard, tokens))
 
 
 def head_ops(model: TransformerShape, shard: ServedShard, sequences: Numbers) -> Iterator[Repeated]:
@@ -177,7 +185,8 @@ def num_messages(model: TransformerShape, shard: ServedShard) -> float:
 def num_launches(model: TransformerShape, shard: ServedShard) -> float:
     """Kernels and messages that the host of one rank launches for an iteration that only decodes."""
     ops = (
-        *linear_ops(model, shard, 1.0), *decode_ops(model, shard, 1.0, 1.0), *head_ops(model, shard, 1.0)
+        *linear_ops(model, shard, 1.0), *routed_ops(model, shard, 1.0), *decode_ops(model, shard, 1.0, 1.0),
+        *head_ops(model, shard, 1.0),
     )  # fmt: skip
     launched = ((op, times) for op, times in ops if not isinstance(op, Message) or shard.ranks > 1.0)
     return float(sum(times * (1.0 if isinstance(op, Message) else op.num_launches) for op, times in launched))
@@ -262,25 +271,40 @@ def _feed_forward(model: TransformerShape, shard: ServedShard, width: float, tok
     yield _linear(shard, tokens, own, float(model.hidden_size))
 
 
-def _experts(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel | Message]:
-    """Router, experts, shared experts, and the exchange around them.
+def _beside_experts(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel]:
+    """The router, and experts that every token meets."""
+    moe = model.moe
+    assert moe is not None
+    yield Gemm(tokens, float(moe.num_experts), float(model.hidden_size), library=shard.library, form="bf16")
+    if moe.shared_width:
+        yield from _feed_forward(model, shard, float(moe.shared_width), tokens)
 
-    Without attention data parallelism every rank has every token, and partial results are summed by one all-reduce;
-    with it, tokens of all groups are gathered and results scattered back.
+
+def _experts(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel | Message]:
+    """Experts with the exchange around them.
+
+    Without attention data parallelism every rank has every token, and partial results are summed by one all-reduce.
+    With it, tokens of all groups are gathered and results scattered back; or, over more ranks than a token has experts,
+    each is sent to the ranks that it needs alone [NVIDIA/TensorRT-LLM docs, tech blog 4 "Scaling Expert Parallelism",
+    2025: all-to-all where ep > top_k].
     """
     moe, hidden = model.moe, float(model.hidden_size)
     assert moe is not None
     met = tokens * shard.attention_dp
-    yield Gemm(tokens, float(moe.num_experts), hidden, library=shard.library, form="bf16")
+    rows = np.maximum(met * moe.top_k / shard.ep, 1.0)
+    dispatches = shard.attention_dp > 1.0 and shard.ep > moe.top_k
+    reached = 1.0 - (1.0 - 1.0 / shard.ep) ** moe.top_k if dispatches else 1.0
     yield ExpertLayer(
-        tokens=met, rows=np.maximum(met * moe.top_k / shard.ep, 1.0), hidden=hidden,
+        tokens=met * reached, rows=rows, hidden=hidden,
         width=moe.expert_ffn_size / shard.expert_tp, experts=moe.num_experts / shard.ep,
         library=shard.library_of("experts", shard.expert_form), form=shard.expert_form,
         num_matrices=3.0 if model.gated_ffn else 2.0, skew=shard.routing_skew,
     )  # fmt: skip
-    if moe.shared_width:
-        yield from _feed_forward(model, shard, float(moe.shared_width), tokens)
-    if shard.attention_dp > 1.0:
+    if dispatches:
+        copies = tokens * shard.ep * reached * hidden
+        yield Message("ep", "all_to_all", form_of(shard.expert_form).activation_bytes * copies)
+        yield Message("ep", "all_to_all", OUTPUT_BYTES * copies)
+    elif shard.attention_dp > 1.0:
         yield Message("ep", "all_gather", OUTPUT_BYTES * met * hidden)
         yield Message("ep", "reduce_scatter", OUTPUT_BYTES * met * hidden)
     else:

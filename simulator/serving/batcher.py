@@ -60,6 +60,10 @@ class Batcher:
         self.decodes = False
         """Whether the batch in flight makes tokens of running requests."""
         self.polled_step = 0
+        self.held_step: int | None = None
+        """Since when prompts are held back for others to come."""
+        self.handed_over: list[int] = []
+        """Requests that another pool has begun, and that this batch goes on with."""
         self.copy_seconds = 0.0
         """Copies to and from the host that the next batch waits for."""
 
@@ -85,9 +89,10 @@ class Batcher:
         self._see(now)
         mixes = self.engine.mixes_prefill
         has_room = self._make_room() if mixes else True
-        if has_room and (self.waiting or self.partial != NOBODY):
+        if has_room and (self.waiting or self.partial != NOBODY) and not self._holds_back():
             self._admit(len(self.running) if mixes else 0)
         begin = now + self.copy_seconds
+        self._show_handed_over(begin)
         if self.prefills:
             self.decodes = mixes and len(self.running) > 0
             self.run = Run(begin, self._mixed_seconds(begin))
@@ -110,7 +115,7 @@ class Batcher:
         """
         if self.run is None or self.run.num_iterations == 1:
             return False
-        return not self.waiting or self.engine.poll_interval_iterations > 1
+        return not self.waiting or self.engine.poll_interval_iterations > 1 or self.held_step is not None
 
     def cut(self, seen: float) -> float:
         """End the run in flight where the loop sees what came at `seen`; returns when that is."""
@@ -163,6 +168,26 @@ class Batcher:
         self.run, self.num_outstanding = None, 0
         return lost
 
+    def _holds_back(self) -> bool:
+        """Whether prompts that wait should wait for more of them."""
+        spec, step = self.spec, self.running.step
+        is_alone = not len(self.running) or self.partial != NOBODY
+        if is_alone or not spec.hold_iterations or len(self.waiting) >= spec.hold_until:
+            self.held_step = None
+            return False
+        if self.held_step is None:
+            self.held_step = step
+        if step - self.held_step < spec.hold_iterations:
+            return True
+        self.held_step = None
+        return False
+
+    def _show_handed_over(self, begin: float) -> None:
+        """The client sees the first token of what another pool began when this one takes it."""
+        for request in self.handed_over:
+            self.ledger.first_token_seconds[request] = begin
+        self.handed_over.clear()
+
     def _see(self, now: float) -> None:
         """Move what the loop can see by now from the inbox to the queue, if this is when it looks."""
         inbox, step, interval = self.inbox, self.running.step, self.engine.poll_interval_iterations
@@ -193,6 +218,8 @@ class Batcher:
         count = running.iterations_left()
         if not self.reserves:
             count = self.blocks.iterations(running.step, count)
+        if self.held_step is not None:
+            count = min(count, self.spec.hold_iterations - (running.step - self.held_step))
         if line.last_tokens < math.inf:
             count = min(count, 1 + int((line.last_tokens - running.contexts) / running.growth))
         return Run(begin, line.seconds(running.contexts), line.seconds_per_token * running.growth, count)
@@ -224,6 +251,8 @@ class Batcher:
             self._hold(request, cached)
             if is_ready:
                 self._join(request)
+                if math.isnan(self.ledger.first_token_seconds[request]):
+                    self.handed_over.append(request)
                 self.ledger.ready_tokens[request] = 0
             else:
                 budget -= self._run_prompt(request, cached, budget)

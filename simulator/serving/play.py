@@ -224,7 +224,8 @@ class Game:
         ledger, transfer = self.ledger, member.pool.deployment.transfer
         stored = ledger.input_tokens[request] + ledger.made_tokens[request] - 1
         ledger.ready_tokens[request] = stored
-        ledger.last_token_seconds[request] = NEVER
+        ledger.first_token_seconds[request] = ledger.last_token_seconds[request] = NEVER
+        now += member.loop.engine.handover_seconds
         seconds = now
         if transfer is not None:
             sent_seconds = transfer.bytes_per_token * stored / transfer.bytes_per_second

@@ -31,6 +31,10 @@ class ReplicaSpec:
     swap_seconds_per_token: float = 0.0
     """Copying keys and values of a preempted request to the host, or back; 0: they are computed again instead."""
     speculation: Speculation | None = None
+    hold_until: int = 1
+    """Prompts that wait beside running requests are run when there are so many of them, ..."""
+    hold_iterations: int = 0
+    """... or when one of them has waited for so many iterations."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a replica that could never take a request."""

@@ -15,7 +15,8 @@ from profiles.cluster import Cluster
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from validate.runs.resolve import Unmodelled
-from validate.score.serving.protocol import Protocol, protocol_of
+from validate.score.serving.protocol import INFERENCEMAX, Protocol, protocol_of
+from validate.score.serving.recipes import as_run, completed
 from validate.score.serving.table import ServedRow
 
 _SUFFIXES = re.compile(r"[-_ ](?:instruct|chat|hf|fp8|nvfp4|fp4|bf16|awq|int4|dynamic|\d{4})\b.*$", re.IGNORECASE)
@@ -75,19 +76,26 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
         raise Unmodelled(f"more than {_LONGEST:,} tokens a request or {_MOST_CLIENTS:,} requests at a time")
     model = _model(row.model)
     engine = catalog.engine(_generation(row, model))
+    protocol = protocol_of(row)
+    row = replace(row, split=_mesh(row.split), prefill_split=row.prefill_split and _mesh(row.prefill_split))
+    if protocol is INFERENCEMAX:
+        row = completed(row, model, _cluster(row.gpu, 1).accelerator.name)
+        engine = as_run(engine, row)
     pool, prefill = _pool(row, row.split, model), None
     if row.prefill_split is not None:
         if not (row.num_prefill_workers and row.num_decode_workers):
             raise Unmodelled("numbers of prefill and decode workers are not stated")
-        pool = replace(pool, replicas=row.num_decode_workers)
+        slots = row.decode_slots or pool.max_sequences
+        pool = replace(pool, replicas=row.num_decode_workers, max_sequences=slots)
         prefill = replace(_pool(row, row.prefill_split, model), replicas=row.num_prefill_workers)
     cluster = _cluster(row.gpu, pool.num_devices // pool.replicas)
     weights, experts = forms_of(row.weight_quant, model, cluster)
     plan = ServingPlan(
         decode=pool, prefill=prefill, weights=weights, expert_weights=experts,
-        kv_dtype=_kv_dtype(row, engine, cluster),
+        kv_dtype=_kv_dtype(row, engine, cluster), draft_tokens=row.draft_tokens or 0,
+        acceptance_fraction=engine.acceptance_fraction if row.draft_tokens else 0.0,
     )  # fmt: skip
-    return ServedSetting(row, model, cluster, plan, engine, protocol_of(row))
+    return ServedSetting(row, model, cluster, plan, engine, protocol)
 
 
 @lru_cache(maxsize=1024)
@@ -116,13 +124,19 @@ def _generation(row: ServedRow, model: TransformerShape) -> str:
     raise Unmodelled(f"engine {row.engine} is not described by an engine record")
 
 
-def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape) -> Pool:
-    """The ranks of one replica; tables that write products of degrees are undone (docs/serving.md)."""
+def _mesh(split: Mapping[str, int]) -> dict[str, int]:
+    """The degrees of one replica; tables that write products of degrees are undone (docs/serving.md)."""
     tp, pp, ep, dp, moe_tp = (split.get(name, 1) for name in ("tp", "pp", "ep", "dp", "moe_tp"))
     if ep > 1 and tp == dp and ep == tp * dp:  # both degrees given for one mesh of `tp` ranks
         ep, dp = tp, 1
     elif ep > 1 and ep == moe_tp and tp * dp == ep * moe_tp and (dp > 1 or tp > _LARGEST_NODE):
         tp, dp = (1, ep) if dp > 1 else (ep, 1)
+    return {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
+
+
+def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape) -> Pool:
+    """The ranks of one replica."""
+    tp, pp, ep, dp = (split[name] for name in ("tp", "pp", "ep", "dp"))
     if model.moe is None:
         ep = 1
     if ep > tp * dp or (tp * dp) % ep:

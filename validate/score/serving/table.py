@@ -50,6 +50,10 @@ class ServedRow:
     num_prefill_workers: int | None = None
     num_decode_workers: int | None = None
     """Replicas of each pool of a disaggregated run."""
+    decode_slots: int | None = None
+    """Requests that a replica of the pool that decodes takes at the same time."""
+    draft_tokens: int | None = None
+    """Tokens guessed ahead by heads of the model's own; None: not stated."""
 
 
 def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
@@ -120,7 +124,13 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         output_tokens_per_second=number("output_tok_s"), num_gpus=whole("num_gpus"), batch=whole("batch_size"),
         suspect=text("suspect") in ("1", "1.0"), prefill_split=prompts or None,
         num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
+        decode_slots=whole("decode_max_batch_size"), draft_tokens=_or_none(cells.get("draft_tokens")),
     )  # fmt: skip
+
+
+def _or_none(found: Any) -> int | None:
+    """A count that may be zero."""
+    return None if found in (None, "") else int(float(found))
 
 
 def _cell(value: Any) -> Any:
