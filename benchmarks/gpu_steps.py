@@ -81,7 +81,7 @@ def measure(output: Path, cluster: Cluster, stack: SoftwareStack, chosen: Sequen
         runner = Runner(case.job, NUM_WARMUP, NUM_STEPS, device, TIMEOUT_SECONDS, True, None, NUM_LAUNCHES)
         try:
             (found,) = runner.alternate([case.plan])
-            peak_bytes = runner.peak_bytes(case.plan, stack)
+            peak_bytes = runner.peak(case.plan, stack).allocated_bytes
         except ValueError as error:
             print(f"{_name(case):<52}  {error}")
             continue

@@ -18,7 +18,7 @@ def append(path: Path, question: Question, found: Sequence[Comparison | Outcome]
     for one in found:
         plan: Plan = one.plan
         measurement: Measurement = one.measured
-        peak_bytes = one.measured_peak_bytes if isinstance(one, Comparison) else one.peak_bytes
+        peak_bytes = (one.measured_peak if isinstance(one, Comparison) else one.peak).allocated_bytes
         try:
             measured = Measured(question.job, plan, question.alike("validate"), measurement, peak_bytes)
             rows.append(row_of(measured, date.today()))

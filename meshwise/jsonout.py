@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
-    from validate.compare import Comparison, Measurement
+    from validate.compare import Comparison, Measurement, Peak
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:
@@ -309,6 +309,11 @@ def spread(measured: "Measurement") -> dict[str, Any]:
     }
 
 
+def peak(found: "Peak") -> dict[str, Any]:
+    """What tensors held at most, and the resident set (null on CUDA)."""
+    return {"peak_bytes": found.allocated_bytes, "resident_bytes": found.resident_bytes}
+
+
 def comparison(question: Question, found: "Comparison") -> dict[str, Any]:
     """The document of `validate --json`: estimated, simulated and measured."""
     measured, alone = found.measured, found.single_measured
@@ -320,7 +325,7 @@ def comparison(question: Question, found: "Comparison") -> dict[str, Any]:
         "measured": {
             **rates(measured.step_seconds, question),
             "breakdown_seconds": measured.breakdown.parts(),
-            "peak_bytes": found.measured_peak_bytes,
+            **peak(found.measured_peak),
             **spread(measured),
             "launches": [
                 {"step_seconds": list(one.step_seconds), "foreign_cores": one.foreign_cores, "losses": list(one.losses)}

@@ -38,6 +38,7 @@ def _outcome(found: Sweep, outcome: Outcome, question: Question) -> dict[str, An
             "step_seconds": float(outcome.estimated.step_seconds),
             "breakdown_seconds": _floats(outcome.estimated.breakdown.parts()),
             "peak_bytes": float(outcome.estimated.memory.allocated_bytes),
+            "resident_bytes": float(outcome.estimated.memory.peak_bytes),
             "speedup": estimated_speedup,
             "scaling_efficiency": estimated_speedup / outcome.plan.num_ranks,
         },
@@ -48,7 +49,7 @@ def _outcome(found: Sweep, outcome: Outcome, question: Question) -> dict[str, An
         "measured": {
             "step_seconds": measured.step_seconds,
             "breakdown_seconds": measured.breakdown.parts(),
-            "peak_bytes": outcome.peak_bytes,
+            **jsonout.peak(outcome.peak),
             "speedup": measured_speedup,
             "scaling_efficiency": measured_speedup / outcome.plan.num_ranks,
             **jsonout.spread(measured),

@@ -15,7 +15,7 @@ from profiles import catalog
 from profiles.model import TransformerShape
 from profiles.units import GIB
 from profiles.workload import TrainingJob
-from validate.compare import Launch, Measurement, Runner
+from validate.compare import Launch, Measurement, Peak, Runner
 from validate.rows import Measured, append_rows, row_of
 from validate.runs.resolve import resolve
 from validate.runs.table import BadTable, read_runs
@@ -99,7 +99,7 @@ def test_steps_of_one_device_become_rows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Runner, "alternate", lambda self, plans: [MEASUREMENT])
-    monkeypatch.setattr(Runner, "peak_bytes", lambda self, plan, stack: 1e9)
+    monkeypatch.setattr(Runner, "peak", lambda self, plan, stack: Peak(1e9, 2e9))
     path, cluster = tmp_path / "runs.csv", catalog.cluster("l40s", num_devices=1)
     cases = [tiny_case(), replace(tiny_case(), plan=Plan(micro_batch=1))]
     gpu_steps.measure(path, cluster, catalog.software("pytorch-eager"), cases, "cpu")

@@ -17,7 +17,7 @@ from profiles.workload import TrainingJob
 from validate.calibration import quiet
 from validate.calibration.journal import Journal
 from validate.calibration.quiet import Probe
-from validate.compare import Launch, Runner, single_rank
+from validate.compare import Launch, Peak, Runner, single_rank
 from validate.launch import LaunchError
 from validate.runnable import check_runnable
 from validate.sweep.plans import runnable_plans
@@ -49,7 +49,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         return Launch((SECONDS[plan],) * 3, 0.0, (1.0,), Breakdown(forward_seconds=SECONDS[plan]))
 
     monkeypatch.setattr(Runner, "timed", timed)
-    monkeypatch.setattr(Runner, "peak_bytes", lambda self, plan, stack: 1e6)
+    monkeypatch.setattr(Runner, "peak", lambda self, plan, stack: Peak(1e6, 2e6))
     monkeypatch.setattr(Probe, "now", classmethod(lambda cls: cls(0.0, 1.0)))
     return asked
 
@@ -100,12 +100,12 @@ def test_an_interrupted_sweep_goes_on_where_it_was(cluster: Cluster, told: list[
 def test_a_plan_that_fails_is_named_and_the_others_go_on(
     cluster: Cluster, told: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def peak(self: Runner, plan: Plan, stack: SoftwareStack) -> float:
+    def peak(self: Runner, plan: Plan, stack: SoftwareStack) -> Peak:
         if plan == Plan(tp=2):
             raise LaunchError("rank 1 failed in 'step 2': it was ended by SIGKILL")
-        return 1e6
+        return Peak(1e6, 2e6)
 
-    monkeypatch.setattr(Runner, "peak_bytes", peak)
+    monkeypatch.setattr(Runner, "peak", peak)
     one = sweeper(cluster)
     one.run()
     found = one.result()

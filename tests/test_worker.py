@@ -66,7 +66,7 @@ def test_a_rank_reports_what_it_did(plan: Plan) -> None:
             assert names.count("forward") == names.count("backward") == microbatches
             assert names.count("optimizer") == 1
             assert names.count("dp") == (1 if plan.dp > 1 else 0)
-            sums_of_loss, sums_of_embedding, sums_of_head = 2, 1, 1
+            sums_of_loss, sums_of_embedding, sums_of_head = 3, 1, 1
             sums = 4 * GPT.num_layers + sums_of_loss + sums_of_embedding + sums_of_head
             assert names.count("tp") == (microbatches * sums if plan.tp > 1 else 0)
             assert all(0.0 <= start <= end <= step["usage"]["wall_seconds"] * 1.01 for _, start, end in step["spans"])

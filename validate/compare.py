@@ -96,6 +96,24 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Peak:
+    """Peak memory of the fullest rank."""
+
+    allocated_bytes: float
+    """The most that tensors held at once; on CUDA what the allocator handed out."""
+    resident_bytes: float | None = None
+    """Growth of the resident set of a process on CPUs: tensors, torch's buffers and gloo's."""
+
+    @classmethod
+    def of(cls, results: Sequence[Row]) -> "Peak":
+        """From what the ranks of a launch that measured memory returned."""
+        most = {name: max(result["memory"][name] for result in results) for name in ("allocated_bytes", "tensor_bytes")}
+        if results[0]["device"] == "cuda":
+            return cls(most["allocated_bytes"])
+        return cls(most["tensor_bytes"], most["allocated_bytes"])
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """One plan three times, and one rank beside it."""
 
@@ -103,8 +121,7 @@ class Comparison:
     estimated: Estimate
     simulated: Breakdown
     measured: Measurement
-    measured_peak_bytes: float
-    """Growth of the fullest rank's resident memory, or the CUDA allocator's peak."""
+    measured_peak: Peak
     single_estimated: Estimate
     single_measured: Measurement
 
@@ -198,13 +215,13 @@ def validate_plan(
     for each in (plan, alone):
         check_room(job, each, stack)
     measured = runner.alternate([plan] if plan == alone else [alone, plan])
-    peak_bytes = runner.peak_bytes(plan, stack)
+    peak = runner.peak(plan, stack)
     return Comparison(
         plan=plan,
         estimated=estimate(plan, job, cluster, stack),
         simulated=play_plan(plan, job, cluster, stack).breakdown,
         measured=measured[-1],
-        measured_peak_bytes=peak_bytes,
+        measured_peak=peak,
         single_estimated=estimate(alone, job, cluster, stack),
         single_measured=measured[0],
     )
@@ -263,14 +280,14 @@ class Runner:
         self.num_done += 1
         return _launch_of(self._run(plan, self.num_warmup, self.num_steps, measure_memory=False), self.num_warmup)
 
-    def peak_bytes(self, plan: Plan, stack: SoftwareStack) -> float:
-        """Peak memory of the fullest rank, in a launch of its own whose allocator gives memory back at once.
+    def peak(self, plan: Plan, stack: SoftwareStack) -> Peak:
+        """Peak memory, in a launch of its own whose allocator gives memory back at once.
 
         Raises ValueError if its ranks send other bytes than the plan says and no reason explains them.
         """
         results = self._run(plan, 2, 2, measure_memory=True)
         check_messages(compare_messages(results, self.job, plan, stack))
-        return float(max(result["memory"]["allocated_bytes"] for result in results))
+        return Peak.of(results)
 
     def _run(self, plan: Plan, num_warmup: int, num_steps: int, *, measure_memory: bool) -> list[Row]:
         spec = RunSpec(
@@ -351,6 +368,6 @@ def _breakdown(parts: dict[str, float], step_seconds: float, has_stages: bool) -
 
 
 __all__ = [
-    "Comparison", "Launch", "Measurement", "Runner", "check_losses", "exclusive_seconds", "measurement_of",
+    "Comparison", "Launch", "Measurement", "Peak", "Runner", "check_losses", "exclusive_seconds", "measurement_of",
     "num_disturbed", "rank", "single_rank", "validate_plan",
 ]  # fmt: skip

@@ -101,17 +101,15 @@ def _beside(job: TrainingJob, plan: Plan, stage: int) -> Iterator[tuple[Key, Rea
     chunks = rank_chunks(model, plan.schedule, plan.pp, plan.vp, plan.layout)[stage]
     kinds = [kind for counts in chunks for kind, count in counts.items() for _ in range(count)]
     num_microbatches = plan.num_microbatches(job.global_batch)
-    if plan.tp > 1:
-        key = first_name("tp", plan), "all_reduce"
-        tokens = job.global_batch // plan.dp * job.sequence_length // plan.cp
-        size = 3.0 * DTYPE_BYTES["fp32"] * tokens * kinds.count(HEAD)
-        yield key, Reason(size, "three sums of one value a token in the loss over split logits")
-        if plan.sequence_parallel:
-            is_fully_sharded = plan.zero_stage == 3
-            times = num_microbatches if reduces_in_backward(plan) and not is_fully_sharded else 1
-            shards = float(num_shards(plan)) if is_fully_sharded else 1.0
-            size = DTYPE_BYTES["fp32"] * sum(_outside_tp(model, kind) for kind in kinds) * times / shards
-            yield key, Reason(size, "gradients of parameters that see T / tp tokens only")
+    if plan.tp > 1 and plan.sequence_parallel:
+        is_fully_sharded = plan.zero_stage == 3
+        times = num_microbatches if reduces_in_backward(plan) and not is_fully_sharded else 1
+        shards = float(num_shards(plan)) if is_fully_sharded else 1.0
+        size = DTYPE_BYTES["fp32"] * sum(_outside_tp(model, kind) for kind in kinds) * times / shards
+        yield (
+            (first_name("tp", plan), "all_reduce"),
+            Reason(size, "gradients of parameters that see T / tp tokens only"),
+        )
     if plan.ep > 1 and model.moe is not None:
         again = plan.recompute == Recompute.FULL or (
             plan.recompute == Recompute.SELECTIVE and bool(plan.recompute_modules & Module.MOE)

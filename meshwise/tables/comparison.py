@@ -42,12 +42,13 @@ def _parts(found: Comparison) -> Table:
 def _totals(found: Comparison) -> Table:
     made = table("", ">estimated", ">measured", ">error")
     alone = found.single_measured.step_seconds if found.single_measured else None
-    allocated = float(found.estimated.memory.allocated_bytes)
+    memory, peak = found.estimated.memory, found.measured_peak
     for name, predicted, measured, write in (
         ("step", float(found.estimated.step_seconds), found.measured.step_seconds, duration),
         ("step on one rank", float(found.single_estimated.step_seconds), alone, duration),
         ("speed-up over one rank", found.estimated_speedup, found.measured_speedup, "{:.2f}".format),
-        ("peak memory of the fullest rank", allocated, found.measured_peak_bytes, _mebibytes),
+        ("peak of tensors on the fullest rank", float(memory.allocated_bytes), peak.allocated_bytes, _mebibytes),
+        ("peak of its resident set", float(memory.peak_bytes), peak.resident_bytes, _mebibytes),
     ):
         error = f"{predicted / measured - 1.0:+.1%}" if measured else "-"
         made.add_row(name, write(predicted), write(measured) if measured else "-", error)

@@ -71,7 +71,10 @@ def _scaling(found: Sweep) -> Table:
             str(outcome.plan),
             *(f"{speedup:.2f}" for speedup in speedups),
             *(share(speedup / outcome.plan.num_ranks) for speedup in speedups),
-            *(f"{size / MIB:,.0f} MiB" for size in (outcome.estimated.memory.allocated_bytes, outcome.peak_bytes)),
+            *(
+                f"{size / MIB:,.0f} MiB"
+                for size in (outcome.estimated.memory.allocated_bytes, outcome.peak.allocated_bytes)
+            ),
             f"{outcome.memory_error_fraction:+.1%}",
         )
     return made

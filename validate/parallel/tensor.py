@@ -185,8 +185,8 @@ class _ShardedLoss(torch.autograd.Function):
         absent = (columns < 0) | (columns >= logits.shape[-1])
         columns = columns.masked_fill(absent, 0).unsqueeze(-1)
         wanted = logits.gather(-1, columns).squeeze(-1).masked_fill(absent, 0.0)
-        share, wanted = axis.axis.all_reduce(torch.stack(((own_total - largest).exp(), wanted)))
-        total = largest + share.log()
+        total = largest + axis.axis.all_reduce((own_total - largest).exp()).log()
+        wanted = axis.axis.all_reduce(wanted)
         ctx.save_for_backward(own, own_total - total, columns, absent)
         return (total - wanted).mean()
 

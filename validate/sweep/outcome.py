@@ -7,7 +7,7 @@ from planner.breakdown import Breakdown
 from planner.cost.estimate import Estimate
 from planner.plan import Plan
 from validate.calibration.quiet import Probe, doubts
-from validate.compare import NOISE_FRACTION, Measurement
+from validate.compare import NOISE_FRACTION, Measurement, Peak
 from validate.score.agreement import rank_correlation, regret
 
 
@@ -19,8 +19,7 @@ class Outcome:
     estimated: Estimate
     simulated: Breakdown
     measured: Measurement
-    peak_bytes: float
-    """Measured on the fullest rank."""
+    peak: Peak
 
     @property
     def error_fraction(self) -> float:
@@ -34,8 +33,8 @@ class Outcome:
 
     @property
     def memory_error_fraction(self) -> float:
-        """Estimated over measured peak, minus 1."""
-        return float(self.estimated.memory.allocated_bytes) / self.peak_bytes - 1.0
+        """Estimated over measured peak of what is allocated, minus 1."""
+        return float(self.estimated.memory.allocated_bytes) / self.peak.allocated_bytes - 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from validate.calibration.quiet import Probe
 from validate.compare import (
     MOST_REPEATS,
     Launch,
+    Peak,
     Runner,
     check_losses,
     measurement_of,
@@ -44,7 +45,7 @@ class Sweeper:
     """Where every launch is kept; None: nowhere."""
     on_progress: Progress | None = None
     launches: dict[Plan, list[Launch]] = field(default_factory=dict)
-    peaks: dict[Plan, float] = field(default_factory=dict)
+    peaks: dict[Plan, Peak] = field(default_factory=dict)
     failures: dict[Plan, str] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
 
@@ -78,9 +79,9 @@ class Sweeper:
         """One launch of a plan, before the first one its peak memory too."""
         try:
             if plan not in self.peaks:
-                self.peaks[plan] = self._kept(
-                    plan, "peak", lambda: {"bytes": self.runner.peak_bytes(plan, self.stack)}
-                )["bytes"]
+                self.peaks[plan] = Peak(
+                    **self._kept(plan, "memory", lambda: asdict(self.runner.peak(plan, self.stack)))
+                )
             launch = _launch(self._kept(plan, f"launch {number}", lambda: asdict(self.runner.timed(plan))))
             if self.alone in self.launches:
                 check_losses(launch, self.launches[self.alone][0], self.job)
@@ -122,7 +123,7 @@ class Sweeper:
             estimated=estimate(plan, self.job, self.cluster, self.stack),
             simulated=play_plan(plan, self.job, self.cluster, self.stack).breakdown,
             measured=measurement_of(found, min(self.runner.num_launches, len(found))),
-            peak_bytes=self.peaks[plan],
+            peak=self.peaks[plan],
         )
 
 

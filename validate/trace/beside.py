@@ -6,6 +6,7 @@ from planner.cost.inventory import Item, inventory
 from planner.plan import Plan
 from planner.recompute import Recompute
 from planner.work.kinds import EMBEDDING, HEAD, recomputed_fraction
+from planner.work.layers import layer_work
 from planner.work.lower import lower
 from planner.work.ops import Message
 from planner.work.program import Kind, StepProgram, Work, layer_messages
@@ -28,7 +29,7 @@ Found = Iterator[tuple[Key, Reason]]
 def beside(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack, planned: Figures) -> Found:
     """Every reason that holds of a traced rank; `planned` are its figures under `stack`, which does as torch does."""
     program = lower(plan, job, stack)
-    yield from _sums(traced, job)
+    yield from _sums(traced, job, plan, stack, program)
     yield from _small(traced)
     yield from _in_flight(traced, job, plan, stack, program)
     yield from _passed_on(traced, job, plan, program)
@@ -44,15 +45,22 @@ def waiting_key(place: str, made_by: str) -> Key:
     return _LOGITS if place == LOSS or (place, made_by) == (HEAD, _PRODUCT) else _ACTIVATIONS
 
 
-def _sums(traced: Traced, job: TrainingJob) -> Found:
-    """Small sums over tp."""
-    model = job.model
+def _sums(traced: Traced, job: TrainingJob, plan: Plan, stack: SoftwareStack, program: StepProgram) -> Found:
+    """Small sums over tp: those of torch's sharded loss beside those planned, and of norms."""
+    model, key = job.model, (MESSAGES, "tp", "all_reduce")
     assert isinstance(model, TransformerShape)
+    in_loss = 0.0
     for (axis, collective, place, elements), sent in traced.counts.sent.items():
         if (axis, collective, place) == ("tp", "all_reduce", LOSS):
-            yield (MESSAGES, axis, collective), Reason(sent.num_bytes, "sums of one value a token in the sharded loss")
+            in_loss += sent.num_bytes
         elif (axis, collective, place) == ("tp", "all_reduce", "") and elements == model.hidden_size:
-            yield (MESSAGES, axis, collective), Reason(sent.num_bytes, "gradients of norms, each summed over tp")
+            yield key, Reason(sent.num_bytes, "gradients of norms, each summed over tp")
+    layers = chunk_layers(program, job)
+    if plan.tp > 1 and any(HEAD in layers[chunk] for chunk in {action.chunk for action in program.ranks[traced.stage]}):
+        ops = layer_work(job, HEAD, plan, stack).forward.ops
+        sums = [count * op.num_bytes for op, count in ops if isinstance(op, Message) and op.collective == "all_reduce"]
+        planned = plan.num_microbatches(job.global_batch) * float(sum(sums))
+        yield key, Reason(in_loss - planned, "sums of one value a token in the sharded loss, beside those planned")
 
 
 def _small(traced: Traced) -> Found:

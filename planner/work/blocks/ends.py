@@ -3,9 +3,10 @@
 import numpy as np
 
 from planner.work.blocks.shard import Shard, Step, enter, leave, norm
-from planner.work.ops import Elementwise, Numbers
+from planner.work.ops import Elementwise, Message, Numbers
 from profiles.model import TransformerShape
 from profiles.software import SoftwareStack
+from profiles.units import DTYPE_BYTES
 
 
 def embedding(model: TransformerShape, shard: Shard) -> list[Step]:
@@ -22,8 +23,16 @@ def padded_vocabulary(model: TransformerShape, tp: Numbers, stack: SoftwareStack
     return np.ceil(model.vocabulary_size / (multiple * tp)) * multiple
 
 
+_LOSS_SUMS = 3.0
+"""Of the loss over split logits: the largest logit, the sum of exponentials and the target's own, in fp32."""
+
+
 def head(model: TransformerShape, shard: Shard, stack: SoftwareStack) -> list[Step]:
-    """Final norm, logits over the padded vocabulary shard, cross-entropy in memory."""
+    """Final norm, logits over the padded vocabulary shard, cross-entropy in memory.
+
+    Where the vocabulary is split, three sums of one value a token make the loss whole [Shoeybi 2019,
+    arXiv:1909.08053, section 3; NVIDIA/Megatron-LM megatron/core/tensor_parallel/cross_entropy.py].
+    """
     padded = padded_vocabulary(model, shard.tp, stack)
     logits = shard.tokens * padded
     loss = Elementwise(
@@ -37,6 +46,7 @@ def head(model: TransformerShape, shard: Shard, stack: SoftwareStack) -> list[St
         *enter(shard, model.hidden_size),
         shard.linear(model.hidden_size, padded),
         Step.of(loss),
+        Step(Message("tp", "all_reduce", DTYPE_BYTES["fp32"] * shard.tokens), count=_LOSS_SUMS),
     ]
 
 

@@ -15,7 +15,7 @@ from profiles.workload import TrainingJob
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation of the forward pass and those of its backward pass, run `count` times (0 or 1 by plan)."""
+    """An operation of the forward pass and those of its backward pass, run `count` times (of most 0 or 1, by plan)."""
 
     op: Op
     backward: tuple[Op, ...] = ()
