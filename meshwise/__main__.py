@@ -11,6 +11,7 @@ import typer
 
 from meshwise import __version__
 from meshwise.commands import calibrate, capacity, diff, estimate, export, plan, profiles, score, simulate, validate
+from meshwise.invocation import invoked
 from meshwise.screen import say_error
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -55,7 +56,8 @@ def _options(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; faults of the input end in one sentence on stderr."""
     try:
-        code = app(args=list(arguments) or ["--help"], prog_name="meshwise", standalone_mode=False)
+        with invoked(arguments):
+            code = app(args=list(arguments) or ["--help"], prog_name="meshwise", standalone_mode=False)
     except UsageError as error:
         say_error(_usage(error))
         return BAD_INPUT

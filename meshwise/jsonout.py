@@ -119,11 +119,11 @@ def estimate(
 ) -> dict[str, Any]:
     """The document of `estimate --json`; `tensors` of the fullest stage and the `story` are null unless asked for."""
     assert isinstance(answer.plan, Plan)
-    stages = _stages(question, answer.plan)
+    held = stages(question, answer.plan)
     return {
         "job": job(question),
         **priced(question, answer),
-        "memory_bytes_by_stage": [memory_bytes(question, stage) for stage in stages],
+        "memory_bytes_by_stage": [memory_bytes(question, stage) for stage in held],
         "memory_tensors": None if tensors is None else [_tensor(item) for item in tensors],
         "losses": None
         if story is None
@@ -133,7 +133,7 @@ def estimate(
     }
 
 
-def _stages(question: Question, plan: Plan) -> Sequence[MemoryBreakdown]:
+def stages(question: Question, plan: Plan) -> Sequence[MemoryBreakdown]:
     """The memory of every stage; on several groups of nodes lane after lane."""
     if isinstance(question.cluster, Cluster):
         return stage_memory(plan, question.job, question.stack)

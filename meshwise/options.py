@@ -5,9 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from meshwise.report.document import Report
 
 
 def _job(help: str) -> Any:
@@ -202,6 +205,34 @@ class NetworkFlags:
     failed_link: Annotated[
         list[str] | None, _network("A link that is down: FROM:TO, or A=B for both ways; repeatable.", metavar="LINK")
     ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFlags:
+    """Which reports are written of an answer."""
+
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write a report: a page (.html), a document (.pdf), pictures (a folder); repeatable.",
+                     metavar="FILE|DIR/", show_default=False),
+    ] = None  # fmt: skip
+
+    def check(self, force: bool) -> None:
+        """Raise ValueError for a report that could not be written."""
+        if self.report:
+            from meshwise.report import writing
+
+            writing.check(self.report, force)
+
+    def write(self, make: "Callable[[], Report]", force: bool) -> None:
+        """Write the report that `make` makes to every path, and say so on stderr; nothing without paths."""
+        if self.report:
+            from meshwise import screen
+            from meshwise.report import writing
+
+            writing.write(self.report, make(), force)
+            for path in self.report:
+                screen.say(f"wrote {path}")
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables (docs/json.md).")]

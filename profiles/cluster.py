@@ -238,8 +238,11 @@ def link_share(tier: TierSpec, num_devices: int) -> float:
 
 
 def torus_axes(num_devices: int, num_dimensions: int) -> tuple[int, ...]:
-    """The `num_dimensions` lengths whose product is `num_devices` and whose longest is as short as can be."""
+    """The `num_dimensions` lengths whose product is `num_devices` and whose longest is as short as can be.
+
+    They fall in length. Ranks lie along the last axis first, so that small groups close to rings on short axes.
+    """
     if num_dimensions == 1:
         return (num_devices,)
     shapes = ((size, *torus_axes(num_devices // size, num_dimensions - 1)) for size in _divisors(num_devices))
-    return min(shapes, key=lambda axes: sorted(axes, reverse=True))
+    return min(tuple(sorted(axes, reverse=True)) for axes in shapes)

@@ -77,12 +77,12 @@ def check_writable(path: Path, overwrite: bool, endings: tuple[str, ...] = ()) -
         raise BadFile(f"{path}: there is no folder {path.parent}; create it first")
 
 
-def write_whole(path: Path, text: str, overwrite: bool) -> None:
-    """Write `text` to `path` in one move, so that no reader or crash ever sees half of it."""
+def write_whole(path: Path, content: str | bytes, overwrite: bool) -> None:
+    """Write `content` to `path` in one move, so that no reader or crash ever sees half of it; text as UTF-8."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.chmod(draft, 0o644)
         check_writable(path, overwrite)
         os.replace(draft, path)

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.cost.collectives import message_seconds
+from planner.cost.collectives import members_within, message_seconds, reached_fractions
 from profiles import catalog
 from simulator.network.algorithms import ALGORITHMS, SWITCH, Algorithm
 from simulator.network.alone import seconds_per_byte
 from simulator.network.build import Network, build_network
 from simulator.network.flows import Background, Job, play_jobs
+from simulator.network.loads import MOST_PARTNERS, group_loads
 
 NODE = build_network(catalog.cluster("dgx-h100", 8))
 TREE = build_network(catalog.cluster("h100-oversubscribed", 512))
@@ -143,7 +144,28 @@ def test_an_even_network_lets_collectives_run_at_their_price(
     assert 0.0 < busy <= price * (1.0 + 1e-9)
 
 
-def test_a_torus_carries_what_all_its_links_do():
+TORI = {"tpu-v5p": 128, "tpu-v5e": 64, "trn2.48xlarge": 16, "inf2.48xlarge": 12}
+
+
+@given(st.data(), st.sampled_from(sorted(TORI)), st.sampled_from(["all_reduce", "all_gather", "all_to_all"]))
+def test_groups_on_a_torus_take_what_the_links_of_their_axes_do(data: st.DataObject, name: str, collective: str):
+    cluster = catalog.cluster(name, TORI[name])
+    divisors = [count for count in range(1, TORI[name] + 1) if TORI[name] % count == 0 and count % 5]
+    size = data.draw(st.sampled_from([count for count in divisors if 1 < count <= MOST_PARTNERS]))
+    stride = data.draw(st.sampled_from([count for count in divisors if TORI[name] % (count * size) == 0]))
+    network = build_network(cluster)
+    groups = np.swapaxes(np.arange(TORI[name]).reshape(-1, size, stride), 1, 2).reshape(-1, size)
+    members = members_within(float(size), float(stride), cluster)
+    (fraction,) = reached_fractions(collective, members, cluster.tiers)
+    busy = group_loads(network, cluster, collective, groups) / network.links.bytes_per_second / fraction
+    price = message_seconds(collective, 1e18, float(size), float(stride), cluster)  # latency is nothing beside it
+    assert 1e18 * busy.max() == pytest.approx(float(price), rel=1e-6)
+
+
+def test_a_ring_of_two_axes_has_twice_the_links_of_one():
     cluster = catalog.cluster("tpu-v5p", 64)
-    busy = seconds_per_byte("all_reduce", 64, 1, cluster, build_network(cluster)) * 1e10
-    assert busy == pytest.approx(float(message_seconds("all_reduce", 1e10, 64.0, 1.0, cluster)), rel=0.05)
+    line, ring, square = (
+        float(message_seconds("all_reduce", 1e12, size, 1.0, cluster)) * size / (size - 1) for size in (2.0, 4.0, 16.0)
+    )
+    assert [line / ring, ring / square] == pytest.approx([2.0, 2.0], rel=0.2)  # larger groups reach more of the rate
+    assert message_seconds("send_recv", 1e9, 2.0, 2.0, cluster) > message_seconds("send_recv", 1e9, 2.0, 1.0, cluster)

@@ -57,3 +57,19 @@ def test_workers_and_taken_up_runs_change_nothing(tmp_path: Path):
     for _ in range(2):
         assert meshwise(*asked, "--resume", tmp_path / "runs.jsonl").out == plain
     assert json.loads(plain)["long_run"]["peer_interval_seconds"] == 60.0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of libraries that the cluster is made of
+def test_a_dask_cluster_plays_the_same_runs(tmp_path: Path):
+    dask = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    asked = ["simulate", *JOB, "--days", "20", "--runs", "12", "--json"]
+    plain = meshwise(*asked, "--workers", "2").out
+    journal = tmp_path / "runs.jsonl"
+    with dask.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, worker_dashboard_address=None
+    ) as cluster:
+        shared = [*asked, "--scheduler", cluster.scheduler_address, "--resume", journal]
+        assert meshwise(*shared).out == plain
+        journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:5]))
+        assert meshwise(*shared).out == plain

@@ -67,6 +67,13 @@ def test_without_a_pipeline_it_is_the_same_to_the_last_digits():
 
 
 @EVERY_PLAN
+def test_an_idle_torus_changes_nothing(name: str):
+    priced, step = play(name, "tpu-v5p")
+    more = step.simulation.step_seconds / priced.step_seconds - 1.0
+    assert -2e-3 < more < 1e-2  # gradients and tensor parallelism may meet on an axis
+
+
+@EVERY_PLAN
 def test_folded_and_unfolded_ranks_agree(name: str):
     folded, unfolded = (play(name, unfolds=unfolds)[1] for unfolds in (False, True))
     assert folded.folding.num_lanes == 1

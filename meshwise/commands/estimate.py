@@ -1,17 +1,24 @@
 """`meshwise estimate`: what one split of a job costs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, SplitFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, ReportFlags, SplitFlags, given, takes
+
+if TYPE_CHECKING:
+    from meshwise.asking import Asked, Explanation
+    from meshwise.report.document import Report
+    from planner.cost.estimate import Estimate
+    from planner.cost.inventory import Item
 
 
-@takes(JobFlags, SplitFlags)
+@takes(JobFlags, SplitFlags, ReportFlags)
 def estimate(
     job: JobFlags,
     split: SplitFlags,
+    reports: ReportFlags,
     *,
     file: Annotated[Path | None, typer.Argument(help="A job or plan file; options win over it.")] = None,
     memory: Annotated[
@@ -21,7 +28,7 @@ def estimate(
         bool, typer.Option("--explain", help="Say where the step goes from the ideal on, and what limits it.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw that waterfall as a picture (.png, .svg, .pdf).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Let --plot replace a file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let --plot and --report replace files.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Price one split (step time by part, memory by part and by pipeline stage), or a serving job in closed form.
@@ -37,6 +44,7 @@ def estimate(
     from meshwise.tables import plans
     from profiles.files import PICTURES, check_writable
 
+    reports.check(force)
     if file is not None and jobfile.is_serving(file):
         pictures = {"memory": memory, "explain": explain, "plot": plot}
         jobfile.refuse_options(given(job) | given(split) | {name: value for name, value in pictures.items() if value})
@@ -50,6 +58,7 @@ def estimate(
     if plot:
         title = f"{asked.question.job.model.name} on {asked.question.cluster.num_devices:,} devices: {asked.plan}"
         waterfall.save_waterfall(asking.losses(asked, answer), plot, title)
+    reports.write(lambda: _report(asked, answer, story, tensors, file), force)
     if json:
         screen.print_json(jsonout.estimate(asked.question, answer, tensors, story))
     else:
@@ -61,6 +70,17 @@ def estimate(
         if plot:
             screen.console().print(f"wrote {plot}", markup=False)
     return 0
+
+
+def _report(
+    asked: "Asked", answer: "Estimate", story: "Explanation | None", tensors: "list[Item] | None", file: Path | None
+) -> "Report":
+    from meshwise import asking
+    from meshwise.report.kinds.estimate import estimate_report
+    from profiles.cluster import Cluster
+
+    losses = asking.losses(asked, answer) if isinstance(asked.question.cluster, Cluster) else []
+    return estimate_report(asked, answer, losses, story, tensors or (), file)
 
 
 def _estimate_serving(file: Path, *, json: bool) -> int:

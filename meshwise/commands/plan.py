@@ -1,25 +1,32 @@
 """`meshwise plan`: the best splits of a job, ranked, and why the others lost."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, SearchFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, ReportFlags, SearchFlags, given, takes
+
+if TYPE_CHECKING:
+    from meshwise.jobfile import Question
+    from meshwise.report.document import Report
+    from meshwise.scaling import Scale
+    from planner.choose.search import Answer
 
 NO_PLAN_FITS = 3
 
 
-@takes(JobFlags, SearchFlags)
+@takes(JobFlags, SearchFlags, ReportFlags)
 def plan(
     job: JobFlags,
     look: SearchFlags,
+    reports: ReportFlags,
     *,
     file: Annotated[
         Path | None, typer.Argument(help="A job file; options win over it, and fields of its [split] are held.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the best plan to this .toml file.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Let --save replace a file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let --save and --report replace files.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Find the best split, or the best deployment of a serving job. Exits 3, with reasons, when none fits.
@@ -34,6 +41,7 @@ def plan(
     from meshwise.tables import scaling as scaling_tables
     from profiles.files import check_writable, write_whole
 
+    reports.check(force)
     if file is not None and serving_jobs.is_serving(file):
         usual, kept = SearchFlags(), ("top", "no_simulate")
         turned = {name: value for name, value in given(look).items() if value != getattr(usual, name)}
@@ -54,6 +62,7 @@ def plan(
         write_whole(save, jobfile.render(question.table, best, save.parent), force)
     other = asking.another(look.explain, question, answer) if look.explain and answer.candidates else None
     scales = scaling.scaled(question, counts, fixed)
+    reports.write(lambda: _report(question, answer, scales, file), force)
     if json:
         screen.print_json(jsonout.search(question, answer, other[1] if other else None, scales))
     elif answer.candidates:
@@ -65,6 +74,17 @@ def plan(
     if scales and not json:
         scaling_tables.show_scales(screen.console(), scales)
     return 0 if answer.candidates else NO_PLAN_FITS
+
+
+def _report(question: "Question", answer: "Answer", scales: "list[Scale]", file: Path | None) -> "Report":
+    from meshwise import asking
+    from meshwise.report.kinds.plan import plan_report
+    from profiles.cluster import Cluster
+
+    alike = isinstance(question.cluster, Cluster) and answer.candidates
+    best = asking.Asked(question, answer.candidates[0].plan) if alike else None
+    losses = asking.losses(best, answer.candidates[0].estimate) if best else []
+    return plan_report(question, answer, scales, losses, file)
 
 
 def _plan_serving(file: Path, look: SearchFlags, save: Path | None, *, force: bool, json: bool) -> int:

@@ -37,17 +37,8 @@ if TYPE_CHECKING:
 
 def show_question(console: Console, question: Question) -> None:
     """The question restated in one line, and what was assumed in another."""
-    job, cluster = question.job, question.cluster
-    batch = f"{job.global_batch:,} sequences of {job.sequence_length:,} tokens"
-    if isinstance(job.model, LayerList):
-        batch = f"{job.global_batch:,} samples"
-    console.print(
-        f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {devices_words(cluster)}, "
-        f"{batch} a step, "
-        f"{job.precision}, {question.stack.name}",
-        style="bold",
-        markup=False,
-    )
+    job = question.job
+    console.print(question_words(question), style="bold", markup=False)
     if job.exchange.words():
         console.print(f"exchange: {'; '.join(job.exchange.words())}", markup=False)
     if question.assumed:
@@ -57,6 +48,18 @@ def show_question(console: Console, question: Question) -> None:
     if doubts:
         console.print(f"not checked against a source: {', '.join(doubts)}", markup=False)
     console.print()
+
+
+def question_words(question: Question) -> str:
+    """The question in one line."""
+    job = question.job
+    batch = f"{job.global_batch:,} sequences of {job.sequence_length:,} tokens"
+    if isinstance(job.model, LayerList):
+        batch = f"{job.global_batch:,} samples"
+    return (
+        f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {devices_words(question.cluster)}, "
+        f"{batch} a step, {job.precision}, {question.stack.name}"
+    )
 
 
 def devices_words(cluster: AnyCluster) -> str:
@@ -177,7 +180,7 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     console.print(f"microbatches held at the peak, by pipeline rank{chunks}: {shown}")
 
 
-def _items(question: Question) -> str:
+def items(question: Question) -> str:
     """What a job's batch is counted in."""
     return "samples" if isinstance(question.job.model, LayerList) else "tokens"
 
@@ -218,7 +221,7 @@ def rates(plan: Plan, step_seconds: float, question: Question) -> str:
     used = mfu(step_seconds, question.job, question.cluster)
     return (
         f"step {duration(step_seconds)} ({bar.level_fraction:.0%} within {span(bar)}), "
-        f"{per_device:,.0f} {_items(question)}/s/device, {speed}/device, MFU {used:.1%}"
+        f"{per_device:,.0f} {items(question)}/s/device, {speed}/device, MFU {used:.1%}"
     )
 
 
@@ -247,7 +250,7 @@ def _ranking(question: Question, answer: Answer) -> Table:
         *((">simulated",) if simulated else ()),
         ">estimate",
         f">{level:.0%} range",
-        f">{_items(question)}/s\n/device",
+        f">{items(question)}/s\n/device",
         ">MFU",
         f">GiB of\n{capacity}",
         *(("",) if risky else ()),
@@ -268,7 +271,7 @@ def _ranking_row(
     played = [duration(candidate.simulated.step_seconds) if candidate.simulated else "-"] if simulated else []
     return [
         *(str(getattr(plan, name)) for name in used),
-        _options(plan),
+        options_words(plan),
         *played,
         duration(float(candidate.estimate.step_seconds)),
         span(error_bar(question, plan, step_seconds)),
@@ -293,7 +296,7 @@ def _behind(candidate: Candidate, best: Candidate) -> str:
     return f"tied {slower}" if is_tied(candidate, best) else slower
 
 
-def _options(plan: Plan) -> str:
+def options_words(plan: Plan) -> str:
     """Everything but the degrees; the schedule only where vp does not give it away, a layout only as uneven."""
     is_told = plan.vp > 1 and plan.schedule == "interleaved"
     words: list[str] = [plan.schedule] if plan.pp > 1 and not is_told else []

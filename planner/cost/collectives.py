@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.roofline import smooth_max
+from planner.cost.torus import is_torus, torus_share
 from planner.work.routing import Routing
 from profiles.calibration import CollectiveCurve
 from profiles.cluster import Cluster, Tier
@@ -126,7 +127,8 @@ def message_seconds(
     """
     size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
     members = members_within(size, stride, cluster, block, skip)
-    return tiered_seconds(collective, num_bytes, members, cluster.tiers, library, routing)
+    share = _share_of_inner_links(collective, size, stride, cluster, block, skip)
+    return tiered_seconds(collective, num_bytes, members, cluster.tiers, library, routing, share)
 
 
 def tiered_seconds(
@@ -136,8 +138,11 @@ def tiered_seconds(
     tiers: Sequence[Tier],
     library: str = "",
     routing: Routing | None = None,
+    inner_share: Numbers = 1.0,
 ) -> Floats:
     """Seconds of one `collective` of `num_bytes` in a group with `num_members` within each tier, (tiers, ...).
+
+    `inner_share` is what the group gets of the rate of the innermost tier (`planner.cost.torus`).
 
     `library` names an implementation other than NCCL's (`profiles.calibration.LinkCurves.libraries`); where a link has
     no curve of it, NCCL's serves. `routing`: see `planner.work.ops.Message`.
@@ -158,6 +163,8 @@ def tiered_seconds(
             wire_bytes = np.where(spans, pattern.wire_bytes(num_bytes, size, inner), 0.0)
             if routing is not None:
                 wire_bytes = wire_bytes * routing.ports_reached(size / inner) / routing.num_choices
+            if tier is tiers[0]:
+                wire_bytes = wire_bytes / inner_share
             tier_latency, tier_transfer = _tier_seconds(pattern, wire_bytes, joined, tier, library)
             tier_latency = np.where(spans, tier_latency, 0.0)
             add = np.add if pattern.visits_every_tier else np.maximum
@@ -194,13 +201,33 @@ def members_within(
     The group takes every `stride`-th of some ranks, which lie in blocks of `block` neighbours, one in `skip` blocks:
     of a stage's ranks a tier of D devices holds D, or block * D / (block * skip) once that is more than a block.
     """
-    size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
-    devices = np.array([tier.num_devices for tier in cluster.tiers], dtype=np.float64)
-    devices = devices.reshape(-1, *([1] * np.broadcast(size, block, skip).ndim))
-    reached = np.maximum(np.minimum(devices, block), devices / skip)
-    within = np.clip(reached / stride, 1.0, size)
+    within = _members_inside([tier.num_devices for tier in cluster.tiers], size, stride, block, skip)
     within[-1] = size
     return within
+
+
+def _members_inside(
+    num_devices: Sequence[float], size: Numbers, stride: Numbers, block: Numbers, skip: Numbers
+) -> Floats:
+    """Members of a group inside units of each of `num_devices` neighbours, (units, ...)."""
+    size, stride = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(stride, np.float64))
+    devices = np.array(num_devices, dtype=np.float64)
+    devices = devices.reshape(-1, *([1] * np.broadcast(size, block, skip).ndim))
+    reached = np.maximum(np.minimum(devices, block), devices / skip)
+    return np.asarray(np.clip(reached / stride, 1.0, size))
+
+
+def _share_of_inner_links(
+    collective: str, size: Floats, stride: Floats, cluster: Cluster, block: Numbers, skip: Numbers
+) -> Numbers:
+    """What the group gets of the links of the innermost tier: less than all of them on a torus."""
+    inner = cluster.tiers[0]
+    if not is_torus(inner):
+        return 1.0
+    distance = np.where(stride < block, stride, stride * skip)
+    return torus_share(
+        collective, inner, lambda count: _members_inside((count,), size, stride, block, skip)[0], distance
+    )
 
 
 def _ratios(members: Floats) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from planner.cost.collectives import NO_GAP, members_within
+from planner.cost.torus import is_torus
 from planner.order import ranks_inside
 from planner.plan import Plan, PlanGrid
 from profiles.cluster import Cluster
@@ -86,4 +87,6 @@ def axes_within(plan: PlanGrid, cluster: Cluster) -> Any:
         group = group_of(axis, plan) if axis != "stage" else Group(ranks, 1, stage_stride(plan), plan.pp)
         size = plan.pp if axis == "pp" else group.size
         rows.append(members_within(size, group.stride, cluster, group.block, group.skip))
+        if is_torus(cluster.tiers[0]):
+            rows.append(np.broadcast_to(group.stride, rows[-1].shape[1:])[None])
     return np.round(np.concatenate(rows), 6)

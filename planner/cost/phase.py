@@ -11,6 +11,7 @@ from planner.cost.collectives import members_within, message_seconds
 from planner.cost.groups import group_of, stage_stride
 from planner.cost.kernels import kernel_seconds
 from planner.cost.layered import LayerPrice, LayerTimes, layer_prices
+from planner.cost.torus import is_torus
 from planner.plan import Plan, PlanGrid
 from planner.work.ops import GroupedGemm, HostCopy, Message
 from planner.work.program import Counted, Kind, StepProgram, Work
@@ -139,7 +140,8 @@ def _hop_seconds(message: Message, plan: Plan | PlanGrid, cluster: Cluster) -> S
     within = members_within(num_stages, stride, cluster)
     crossing = (num_stages / np.concatenate([np.ones_like(within[:1]), within]) - 1.0) / (num_stages - 1.0)
     total: Seconds = 0.0
-    reached = 1.0
+    inner = cluster.tiers[0]
+    reached = np.minimum(stride, inner.num_devices / 2.0) if is_torus(inner) else 1.0
     for tier, share in zip(cluster.tiers, crossing[:-1] - crossing[1:], strict=True):
         if np.any(share):
             pair = message_seconds(message.collective, message.num_bytes, 2.0, reached, cluster)

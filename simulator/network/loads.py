@@ -68,11 +68,7 @@ def _add_ring(
     each = pattern.rounds * (units - 1) / units / inner
     reduces = all(cluster.tiers[tier].in_network_reduction for tier in part.tiers)
     if part.wiring.axes:
-        if units == part.num_devices:
-            _add_everywhere(network, load, part, rings, each)
-            return
-        _add(network, load, rings.ravel(), np.roll(rings, -1, axis=1).ravel(), 0.5 * each)
-        _add(network, load, rings.ravel(), np.roll(rings, 1, axis=1).ravel(), 0.5 * each)
+        _add_along_axes(load, part, rings, each)
     elif not part.wiring.switches:
         for shift in range(1, units):
             _add(network, load, rings.ravel(), np.roll(rings, -shift, axis=1).ravel(), each / (units - 1))
@@ -82,18 +78,39 @@ def _add_ring(
         _add(network, load, rings.ravel(), np.roll(rings, -1, axis=1).ravel(), each)
 
 
-def _add_everywhere(network: Network, load: Floats, part: Part, rings: Ints, each: float) -> None:
-    """A collective over a whole torus uses all links of each device alike, one ring an axis and way."""
-    links = network.links
-    own = np.isin(links.source, rings) & (network.part_of == network.parts.index(part))
-    load[own] += each * links.bytes_per_second[own] / _rate_of_device(network, part)
+def _add_along_axes(load: Floats, part: Part, rings: Ints, each: float) -> None:
+    """A collective on a torus: a ring along every axis that a group fills to its closed end, both ways around, a line
+    along any other that it reaches into; each carries what it has time for.
+
+    Groups that lie between each other's members load the same links.
+    """
+    axes, along = part.wiring.axes, part.wiring.along
+    unit, place = np.divmod(rings, part.num_devices)
+    coordinates = np.array(np.unravel_index(place, axes))  # (axes, rings, units)
+    ways, found = {}, {}
+    for axis, at in enumerate(coordinates):
+        members = len(np.unique(at[0]))
+        if members > 1:
+            spacing = (at[0].max() - at[0].min()) / (members - 1)
+            closed = bool(along[axis, 0].min() != NO_LINK and members * spacing > axes[axis] - 0.5)
+            ways[axis] = (1.0 + closed) / spacing
+            found[axis] = 1.0 / (1.0 + closed), _links_along(part, axis, coordinates, unit, closed=closed)
+    for axis, (share, links) in found.items():
+        load += each * ways[axis] / sum(ways.values()) * share * np.bincount(links, minlength=len(load))
 
 
-def _rate_of_device(network: Network, part: Part) -> float:
-    """What the links of a device of a torus are worth together in collectives."""
-    rates = part.wiring.links.bytes_per_second
-    wraps = np.bincount(part.wiring.links.source, minlength=part.num_devices)
-    return float(rates[0] * wraps.max())
+def _links_along(part: Part, axis: int, coordinates: Ints, unit: Ints, *, closed: bool) -> Ints:
+    """The links between the members of each group along `axis`, or all around it, both ways."""
+    at = coordinates[axis]
+    first = at == at.min(axis=1, keepdims=True)
+    steps = np.arange(part.wiring.axes[axis] if closed else int((at.max(axis=1) - at.min(axis=1)).max()) + 1)
+    line = np.repeat(coordinates[:, first][:, :, None], len(steps), axis=2)
+    line[axis] += -line[axis] + steps if closed else steps
+    devices = np.ravel_multi_index(tuple(line), part.wiring.axes, mode="clip")
+    ahead, back = (devices, devices) if closed else (devices[:, :-1], devices[:, 1:])
+    links = np.concatenate([part.wiring.along[axis, 0, ahead], part.wiring.along[axis, 1, back]], axis=1)
+    numbered = links + part.first_link + unit[first][:, None] * len(part.wiring.links)
+    return np.asarray(numbered[links != NO_LINK])
 
 
 def _add(network: Network, load: Floats, source: Ints, target: Ints, num_bytes: float) -> None:

@@ -14,6 +14,7 @@ from scipy import sparse
 from planner.cost.collectives import members_within, message_seconds, reached_fractions
 from planner.cost.groups import group_of
 from planner.cost.phase import priced_message
+from planner.cost.torus import is_torus
 from planner.work.actions import SENDS, Kind
 from planner.work.ops import Message
 from planner.work.program import StepProgram, Work
@@ -137,6 +138,8 @@ class _Maker:
         apart = max(next(t for t, size in enumerate(sizes) if a // size == b // size)
                     for a, b in zip(source.tolist(), target.tolist(), strict=True))  # fmt: skip
         stride = float(sizes[apart - 1]) if apart else 1.0
+        if not apart and is_torus(self.cluster.tiers[0]):
+            stride = float(np.clip(np.abs(source - target).max(), 1, sizes[0] // 2))
         members = members_within(2.0, stride, self.cluster)
         fractions = self._by_part(reached_fractions(op.collective, members, self.cluster.tiers))
         return float(message_seconds(op.collective, op.num_bytes, 2.0, stride, self.cluster)), fractions

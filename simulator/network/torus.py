@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simulator.network.wiring import NO_LINK, Ints, Links, Order, Wiring, hashed, packed, wiring
+from simulator.network.wiring import NO_LINK, Ints, Links, Order, Wiring, packed, wiring
 
 
 @wiring("torus")
@@ -11,7 +11,7 @@ def torus(order: Order) -> Wiring:
 
     A device's rate is shared out over two links a closed axis and one an open one: what it is worth in collectives,
     which `profiles.cluster.link_share` counts so. Routes go along the first axis,
-    then the next (dimension order), the shorter way around; of two equally long ways the hash chooses.
+    then the next (dimension order), the shorter way around; where both are equally long, even places go forwards.
     """
     axes, wraps = order.axes or (order.num_devices,), order.wraps or (True,) * max(len(order.axes), 1)
     assert int(np.prod(axes)) == order.num_devices, (axes, order.num_devices)
@@ -38,7 +38,7 @@ def torus(order: Order) -> Wiring:
         for axis, (size, stride, closed) in enumerate(zip(axes, strides, wraps, strict=True)):
             ahead = target // stride % size - at // stride % size
             if closed and size > 2:
-                ahead = _shorter_way(ahead % size, size, keys, axis)
+                ahead = _shorter_way(ahead % size, size, at // stride % size)
             for _ in range(int(np.abs(ahead).max(initial=0))):
                 moves = ahead != 0
                 way = (ahead < 0).astype(np.int64)
@@ -48,10 +48,10 @@ def torus(order: Order) -> Wiring:
                 ahead = ahead - np.sign(ahead)
         return packed(np.stack(found, axis=1) if found else np.empty((len(source), 0), dtype=np.int64))
 
-    return Wiring(order.num_devices, (), Links.joined(parts), route, axes=axes)
+    return Wiring(order.num_devices, (), Links.joined(parts), route, axes=axes, along=number)
 
 
-def _shorter_way(ahead: Ints, size: int, keys: Ints, axis: int) -> Ints:
-    """Steps along a ring of `size`, negative where the way back is shorter, either where they are equal."""
-    back = (2 * ahead > size) | ((2 * ahead == size) & (hashed(keys, axis, 2) == 1))
+def _shorter_way(ahead: Ints, size: int, place: Ints) -> Ints:
+    """Steps along a ring of `size`, negative where the way back is shorter, or as short and `place` is odd."""
+    back = (2 * ahead > size) | ((2 * ahead == size) & (place % 2 == 1))
     return np.where(back, ahead - size, ahead)

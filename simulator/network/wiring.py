@@ -5,7 +5,7 @@ shortest path of its graph, and hashing spreads flows over equal ones.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,8 @@ class Wiring:
     """How high above the devices each switch stands, from 1; empty: all at 1."""
     axes: tuple[int, ...] = ()
     """Lengths of a torus, along which its devices lie."""
+    along: Ints = field(default_factory=lambda: np.empty((0, 2, 0), dtype=np.int64))
+    """Of a torus: the link of each device along each axis, forwards and back, (axes, 2, devices)."""
 
 
 Builder = Callable[[Order], Wiring]

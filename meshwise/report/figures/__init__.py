@@ -1,0 +1,1 @@
+"""Plots of reports, one kind a file; each returns a matplotlib Figure and is drawn under `style.drawn`."""

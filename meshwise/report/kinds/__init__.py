@@ -1,0 +1,1 @@
+"""One file a command: what its answer looks like as a report."""

@@ -1,0 +1,1 @@
+"""One file a format, found by the ending of the file or folder that it writes."""
