@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, LongRunFlags, NetworkFlags, SplitFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, LongRunFlags, NetworkFlags, ReportFlags, SplitFlags, given, takes
 
 if TYPE_CHECKING:
     from meshwise.asking import Asked
+    from meshwise.longrun import LongRunAnswer
     from meshwise.onnetwork import OnNetwork
+    from meshwise.report.document import Report
+    from planner.cost.estimate import Estimate
     from simulator.engine import Simulation
 
 
-@takes(JobFlags, SplitFlags, NetworkFlags, LongRunFlags)
+@takes(JobFlags, SplitFlags, NetworkFlags, LongRunFlags, ReportFlags)
 def simulate(
     job: JobFlags,
     split: SplitFlags,
     wires: NetworkFlags,
     long_run: LongRunFlags,
+    reports: ReportFlags,
     *,
     file: Annotated[
         Path | None, typer.Argument(metavar="[PLAN]", help="A plan (options win over it) or serving job.")
@@ -29,7 +33,7 @@ def simulate(
     heat_map: Annotated[
         Path | None, typer.Option(help="Of --network: draw how busy its links are (.png, .svg, .pdf).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Let pictures and --trace replace files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let pictures, --trace and --report replace files.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Play one split action by action (breakdown beside the estimate, activations held), or a serving job's requests.
@@ -48,6 +52,7 @@ def simulate(
     from meshwise.tables.network import show_network
 
     _check_files(gantt, heat_map, trace, force)
+    reports.check(force)
     if file is not None and jobfile.is_serving(file):
         jobfile.refuse_options(given(job) | given(split) | given(wires) | given(long_run))
         if heat_map:
@@ -61,6 +66,7 @@ def simulate(
         played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
         _write_files(asked, played, shared, gantt, trace, heat_map)
         over_weeks = longrun.answer(asked, weeks, partial(on_progress, "runs")) if weeks else None
+    reports.write(lambda: _report(asked, answer, played, over_weeks, shared, file), force)
     if json:
         screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
     else:
@@ -73,6 +79,15 @@ def simulate(
             show_long_run(screen.console(), over_weeks, played.breakdown.step_seconds, tokens)
         _say_written(gantt, trace, heat_map)
     return 0
+
+
+def _report(
+    asked: "Asked", answer: "Estimate", played: "Simulation", over_weeks: "LongRunAnswer | None",
+    shared: "OnNetwork | None", file: Path | None,
+) -> "Report":  # fmt: skip
+    from meshwise.report.kinds.simulate import simulate_report
+
+    return simulate_report(asked, answer, played, over_weeks, shared, file)
 
 
 def _kinds(

@@ -27,7 +27,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.titlecolor": INK, "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "legend.fontsize": 8.0, "axes.titlesize": 9.0, "axes.titlelocation": "left",
     "axes.grid": False, "figure.constrained_layout.use": True, "text.parse_math": False, "svg.fonttype": "none",
-    "pdf.fonttype": 42, "path.simplify": True,
+    "pdf.fonttype": 42, "image.composite_image": False, "path.simplify": True,
 }  # fmt: skip
 
 

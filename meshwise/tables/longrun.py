@@ -24,35 +24,35 @@ def long_time(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def show_long_run(console: Console, found: LongRunAnswer, step_seconds: float, tokens_per_step: float) -> None:
-    """What was assumed, the shares of the time, and what the job achieves over the days."""
+def long_run_words(found: LongRunAnswer) -> list[str]:
+    """What was assumed of failures, repairs and checkpoints, one line each."""
     fleet, saves, nodes = found.fleet, found.saves, found.nodes
-    days = found.horizon_seconds / DAY
-    console.print(
-        f"{days:g} days, failures as of {fleet.name} on {fleet.accelerator}: an interruption every "
-        f"{long_time(found.stops.seconds_between)}, {long_time(found.stops.restart_seconds)} to restart, "
-        f"{nodes.num_spares} spare nodes beside {nodes.num_nodes}, {long_time(nodes.repair_seconds)} to repair one",
-        markup=False,
-    )
     how = "beside the steps" if saves.write_seconds else "while the job stands still"
-    console.print(
+    lines = [
+        f"{found.horizon_seconds / DAY:g} days, failures as of {fleet.name} on {fleet.accelerator}: an interruption "
+        f"every {long_time(found.stops.seconds_between)}, {long_time(found.stops.restart_seconds)} to restart, "
+        f"{nodes.num_spares} spare nodes beside {nodes.num_nodes}, {long_time(nodes.repair_seconds)} to repair one",
         f"checkpoints of {found.checkpoint_bytes / TERA:.2f} TB at {found.storage_bytes_per_second / GIGA:,.0f} GB/s, "
         f"written {how}, every {long_time(saves.interval_seconds)} (best: {long_time(found.best_interval_seconds)})",
-        markup=False,
-    )
+    ]
     if found.copies:
-        console.print(
+        lines.append(
             f"copies in the memory of peers every {long_time(found.copies.interval_seconds)}, "
-            f"{long_time(found.copies.restart_seconds)} to restart from them",
-            markup=False,
+            f"{long_time(found.copies.restart_seconds)} to restart from them"
         )
     if nodes.switch_fraction:
-        console.print(
-            f"{share(nodes.switch_fraction)} of the interruptions are of a switch with {nodes.nodes_per_switch} nodes",
-            markup=False,
+        lines.append(
+            f"{share(nodes.switch_fraction)} of the interruptions are of a switch with {nodes.nodes_per_switch} nodes"
         )
     if fleet.unverified:
-        console.print(f"not checked against a source: {', '.join(fleet.unverified)}", markup=False)
+        lines.append(f"not checked against a source: {', '.join(fleet.unverified)}")
+    return lines
+
+
+def show_long_run(console: Console, found: LongRunAnswer, step_seconds: float, tokens_per_step: float) -> None:
+    """What was assumed, the shares of the time, and what the job achieves over the days."""
+    for line in long_run_words(found):
+        console.print(line, markup=False)
     console.print()
     made = table(
         "share of the time",

@@ -19,6 +19,7 @@ SOFT = "#57606a"
 """Of remarks."""
 _LINE_FACTOR = 1.32
 _FOOTER_POINTS = 7.0
+_ROUNDING_INCHES = 1e-6
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class Sheets:
 
     def need(self, inches: float) -> bool:
         """Begin a page unless so much room is left on this one; whether one was begun."""
-        turns = self.left_inches < inches
+        turns = self.left_inches < inches - _ROUNDING_INCHES
         if turns:
             self.turn()
         return turns

@@ -53,7 +53,7 @@ def _saved(picture: Picture) -> str:
         text = _written(figure)
         if len(text) > MOST_SVG_BYTES:
             for axes in figure.axes:
-                for mark in (*axes.collections, *axes.lines, *axes.patches, *axes.images):
+                for mark in (*axes.collections, *axes.lines, *axes.patches):
                     mark.set_rasterized(True)
             text = _written(figure)
     return text
