@@ -30,7 +30,9 @@ SMALL = ("--model", "gpt2", "--cluster", "dgx-a100", "--devices", "8", "--global
 SAMPLES: dict[str, tuple[str, ...]] = {
     "estimate": ("estimate", *SMALL, "--tp", "2", "--pp", "2", "--memory"),
     "plan": ("plan", *SMALL, "--top", "3", "--max-micro-batch", "2", "--pareto", "--scale", "4,8"),
-}
+    "simulate": ("simulate", *SMALL, "--tp", "2", "--pp", "2", "--network", "flows", "--jitter", "0.01", "--runs", "3",
+                 "--days", "2"),
+}  # fmt: skip
 """A command for every kind of report."""
 NAMES = sorted(SAMPLES)
 
