@@ -47,9 +47,6 @@ def simulate(
     """
     from meshwise import asking, jsonout, longrun, onnetwork, screen
     from meshwise.serving import jobfile
-    from meshwise.tables import plans
-    from meshwise.tables.longrun import show_long_run
-    from meshwise.tables.network import show_network
 
     _check_files(gantt, heat_map, trace, force)
     reports.check(force)
@@ -70,13 +67,7 @@ def simulate(
     if json:
         screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
     else:
-        plans.show_simulation(screen.console(), asked.question, answer, played)
-        if shared:
-            show_network(screen.console(), shared)
-        if over_weeks:
-            screen.console().print()
-            tokens = asked.question.job.tokens_per_step
-            show_long_run(screen.console(), over_weeks, played.breakdown.step_seconds, tokens)
+        _show(asked, answer, played, shared, over_weeks)
         _say_written(gantt, trace, heat_map)
     return 0
 
@@ -88,6 +79,24 @@ def _report(
     from meshwise.report.kinds.simulate import simulate_report
 
     return simulate_report(asked, answer, played, over_weeks, shared, file)
+
+
+def _show(
+    asked: "Asked", answer: "Estimate", played: "Simulation", shared: "OnNetwork | None",
+    over_weeks: "LongRunAnswer | None",
+) -> None:  # fmt: skip
+    from meshwise import screen
+    from meshwise.tables import plans
+    from meshwise.tables.longrun import show_long_run
+    from meshwise.tables.network import show_network
+
+    plans.show_simulation(screen.console(), asked.question, answer, played)
+    if shared:
+        show_network(screen.console(), shared)
+    if over_weeks:
+        screen.console().print()
+        tokens = asked.question.job.tokens_per_step
+        show_long_run(screen.console(), over_weeks, played.breakdown.step_seconds, tokens)
 
 
 def _kinds(
