@@ -109,7 +109,7 @@ def _disaggregated(
     moves = _Moves(question.lengths.input_tokens)
     for first in prompts:
         for second in decodes:
-            if _precision(first.plan) != _precision(second.plan):
+            if first.precision != second.precision:
                 continue
             counts, left = _counts(first, second)
             considered += int(left.sum())
@@ -160,10 +160,6 @@ class _Moves:
         if key not in self._tiers:
             self._tiers[key] = joining_tier(name, count, leaves=leaves)
         return self._tiers[key]
-
-
-def _precision(plan: ServingPlan) -> tuple[str, str, str]:
-    return (plan.weights, plan.expert_weights, plan.kv_dtype)
 
 
 def _candidate(

@@ -100,6 +100,11 @@ class Replica:
     memory: ServingMemory
 
     @property
+    def precision(self) -> tuple[str, str, str]:
+        """Formats of weights, experts and cache: pools that serve together share them."""
+        return (self.plan.weights, self.plan.expert_weights, self.plan.kv_dtype)
+
+    @property
     def most_replicas(self) -> int:
         """That its room holds."""
         return self.room.cluster.num_devices // self.num_devices

@@ -1,0 +1,1 @@
+"""What to rent or buy to serve a load that changes by the hour: offers x deployments -> dollars, risk, energy."""

@@ -1,0 +1,88 @@
+"""Every offer with its best deployment and every way to pay for it, the cheapest first; and why others are out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from planner.choose.serving_capacity.demand import ServedDay
+from planner.choose.serving_capacity.deployment import Deployment, cheapest
+from planner.choose.serving_capacity.option import (
+    AUTOSCALED,
+    BASE_AND_PEAK,
+    PART_SPOT,
+    STATIC,
+    Fleet,
+    FleetOption,
+    Prices,
+)
+from planner.choose.serving_replicas import Replica
+from profiles.offer import Offer
+
+Kinds = tuple[Sequence[Replica], Sequence[Replica], Sequence[Replica]]
+COMMITTED = ("reserved", "purchase")
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What one cluster can do, whatever it costs."""
+
+    kinds: Kinds
+    """Replicas that do all work, that only run prompts, and that only decode."""
+    spread: float
+    """Standard deviation of the logarithm of their rates, over what was said."""
+    refused: str = ""
+    """Why there are none."""
+
+
+def offered(
+    offers: Sequence[Offer], hardware: Mapping[str, Hardware], day: ServedDay, prices: Prices,
+    revise: Callable[[Deployment], Deployment] = lambda one: one,
+) -> tuple[tuple[FleetOption, ...], dict[str, str]]:  # fmt: skip
+    """(options, the cheapest first; name of an offer -> why it is out). `hardware` is by the cluster of an offer;
+    `revise` is what a simulation knows better of a deployment."""
+    found: list[FleetOption] = []
+    refused: dict[str, str] = {}
+    ordered = sorted(offers, key=_market)
+    for _, group in groupby(ordered, key=_market):
+        these = list(group)
+        for offer in these:
+            made = list(_options(offer, these, hardware[offer.cluster], day, prices, revise))
+            if not made and offer.terms != "spot":
+                refused[offer.name] = hardware[offer.cluster].refused or "an idle replica misses the targets"
+            found += made
+    return tuple(sorted(found, key=lambda one: (one.dollars, one.offer.name, one.how))), refused
+
+
+def _market(offer: Offer) -> tuple[str, str, str]:
+    """Offers that can be mixed: of one provider, in one place, on one kind of cluster."""
+    return (offer.provider, offer.region, offer.cluster)
+
+
+def _options(
+    offer: Offer, group: Sequence[Offer], on: Hardware, day: ServedDay, prices: Prices,
+    revise: Callable[[Deployment], Deployment],
+) -> Iterable[FleetOption]:  # fmt: skip
+    """Every way to pay that begins with `offer`; spot instances only stand beside others, as far as the job allows."""
+    headroom = day.headroom(on.spread)
+
+    def fleet(*, scales: bool) -> Fleet | None:
+        found = cheapest(on.kinds, day, headroom, offer.devices_per_instance, scales=scales)
+        return Fleet(revise(found), day, on.spread, prices) if found else None
+
+    held, scaled = fleet(scales=False), fleet(scales=True)
+    if held is None or scaled is None:
+        return
+    if offer.terms == "spot":
+        if day.spot_fraction == 1.0:
+            yield scaled.option(PART_SPOT, offer, offer)
+        return
+    yield held.option(STATIC, offer)
+    if offer.terms == "on-demand":
+        yield scaled.option(AUTOSCALED, offer)
+        for other in group:
+            if other.terms == "spot" and other.instance == offer.instance and 0.0 < day.spot_fraction < 1.0:
+                yield scaled.option(PART_SPOT, offer, other)
+    if offer.terms in COMMITTED:
+        for other in group:
+            if other.terms == "on-demand":
+                yield scaled.option(BASE_AND_PEAK, offer, other)
