@@ -1,7 +1,7 @@
 """`meshwise capacity`: what to buy or rent."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,9 +27,12 @@ def capacity(
     ] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Find what to buy or rent for a training run: cost, time and risk of every offer. Exits 3 when nothing will do.
+    """Find what to buy or rent for a training run or a serving job: cost and risk of every offer. Exits 3 when nothing
+    will do.
 
     Example: meshwise capacity examples/buy-70b.toml
+
+    Example: meshwise capacity examples/serve-chat-for-a-day.toml --providers AWS,Lambda
 
     Example: meshwise capacity --model llama3-8b --tokens 1T --deadline 30d --accelerators h100-sxm,b200-sxm
     """
@@ -42,7 +45,9 @@ def capacity(
     from meshwise.tables.capacity import show_answer
 
     if file is not None and serving_jobs.is_serving(file):
-        raise ValueError(f"{file}: a serving job; capacity is asked of training jobs")
+        usual = {"cache": cache, "workers": workers is None, "scheduler": scheduler is None}
+        turned = given(asked) | {name: name for name, is_usual in usual.items() if not is_usual}
+        return _capacity_of_serving(file, given(job), turned, top, json=json)
     question = read(file, given(job), given(asked))
     with screen.progress() as on_progress, searchers(question, workers, scheduler) as executor:
         found = answer(question, usual_cache() if cache else None, executor, on_progress)
@@ -51,3 +56,21 @@ def capacity(
     else:
         show_answer(screen.console(), found, top)
     return 0 if found.ranking.best else NOTHING_MEETS_IT
+
+
+def _capacity_of_serving(file: Path, job_flags: dict[str, Any], flags: dict[str, Any], top: int, *, json: bool) -> int:
+    """The same for a serving job: replicas by the hour on every offer."""
+    from meshwise import screen
+    from meshwise.serving.capacity.answering import answer
+    from meshwise.serving.capacity.document import document
+    from meshwise.serving.capacity.question import read
+    from meshwise.tables.serving_capacity import show_answer
+
+    question = read(file, job_flags, flags)
+    with screen.progress() as on_progress:
+        found = answer(question.file, question.asked, question.offers, question.folder, on_progress)
+    if json:
+        screen.print_json(document(found))
+    else:
+        show_answer(screen.console(), found, top)
+    return 0 if found.best else NOTHING_MEETS_IT

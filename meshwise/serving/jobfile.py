@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from profiles.files import read_table, validated
+from meshwise.serving.capacity.table import ServingCapacityTable
+from profiles.files import BadFile, read_table, validated
 from profiles.record import Count, Fraction, NonNegative, Positive, Record
 
 Name = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -31,6 +32,8 @@ class ServingJobTable(RoomTable):
     """The `[job]` table."""
 
     kind: Literal["serving"]
+    cluster: str = ""
+    """"" only where offers say what there is (`meshwise capacity`)."""
     others: tuple[RoomTable, ...] = ()
     """Clusters beside that one, on which pools may lie."""
 
@@ -201,6 +204,10 @@ class ServingFile(Record):
     serving: Annotated[tuple[ServedTable, ...], Field(min_length=1)]
     targets: TargetsTable = TargetsTable()
     task: tuple[TaskTable, ...] = ()
+    capacity: ServingCapacityTable | None = None
+    """What `meshwise capacity` is asked; other verbs leave it."""
+    offers: tuple[dict[str, Any], ...] = ()
+    """Of one's own (`profiles.prices`), for `meshwise capacity`."""
 
     @model_validator(mode="after")
     def _tasks_use_what_is_served(self) -> "ServingFile":
@@ -251,9 +258,11 @@ def refuse_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"{name.replace('_', '-')}: an option of training jobs; a serving job states all in its file")
 
 
-def read(path: Path) -> ServingFile:
+def read(path: Path, *, needs_cluster: bool = True) -> ServingFile:
     """The serving job in `path`, with paths relative to it. Raises BadFile naming every faulty field."""
     file = validated(ServingFile, read_table(path), path)
+    if needs_cluster and not file.job.cluster:
+        raise BadFile(f"{path}: job.cluster: none given; name one, or ask `meshwise capacity` which")
     if file.load.trace is not None:
         load = file.load.model_copy(update={"trace": str(path.parent / file.load.trace)})
         file = file.model_copy(update={"load": load})

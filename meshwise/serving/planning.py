@@ -1,25 +1,21 @@
 """`plan` of a serving job: the best deployments in closed form, the first of them played by the simulator."""
 
 import json
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from meshwise.serving import playing
-from meshwise.serving.estimating import load_figures
-from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile
+from meshwise.serving.asking import question_of, space_of
+from meshwise.serving.jobfile import PoolTable, ServingFile
 from planner.choose.serving import ServingCandidate, ServingFound, search_serving
-from planner.choose.serving_replicas import Room, ServingQuestion, ServingSpace
-from planner.serving import Pool
+from planner.choose.serving_replicas import Room, ServingQuestion
+from planner.serving import Pool, ServingPlan
 from profiles import catalog
-from profiles.model import TransformerShape
 from simulator.serving.statistics import Summary
 
 NUM_PLAYED = 3
 """Candidates of a search that are simulated."""
-NARROW_FORMS = {"fp8": "fp8", "fp4": "nvfp4"}
-"""Format the device multiplies -> form of the weights that is offered beside 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +45,12 @@ def best_plans(
 
     Raises ValueError for several models, a closed loop, or names that are not known.
     """
-    if len(file.serving) != 1:
-        raise ValueError("serving: a search deploys one model; give each model a file of its own")
-    if file.load.concurrency is not None:
-        raise ValueError("concurrency: a search needs a rate (requests_per_second or a trace), or none for the highest")
-    table, load = file.serving[0], load_figures(file)
-    model = catalog.model(table.model)
-    if not isinstance(model, TransformerShape):
-        raise ValueError(f"model: {model.name} is a plain list of layers; a served model makes tokens")
-    limits = file.targets
-    question = ServingQuestion(
-        model, catalog.cluster(file.job.cluster, file.job.devices), catalog.engine(table.engine), load.lengths,
-        load.requests_per_second, limits.ttft_seconds or math.inf, limits.tpot_seconds or math.inf,
-        limits.e2e_seconds or math.inf, table.draft_tokens, table.acceptance_fraction, table.eager,
-        file.job.dollars_per_device_hour, _others(file), file.job.cluster,
+    question = question_of(file, catalog.cluster(file.job.cluster, file.job.devices))
+    question = replace(
+        question, dollars_per_device_hour=file.job.dollars_per_device_hour, others=_others(file),
+        cluster_name=file.job.cluster,
     )  # fmt: skip
-    found = search_serving(question, _space(table, question), top=top)
+    found = search_serving(question, space_of(file.serving[0], question), top=top)
     ranked = []
     for index, one in enumerate(found.candidates):
         plays = simulates and index < NUM_PLAYED
@@ -94,15 +80,19 @@ def _figures(file: ServingFile, one: ServingCandidate) -> Summary:
 
 def with_plan(file: ServingFile, one: ServingCandidate) -> ServingFile:
     """The job with the deployment of a candidate, as `simulate` and `export` read it."""
-    plan = one.plan
-    changes: dict[str, Any] = {name: getattr(plan, name) for name in ("weights", "expert_weights", "kv_dtype")}
-    changes |= _pool_fields(plan.decode)
-    changes["prefill"] = PoolTable(**_pool_fields(plan.prefill)) if plan.prefill else None
-    table = file.serving[0].model_copy(update=changes)
+    file = with_deployment(file, one.plan)
     load = file.load
     if load.requests_per_second is None and load.trace is None:
         load = load.model_copy(update={"requests_per_second": one.requests_per_second})
-    return file.model_copy(update={"serving": (table,), "load": load})
+    return file.model_copy(update={"load": load})
+
+
+def with_deployment(file: ServingFile, plan: ServingPlan) -> ServingFile:
+    """The job of one model, served as `plan` says."""
+    changes: dict[str, Any] = {name: getattr(plan, name) for name in ("weights", "expert_weights", "kv_dtype")}
+    changes |= _pool_fields(plan.decode)
+    changes["prefill"] = PoolTable(**_pool_fields(plan.prefill)) if plan.prefill else None
+    return file.model_copy(update={"serving": (file.serving[0].model_copy(update=changes),)})
 
 
 _POOL_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "cluster")
@@ -110,30 +100,6 @@ _POOL_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "m
 
 def _pool_fields(pool: Pool) -> dict[str, Any]:
     return {name: getattr(pool, name) for name in _POOL_FIELDS}
-
-
-def _space(table: ServedTable, question: ServingQuestion) -> ServingSpace:
-    """Choices of the fields that the table leaves open."""
-    stated = table.model_fields_set
-    peaks = {name for room in question.rooms for name in room.cluster.accelerator.peak_flops_per_second}
-    changes: dict[str, Any] = {}
-    if "weights" in stated:
-        changes["forms"] = ((table.weights, table.expert_weights),)
-    else:
-        narrow = [NARROW_FORMS[name] for name in NARROW_FORMS if name in peaks]
-        changes["forms"] = tuple((form, "") for form in ("bf16", *narrow))
-    narrow_kv = ("bf16", "fp8") if "fp8" in peaks else ("bf16",)
-    changes["kv_dtypes"] = (table.kv_dtype,) if "kv_dtype" in stated else narrow_kv
-    for name, field in (("tp", "tp"), ("pp", "pp"), ("ep", "ep"), ("attention_dp", "attention_dp"),
-                        ("token_budget", "token_budgets"), ("max_sequences", "sequence_limits")):  # fmt: skip
-        if name in stated and getattr(table, name) is not None:
-            changes[field] = (getattr(table, name),)
-    if question.model.moe is None and "attention_dp" not in stated:
-        changes["attention_dp"] = (1,)
-    changes["room"] = table.cluster
-    changes["prompt_room"] = table.prefill.cluster if table.prefill is not None else None
-    changes["disaggregates"] = "prefill" not in stated or table.prefill is not None
-    return ServingSpace(**changes)
 
 
 def render(file: ServingFile) -> str:

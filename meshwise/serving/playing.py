@@ -74,7 +74,7 @@ class ServingAnswer:
     @property
     def targets(self) -> Targets:
         """Of the job; tasks may have their own."""
-        return _targets(self.file.targets)
+        return targets_of(self.file.targets)
 
     @property
     def has_targets(self) -> bool:
@@ -145,10 +145,11 @@ def simulate(file: ServingFile, *, keeps_batches: bool = False) -> ServingAnswer
 def tenant_targets(file: ServingFile, tenants: Sequence[str]) -> list[Targets]:
     """The targets of each tenant: of the task of its name where that has its own."""
     own = {task.name: task.targets for task in file.task if task.targets is not None}
-    return [_targets(own.get(tenant, file.targets)) for tenant in tenants]
+    return [targets_of(own.get(tenant, file.targets)) for tenant in tenants]
 
 
-def _targets(table: TargetsTable) -> Targets:
+def targets_of(table: TargetsTable) -> Targets:
+    """The same as the simulator counts them."""
     return Targets(table.ttft_seconds, table.tpot_seconds, table.e2e_seconds)
 
 

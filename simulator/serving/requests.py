@@ -1,6 +1,6 @@
 """What is asked of a deployment: when requests arrive, how long they are, and what of them is cached or shared."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,23 @@ class Requests:
         if self.follower is None:
             return np.arange(len(self))
         return np.setdiff1d(np.arange(len(self)), self.follower)
+
+
+def part(requests: Requests, which: Ints) -> Requests:
+    """Those numbered `which`, in order; none of them may be a step of a task."""
+    assert requests.follower is None
+    columns = {
+        name: column[which]
+        for name in ("arrival_seconds", "input_tokens", "output_tokens", "tenant", "cached_tokens", "deployment")
+        if (column := getattr(requests, name)) is not None
+    }
+    prefixes = requests.prefixes
+    if prefixes is not None:
+        begins, ends = prefixes.offsets[which], prefixes.offsets[which + 1]
+        ids = [prefixes.ids[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        offsets = np.concatenate(([0], np.cumsum(ends - begins)))
+        prefixes = replace(prefixes, offsets=offsets, ids=np.concatenate(ids) if ids else prefixes.ids[:0])
+    return replace(requests, prefixes=prefixes, **columns)
 
 
 @dataclass(frozen=True, slots=True)

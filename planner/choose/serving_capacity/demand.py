@@ -23,7 +23,7 @@ class ServedDay:
     headroom_fraction: float = 0.0
     """Of the load, kept free at least."""
     max_risk_fraction: float = 0.1
-    """Chance that the targets are missed in the busiest hour, by error of the prediction or for want of spot replicas."""
+    """Chance that the busiest hour misses the targets, by error of the prediction or for want of spot replicas."""
     spot_fraction: float = 0.5
     """Of the replicas of any hour, that may be such as are taken back."""
 
@@ -37,9 +37,8 @@ class ServedDay:
         """Of the busiest hour."""
         return float(self.requests_per_second.max())
 
-    def headroom(self, spread: float) -> float:
-        """The share of the load to keep free when rates are wrong by a log-normal factor of standard deviation `spread`.
-
-        Where a replica takes less than was said, e**(z spread) as many are needed, with z the quantile of the risk.
+    def headroom(self, error_factor: float) -> float:
+        """The share of the load to keep free when rates are log-normal around what is said, with one standard deviation
+        a factor of `error_factor`: `error_factor` to the quantile of the risk as many replicas are needed.
         """
-        return max(self.headroom_fraction, float(np.expm1(ndtri(1.0 - self.max_risk_fraction) * spread)), 0.0)
+        return max(self.headroom_fraction, float(error_factor ** ndtri(1.0 - self.max_risk_fraction)) - 1.0, 0.0)

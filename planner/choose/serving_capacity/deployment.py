@@ -1,4 +1,4 @@
-"""What is counted: kinds of replicas that serve together, and the cheapest of them for a load."""
+"""What is counted: kinds of replicas that serve together, and which need the fewest devices for a load."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,35 +39,30 @@ class Deployment:
         return replace(self.replicas[-1].plan, decode=pools[-1], prefill=pools[0] if len(pools) > 1 else None)
 
 
-def cheapest(
-    kinds: tuple[Sequence[Replica], Sequence[Replica], Sequence[Replica]],
-    day: ServedDay,
-    headroom_fraction: float,
-    devices_per_instance: int,
-    *,
-    scales: bool,
-) -> Deployment | None:
-    """The deployment with the fewest device-hours for `day`; None where no replica meets the targets.
+def promising(
+    kinds: tuple[Sequence[Replica], Sequence[Replica], Sequence[Replica]], day: ServedDay, headroom_fraction: float,
+    devices_per_instance: int, *, scales: bool,
+) -> list[Deployment]:  # fmt: skip
+    """Of each precision the deployments with the fewest device-hours for `day`: one pool, and two. Empty where no
+    replica meets the targets.
 
     `kinds` as `planner.choose.serving_replicas.replicas` finds them. Of pools for prompts and for decoding the hours
-    add, so that each is chosen by itself among those of one precision.
+    add, so that each is chosen by itself.
     """
-    whole, prompts, decodes = kinds
 
-    def best(those: Sequence[Replica]) -> tuple[float, Replica] | None:
+    def best(those: Sequence[Replica]) -> Replica | None:
         usable = [one for one in those if one.most_requests_per_second > 0.0]
         if not usable:
             return None
         hours = _device_hours(usable, day, headroom_fraction, devices_per_instance, scales=scales)
-        number = int(np.argmin(hours))
-        return float(hours[number]), usable[number]
+        return usable[int(np.argmin(hours))]
 
-    found = [(one[0], (one[1],)) for one in (best(whole),) if one]
-    for precision in {one.precision for one in prompts}:
-        pair = [best([one for one in kind if one.precision == precision]) for kind in (prompts, decodes)]
-        if pair[0] and pair[1]:
-            found.append((pair[0][0] + pair[1][0], (pair[0][1], pair[1][1])))
-    return Deployment(min(found, key=lambda one: one[0])[1]) if found else None
+    found = []
+    for precision in sorted({one.precision for kind in kinds for one in kind}):
+        whole, prompts, decodes = (best([one for one in kind if one.precision == precision]) for kind in kinds)
+        found += [Deployment((whole,))] if whole else []
+        found += [Deployment((prompts, decodes))] if prompts and decodes else []
+    return found
 
 
 def _device_hours(

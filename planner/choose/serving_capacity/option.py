@@ -9,15 +9,19 @@ from scipy.special import ndtr, ndtri
 from planner.choose.serving_capacity import counts
 from planner.choose.serving_capacity.demand import Floats, ServedDay
 from planner.choose.serving_capacity.deployment import Deployment
-from planner.cost.money import Bill, bill, installed_watts, rates_of
+from planner.cost.money import Bill, Rates, bill, installed_watts, rates_of
 from profiles.costs import OwnershipFigures, PowerShares
 from profiles.offer import Offer
-from profiles.site import site
+from profiles.site import Site, site
 from profiles.units import HOUR, MEGA
 
 LEVEL = 0.9
 """Of the interval of dollars."""
 STATIC, AUTOSCALED, PART_SPOT, BASE_AND_PEAK = "static", "autoscaled", "part spot", "committed base, on-demand peak"
+
+
+_NOWHERE = Site(1.0, 0.0, 0.0)
+"""Where electricity costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class FleetOption:
     how: str
     lines: tuple[Line, ...]
     deployment: Deployment
-    counts: tuple[Floats, ...]
+    num_replicas: tuple[Floats, ...]
     """Replicas that answer in each hour, of each kind."""
     bill: Bill
     low_dollars: float
@@ -68,7 +72,7 @@ class FleetOption:
     @property
     def peak_counts(self) -> tuple[int, ...]:
         """Replicas of each kind in the busiest hour."""
-        return tuple(int(numbers.max()) for numbers in self.counts)
+        return tuple(int(numbers.max()) for numbers in self.num_replicas)
 
     @property
     def peak_devices(self) -> int:
@@ -82,31 +86,29 @@ class Fleet:
 
     deployment: Deployment
     day: ServedDay
-    spread: float
-    """Standard deviation of the logarithm of the rate a replica takes, over what was said."""
+    error_factor: float
+    """One standard deviation of the rate a replica takes, over what was said, which is log-normal."""
     prices: Prices
 
     def option(self, how: str, offer: Offer, other: Offer | None = None) -> FleetOption:
         """Pay for it by `offer`; `other` is the spot or on-demand offer beside it."""
-        room = self.day.headroom(self.spread)
+        room = self.day.headroom(self.error_factor)
         numbers = self.deployment.counts(self.day, room)
-        lines = self._lines(how, numbers, offer, other)
-        width = float(ndtri(0.5 + 0.5 * LEVEL)) * self.spread
-        ends = [
-            float(_total([self._bill(line) for line in self._lines(how, wrong, offer, other)]).total_dollars)
-            for wrong in (self.deployment.counts(self.day, room, float(np.exp(sign * width))) for sign in (1.0, -1.0))
-        ]
-        found = _total([self._bill(line) for line in lines])
-        tokens = float(self.day.requests_per_second.sum()) * HOUR * self.day.output_tokens
+        width = float(self.error_factor ** ndtri(0.5 + 0.5 * LEVEL))
+        lines, *ends = (
+            self._lines(how, self.deployment.counts(self.day, room, factor), offer, other)
+            for factor in (1.0, width, 1.0 / width)
+        )
+        found = self._bill(lines)
         dollars = float(found.total_dollars)
+        low, high = (float(self._bill(end).total_dollars) for end in ends)
+        tokens = float(self.day.requests_per_second.sum()) * HOUR * self.day.output_tokens
         return FleetOption(
-            how, lines, self.deployment, numbers, found, min(ends[0], dollars), max(ends[1], dollars),
+            how, lines, self.deployment, numbers, found, min(low, dollars), max(high, dollars),
             dollars * MEGA / tokens, self._risk(numbers, how, other),
         )  # fmt: skip
 
-    def _lines(
-        self, how: str, numbers: Sequence[Floats], offer: Offer, other: Offer | None
-    ) -> tuple[Line, ...]:
+    def _lines(self, how: str, numbers: Sequence[Floats], offer: Offer, other: Offer | None) -> tuple[Line, ...]:
         startup = self.day.startup_seconds
         if how == STATIC:
             return (Line(offer, counts.static(self._devices(numbers, offer))),)
@@ -131,7 +133,7 @@ class Fleet:
         """
         sizes = np.unique(np.concatenate([[0.0], held]))
         peaks = counts.autoscaled(np.maximum(held - sizes[:, None], 0.0), self.day.startup_seconds)
-        rates = [float(self._bill(Line(one, np.ones(1))).total_dollars) for one in (committed, rented)]
+        rates = [float(bill(1.0, 0.0, self._rates(one), _NOWHERE).total_dollars) for one in (committed, rented)]
         return float(sizes[np.argmin(rates[0] * sizes * len(held) + rates[1] * peaks.sum(axis=-1))])
 
     def _devices(self, numbers: Sequence[Floats], offer: Offer) -> Floats:
@@ -140,29 +142,37 @@ class Fleet:
             sum(counts.devices(count, float(one.num_devices), float(offer.devices_per_instance)) for count, one in each)
         )
 
-    def _bill(self, line: Line) -> Bill:
-        """Of all hours; devices draw more power the more of their replicas' rate is used."""
-        rated = self.deployment.replicas[0].room.cluster.accelerator.power_watts or 0.0
-        shares, place = self.prices.shares, line.offer
-        most = self.deployment.most_requests_per_second(self.counts_of_peak)
-        load = min(float(self.day.requests_per_second.mean()) / most, 1.0)
-        watts = rated * (shares.idle_fraction + (shares.busy_fraction - shares.idle_fraction) * load)
-        rates = rates_of(place, installed_watts(rated, shares), self.prices.figures)
-        return bill(
-            float(line.devices.sum()) * HOUR, watts + rated * shares.host_fraction, rates,
-            site(place.provider, place.region, place.country),
-        )  # fmt: skip
+    def _bill(self, lines: Sequence[Line]) -> Bill:
+        """Of all hours. Devices draw more power the more of their replicas' rate is used; all of them as much."""
+        shares, paid = self.prices.shares, float(sum(line.devices.sum() for line in lines))
+        numbers = [float(each.max()) for each in self.deployment.counts(self.day, 0.0)]
+        used = sum(n * one.num_devices for n, one in zip(numbers, self.deployment.replicas, strict=True))
+        work = float(self.day.requests_per_second.sum()) * used / self.deployment.most_requests_per_second(numbers)
+        busy = shares.idle_fraction + (shares.busy_fraction - shares.idle_fraction) * min(work / paid, 1.0)
+        rated = self._rated_watts
+        parts = [
+            bill(
+                float(line.devices.sum()) * HOUR, rated * (busy + shares.host_fraction), self._rates(line.offer),
+                site(line.offer.provider, line.offer.region, line.offer.country),
+            )
+            for line in lines
+        ]  # fmt: skip
+        return Bill(*(sum(getattr(one, field.name) for one in parts) for field in fields(Bill)))
+
+    def _rates(self, offer: Offer) -> Rates:
+        return rates_of(offer, installed_watts(self._rated_watts, self.prices.shares), self.prices.figures)
 
     @property
-    def counts_of_peak(self) -> tuple[float, ...]:
-        """Replicas of each kind in the busiest hour."""
-        return tuple(float(each.max()) for each in self.deployment.counts(self.day, self.day.headroom(self.spread)))
+    def _rated_watts(self) -> float:
+        """Of a device; 0 where it is not known, and energy is left out."""
+        return self.deployment.replicas[0].room.cluster.accelerator.power_watts or 0.0
 
     def _risk(self, numbers: Sequence[Floats], how: str, spot: Offer | None) -> float:
         """Of the busiest hour: replicas take less than was said (log-normal), or too many spot replicas are away."""
         most = self.deployment.most_requests_per_second([float(each.max()) for each in numbers])
-        with np.errstate(divide="ignore"):
-            slow = float(ndtr(np.log(self.day.peak_requests_per_second / most) / self.spread)) if self.spread else 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = np.log(self.day.peak_requests_per_second / most) / np.log(self.error_factor)
+            slow = float(ndtr(np.nan_to_num(distance, nan=-np.inf)))
         if how != PART_SPOT or spot is None:
             return slow
         up = counts.available(
@@ -174,8 +184,3 @@ class Fleet:
             stay, held = counts.spot_share(each.max(), self.day.spot_fraction, up)
             met *= 1.0 - float(counts.chance_short(held, np.maximum(needed.max() - stay, 0.0), up))
         return 1.0 - met
-
-
-def _total(bills: Sequence[Bill]) -> Bill:
-    """Their sum, part by part."""
-    return Bill(*(sum(getattr(one, field.name) for one in bills) for field in fields(Bill)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from planner.choose.serving_capacity.demand import ServedDay
-from planner.choose.serving_capacity.deployment import Deployment, cheapest
+from planner.choose.serving_capacity.deployment import Deployment, promising
 from planner.choose.serving_capacity.option import (
     AUTOSCALED,
     BASE_AND_PEAK,
@@ -28,8 +28,8 @@ class Hardware:
 
     kinds: Kinds
     """Replicas that do all work, that only run prompts, and that only decode."""
-    spread: float
-    """Standard deviation of the logarithm of their rates, over what was said."""
+    error_factor: float
+    """One standard deviation of their rates, over what was said, which is log-normal."""
     refused: str = ""
     """Why there are none."""
 
@@ -63,26 +63,29 @@ def _options(
     revise: Callable[[Deployment], Deployment],
 ) -> Iterable[FleetOption]:  # fmt: skip
     """Every way to pay that begins with `offer`; spot instances only stand beside others, as far as the job allows."""
-    headroom = day.headroom(on.spread)
+    headroom = day.headroom(on.error_factor)
+    fleets = {
+        scales: [
+            Fleet(revise(one), day, on.error_factor, prices)
+            for one in promising(on.kinds, day, headroom, offer.devices_per_instance, scales=scales)
+        ]
+        for scales in (False, True)
+    }
 
-    def fleet(*, scales: bool) -> Fleet | None:
-        found = cheapest(on.kinds, day, headroom, offer.devices_per_instance, scales=scales)
-        return Fleet(revise(found), day, on.spread, prices) if found else None
+    def best(how: str, other: Offer | None = None) -> Iterable[FleetOption]:
+        made = [fleet.option(how, offer, other) for fleet in fleets[how != STATIC]]
+        return [min(made, key=lambda one: one.dollars)] if made else []
 
-    held, scaled = fleet(scales=False), fleet(scales=True)
-    if held is None or scaled is None:
-        return
     if offer.terms == "spot":
         if day.spot_fraction == 1.0:
-            yield scaled.option(PART_SPOT, offer, offer)
+            yield from best(PART_SPOT, offer)
         return
-    yield held.option(STATIC, offer)
+    yield from best(STATIC)
     if offer.terms == "on-demand":
-        yield scaled.option(AUTOSCALED, offer)
-        for other in group:
-            if other.terms == "spot" and other.instance == offer.instance and 0.0 < day.spot_fraction < 1.0:
-                yield scaled.option(PART_SPOT, offer, other)
-    if offer.terms in COMMITTED:
-        for other in group:
-            if other.terms == "on-demand":
-                yield scaled.option(BASE_AND_PEAK, offer, other)
+        yield from best(AUTOSCALED)
+    for other in group:
+        if offer.terms == "on-demand" and other.terms == "spot" and other.instance == offer.instance:
+            if 0.0 < day.spot_fraction < 1.0:
+                yield from best(PART_SPOT, other)
+        elif offer.terms in COMMITTED and other.terms == "on-demand":
+            yield from best(BASE_AND_PEAK, other)

@@ -1,0 +1,51 @@
+"""The `[capacity]` table of a serving job."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from profiles.record import Count, Fraction, NonNegative, Positive, Record
+
+
+def _words(value: object) -> object:
+    """`"a,b"` as a list of words; what is no text is left to validation."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class TrainingBesideTable(Record):
+    """A training job that takes the devices that serving leaves, hour by hour."""
+
+    job: str
+    """Its job file."""
+    tokens: Positive
+    fleet: str | None = None
+    """Whose restarts and storage are assumed (`profiles list reliability`); None: those of the training verbs."""
+
+
+class ServingCapacityTable(Record):
+    """How the load changes by the hour, among which offers, and how replicas follow it."""
+
+    hourly: tuple[NonNegative, ...] = ()
+    """Of requests_per_second, hour by hour; (): as the trace or the law of arrivals has it."""
+    startup_seconds: NonNegative = 300.0
+    """From asking for a replica until it answers."""
+    headroom: NonNegative = 0.0
+    """Share of the load to keep free, beside what `max_risk` asks for."""
+    max_risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Chance that the busiest hour misses the targets."""
+    spot_fraction: Fraction = 0.5
+    """Of the replicas, that may be such as are taken back."""
+    clusters: Words = ()
+    offers: Words = ()
+    accelerators: Words = ()
+    providers: Words = ()
+    terms: Words = ()
+    regions: Words = ()
+    price: Positive | None = None
+    """Dollars per device hour of `clusters`, in place of offers."""
+    max_hosts: Count = 2
+    """That one replica may span, where it does not fit on one."""
+    training: TrainingBesideTable | None = None
