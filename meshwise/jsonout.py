@@ -282,6 +282,8 @@ def _long_run(found: "LongRunAnswer") -> dict[str, Any]:
         "fleet": found.fleet.name,
         "seconds_between_interruptions": found.stops.seconds_between,
         "restart_seconds": found.stops.restart_seconds,
+        "manual_restart_fraction": found.stops.manual_fraction,
+        "manual_restart_seconds": found.stops.manual_seconds if found.stops.manual_fraction else None,
         "checkpoint_bytes": found.checkpoint_bytes,
         "checkpoint_interval_seconds": found.saves.interval_seconds,
         "best_interval_seconds": found.best_interval_seconds,

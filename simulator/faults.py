@@ -99,7 +99,8 @@ class _Job:
         """Run, be interrupted, restart, until the horizon."""
         while self.now < self.horizon:
             has_copies = self._run()
-            while self.now < self.horizon and not self._restart(has_copies=has_copies):
+            by_hand = self._waits_for_a_person()
+            while self.now < self.horizon and not self._restart(has_copies=has_copies, by_hand=by_hand):
                 has_copies = self._fault() and has_copies
         return LongRun(self.horizon, self.seconds, self.num_interruptions)
 
@@ -198,9 +199,9 @@ class _Job:
             heapq.heappush(self.repairs, when + nodes.repair_seconds)
         return self.copies is not None
 
-    def _restart(self, *, has_copies: bool) -> bool:
+    def _restart(self, *, has_copies: bool, by_hand: bool) -> bool:
         """Wait for nodes if it must, then restart; False if that was interrupted."""
-        seconds = self.copies.restart_seconds if self.copies and has_copies else self.stops.restart_seconds
+        seconds = self._restart_seconds(has_copies=has_copies, by_hand=by_hand)
         while self._speed() == 0.0 and self.now < self.horizon:
             self._spend("waiting", self._next_repair())
         if self.now >= self.horizon:
@@ -209,3 +210,13 @@ class _Job:
         finished = until >= seconds
         self._spend("restart", seconds if finished else until)
         return finished
+
+    def _waits_for_a_person(self) -> bool:
+        """Whether the coming restart does, however often it is interrupted."""
+        share = float(self.stops.manual_fraction)
+        return share > 0.0 and self.rng.random() < share
+
+    def _restart_seconds(self, *, has_copies: bool, by_hand: bool) -> float:
+        if by_hand:
+            return float(self.stops.manual_seconds)
+        return self.copies.restart_seconds if self.copies and has_copies else float(self.stops.restart_seconds)

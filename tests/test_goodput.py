@@ -76,12 +76,12 @@ def played(rng: np.random.Generator, stops: Interruptions, saves: Checkpoints, n
 @settings(max_examples=12, deadline=None)
 @given(
     st.floats(HOUR, 12 * HOUR), st.floats(10.0, 1800.0), st.floats(300.0, 3 * HOUR), st.floats(0.0, 300.0),
-    st.floats(0.0, 300.0), st.integers(0, 2**32 - 1),
+    st.floats(0.0, 300.0), st.sampled_from([0.0, 0.3]), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_playing_agrees_with_the_closed_form(
-    mean: float, restart: float, interval: float, stall: float, write: float, seed: int
+    mean: float, restart: float, interval: float, stall: float, write: float, manual: float, seed: int
 ):
-    stops, saves = Interruptions(mean, restart), Checkpoints(interval, stall, write)
+    stops, saves = Interruptions(mean, restart, manual, 0.5 * mean), Checkpoints(interval, stall, write)
     runs = repeat(partial(played, stops=stops, saves=saves, nodes=Nodes(8, 0), horizon=1500 * mean), 16, seed)
     for part, expected in goodput(stops, saves).parts().items():
         shares = np.array([run.goodput.parts()[part] for run in runs])

@@ -28,6 +28,17 @@ def test_the_same_seed_prints_the_same():
     assert "9 days" in runs[0]
 
 
+def test_stragglers_and_restarts_by_hand_take_their_share_together():
+    slow = [*JOB, "--days", "9", "--runs", "9", "--fleet", "opt-175b", "--network", "flows", "--slow-host", "0=0.5"]
+    found, even = (json.loads(meshwise("simulate", *flags, "--json").out) for flags in (slow, slow[:-2]))
+    assert found["long_run"] == even["long_run"]
+    assert found["simulated"]["step_seconds"] > even["simulated"]["step_seconds"]
+    assert found["long_run"]["manual_restart_seconds"] > found["long_run"]["restart_seconds"]
+    lines = [next(line for line in meshwise("simulate", *flags).out.splitlines() if line.startswith("steps of"))
+             for flags in (slow, slow[:-2])]  # fmt: skip
+    assert lines[0] != lines[1]
+
+
 @pytest.mark.parametrize(
     ("flags", "names"),
     [

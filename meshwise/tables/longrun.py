@@ -35,6 +35,11 @@ def long_run_words(found: LongRunAnswer) -> list[str]:
         f"checkpoints of {found.checkpoint_bytes / TERA:.2f} TB at {found.storage_bytes_per_second / GIGA:,.0f} GB/s, "
         f"written {how}, every {long_time(saves.interval_seconds)} (best: {long_time(found.best_interval_seconds)})",
     ]
+    if found.stops.manual_fraction:
+        lines.append(
+            f"{share(found.stops.manual_fraction)} of the restarts wait for a person: "
+            f"{long_time(found.stops.manual_seconds)}"
+        )
     if found.copies:
         lines.append(
             f"copies in the memory of peers every {long_time(found.copies.interval_seconds)}, "

@@ -27,6 +27,10 @@ class Interruptions:
     """Mean running (or restarting) time until the next interruption."""
     restart_seconds: Seconds
     """From an interruption to the first new step, reading the checkpoint included."""
+    manual_fraction: Seconds = 0.0
+    """Share of the restarts that a person makes."""
+    manual_seconds: Seconds = 0.0
+    """What such a restart takes in place of `restart_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,15 @@ def goodput(stops: Interruptions, saves: Checkpoints) -> Goodput:
 
     With rate l, work t and stall d between checkpoints that count w later, a run saves
     exp(-l w) / (exp(l (t + d)) - 1) checkpoints in the mean, lasts 1 / l and is preceded by a restart of
-    (exp(l R) - 1) / l. For w = 0 this is [Daly 2006, A higher order estimate of the optimum checkpoint interval,
-    equation 20]; the delay of asynchronous checkpoints follows in the same way (derived here).
+    (E[exp(l R)] - 1) / l, over restarts by hand and others. For w = 0 and one R this is [Daly 2006, A higher order
+    estimate of the optimum checkpoint interval, equation 20]; the rest follows in the same way (derived here).
     """
     rate = 1.0 / np.asarray(stops.seconds_between, dtype=float)
     cycle = saves.interval_seconds + saves.stall_seconds
     num_saved = np.exp(-rate * saves.write_seconds) / np.expm1(rate * cycle)
-    restart = np.expm1(rate * stops.restart_seconds) / rate
+    manual = stops.manual_fraction
+    alone, by_hand = np.expm1(rate * stops.restart_seconds), np.expm1(rate * stops.manual_seconds)
+    restart = ((1.0 - manual) * alone + manual * by_hand) / rate
     total = 1.0 / rate + restart
     return Goodput(
         useful_fraction=num_saved * saves.interval_seconds / total,
