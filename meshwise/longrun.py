@@ -15,6 +15,7 @@ from planner.cost.goodput import (
     Interruptions,
     best_interval_seconds,
     checkpoint_bytes,
+    fleet_interruptions,
     goodput,
 )
 from profiles import catalog
@@ -78,10 +79,7 @@ def answer(
     size = checkpoint_bytes(question.job, question.stack)
     rate = _positive(flags, "storage_gb_per_second", fleet.storage_bytes_per_second_per_device * num_devices / GIGA)
     transfer = size / (rate * GIGA)
-    stops = Interruptions(
-        fleet.seconds_between_interruptions(num_devices), fleet.restart_seconds + transfer,
-        fleet.manual_restart_fraction, fleet.manual_restart_seconds + transfer,
-    )  # fmt: skip
+    stops = fleet_interruptions(fleet, fleet.seconds_between_interruptions(num_devices), transfer)
     stall = flags.get("async_stall_seconds")
     if stall is not None and not 0.0 <= stall < np.inf:
         raise ValueError(f"async_stall_seconds: must be at least 0, got {stall:g}")

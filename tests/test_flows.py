@@ -1,6 +1,7 @@
 """Collectives as flows: alone they take what the textbooks say, together they share, and no byte is lost."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from planner.cost.collectives import members_within, message_seconds, reached_fractions
 from profiles import catalog
+from profiles.units import GIGA
 from simulator.network.algorithms import ALGORITHMS, SWITCH, Algorithm
 from simulator.network.alone import seconds_per_byte
 from simulator.network.build import Network, build_network
@@ -169,3 +171,24 @@ def test_a_ring_of_two_axes_has_twice_the_links_of_one():
     )
     assert [line / ring, ring / square] == pytest.approx([2.0, 2.0], rel=0.2)  # larger groups reach more of the rate
     assert message_seconds("send_recv", 1e9, 2.0, 2.0, cluster) > message_seconds("send_recv", 1e9, 2.0, 1.0, cluster)
+
+
+def test_between_two_sites_small_messages_wait_for_the_line_and_large_ones_fill_it():
+    """An all-reduce over both sites by the prices of plans, by its rounds, and by delay and bytes over the line."""
+    sites = catalog.cluster(Path(__file__).parents[1] / "examples" / "two-sites-over-a-wan.toml", 64)
+    network, line = build_network(sites), sites.tiers[-1]
+    round_trip = 2.0 * line.latency_seconds
+    shared = 32 * line.usable_bytes_per_second
+
+    def seconds(num_bytes: float) -> tuple[float, float]:
+        rounds = ALGORITHMS["hierarchical"].rounds("all_reduce", num_bytes, 64, 32)
+        played = play_jobs(network, [Job(np.arange(64), rounds)]).finish_seconds[0]
+        return float(message_seconds("all_reduce", num_bytes, 64.0, 1.0, sites)), played
+
+    assert seconds(1024.0) == pytest.approx((round_trip, round_trip), rel=0.03)
+    priced, played = seconds(8 * GIGA)
+    over_line, inside = round_trip + 8 * GIGA / shared, 2 * 31 / 32 * 8 * GIGA / sites.tiers[1].bytes_per_second
+    assert played == pytest.approx(over_line + inside, rel=0.01)  # one after the other, which prices let overlap
+    assert over_line < priced < played
+    hop = float(message_seconds("send_recv", 1024.0, 2.0, 32.0, sites))
+    assert hop == pytest.approx(line.latency_seconds, rel=0.02)

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from planner.cost.goodput import Checkpoints, Interruptions, best_interval_seconds
+from planner.cost.goodput import Checkpoints, Interruptions, best_interval_seconds, fleet_interruptions
 from profiles import catalog
 from profiles.units import DAY, HOUR, TERA
 from simulator.faults import LongRun, Nodes, PeerCopies, play_long_run
@@ -18,10 +18,7 @@ def history(
 ) -> list[LongRun]:  # fmt: skip
     fleet = catalog.reliability(fleet_name)
     write = checkpoint_bytes / (fleet.storage_bytes_per_second_per_device * num_devices)
-    stops = Interruptions(
-        fleet.seconds_between_interruptions(num_devices), fleet.restart_seconds + write,
-        fleet.manual_restart_fraction, fleet.manual_restart_seconds + write,
-    )  # fmt: skip
+    stops = fleet_interruptions(fleet, fleet.seconds_between_interruptions(num_devices), write)
     interval = interval_seconds or float(best_interval_seconds(stops, write))
     nodes = Nodes(num_devices // 8, spares, 1, fleet.node_loss_fraction, fleet.repair_seconds)
     return repeat(partial(play_long_run, days * DAY, stops, Checkpoints(interval, write), nodes), 200, 0)

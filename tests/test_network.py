@@ -198,7 +198,7 @@ def test_networks_are_drawn(name: str):
     cluster, net = network(name)
     axes = draw_network(net).axes[0]
     assert f"{cluster.num_devices:,} devices" in axes.get_title(loc="left")
-    assert len(axes.get_legend().get_texts()) == len(net.parts)
+    assert len(axes.get_legend().get_texts()) == sum(len(part.tiers) for part in net.parts)
 
 
 def test_the_catalog_draws_clusters(tmp_path: Path):

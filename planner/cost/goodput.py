@@ -12,6 +12,7 @@ from scipy.special import lambertw
 
 from planner.cost.states import NUM_MOMENTS
 from profiles.parameters import mtp_parameters, num_parameters
+from profiles.reliability import Reliability
 from profiles.software import SoftwareStack
 from profiles.units import DTYPE_BYTES
 from profiles.workload import TrainingJob
@@ -31,6 +32,14 @@ class Interruptions:
     """Share of the restarts that a person makes."""
     manual_seconds: Seconds = 0.0
     """What such a restart takes in place of `restart_seconds`."""
+
+
+def fleet_interruptions(fleet: Reliability, seconds_between: Seconds, reading_seconds: Seconds) -> Interruptions:
+    """Of a job that a fleet's failures stop every `seconds_between`, and that reads a checkpoint at every restart."""
+    return Interruptions(
+        seconds_between, fleet.restart_seconds + reading_seconds,
+        fleet.manual_restart_fraction, fleet.manual_restart_seconds + reading_seconds,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

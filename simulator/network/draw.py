@@ -3,14 +3,16 @@
 matplotlib is imported when a picture is drawn, and only through its objects: no window, no global state.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from profiles.units import GIGA, MICRO
+from profiles.units import GIGA, MICRO, MILLI
 from simulator.network.build import Network, Part
+from simulator.network.wiring import Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,15 +46,13 @@ def draw_network(
     links = network.links
     inside = np.array([a in places and b in places for a, b in zip(
         links.source.tolist(), links.target.tolist(), strict=True)])  # fmt: skip
-    for number, part in enumerate(network.parts):
-        rows = np.flatnonzero(inside & (network.part_of == number) & (links.source < links.target))
-        if len(rows) == 0:
-            continue
+    kinds = _kinds(network, np.flatnonzero(inside & (links.source < links.target)))
+    for number, (name, rows) in enumerate(kinds.items()):
         rates = links.bytes_per_second[rows]
         lines = [(places[a], places[b]) for a, b in zip(
             links.source[rows].tolist(), links.target[rows].tolist(), strict=True)]  # fmt: skip
         widths = 0.5 + 0.7 * np.log2(1.0 + rates / rates.min())
-        label = f"{part.name}: {_rates(rates)}, {_latency(links.latency_seconds[rows])}"
+        label = f"{name}: {_rates(rates)}, {_latency(links.latency_seconds[rows])}"
         drawn = LineCollection(lines, linewidths=widths, alpha=0.6, label=label, zorder=1)
         if busy_fraction is None:
             drawn.set_color(_COLOURS[number % len(_COLOURS)])
@@ -68,8 +68,20 @@ def draw_network(
     axes.set_axis_off()
     axes.autoscale()
     axes.margins(0.03, 0.08)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(network.parts), frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(kinds), frameon=False, fontsize=9)
     return figure
+
+
+def _kinds(network: Network, rows: Ints) -> dict[str, Ints]:
+    """The links in `rows` by the tier that they belong to: of nested tiers of switches, that of the upper end."""
+    found: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        part = network.parts[int(network.part_of[row])]
+        name = part.name
+        if len(part.tiers) > 1:
+            name = re.sub(r"-(leaf|spine)[\d.]+(@\d+)?$", "", network.node_name(int(network.links.target[row])))
+        found.setdefault(name, []).append(row)
+    return {name: np.array(own) for name, own in found.items()}
 
 
 def _heat(drawn: "LineCollection", busy_fraction: Floats, most: float) -> None:
@@ -182,4 +194,5 @@ def _rates(rates: Floats) -> str:
 
 
 def _latency(seconds: Floats) -> str:
-    return f"{seconds.max() / MICRO:.3g} us"
+    most = float(seconds.max())
+    return f"{most / MILLI:.3g} ms" if most >= MILLI else f"{most / MICRO:.3g} us"

@@ -27,8 +27,8 @@ def interruption_spread(run_seconds: Any, stops: Interruptions, saves: Checkpoin
     checkpoint, uniform over a cycle C: R^2 + R C + C^2 / 3. Restarts that are interrupted themselves are left out.
     """
     cycle = saves.interval_seconds + saves.stall_seconds
-    restart = stops.restart_seconds
-    mean_square = restart**2 + restart * cycle + cycle**2 / 3.0
+    restarts = ((1.0 - stops.manual_fraction, stops.restart_seconds), (stops.manual_fraction, stops.manual_seconds))
+    mean_square = sum(share * (one**2 + one * cycle) for share, one in restarts) + cycle**2 / 3.0
     return np.sqrt(run_seconds / stops.seconds_between * mean_square) / run_seconds
 
 

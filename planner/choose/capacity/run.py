@@ -12,7 +12,14 @@ import numpy as np
 from planner.choose.capacity.demand import Demand
 from planner.choose.capacity.pace import Pace
 from planner.choose.capacity.risk import chance_above, interruption_spread, log_spread
-from planner.cost.goodput import Checkpoints, Goodput, Interruptions, best_interval_seconds, goodput
+from planner.cost.goodput import (
+    Checkpoints,
+    Goodput,
+    Interruptions,
+    best_interval_seconds,
+    fleet_interruptions,
+    goodput,
+)
 from profiles.offer import Offer
 
 Floats = Any
@@ -57,7 +64,7 @@ def run_of(offer: Offer, num_devices: Any, paces: Sequence[Pace], demand: Demand
     step, low, high, level, state_bytes = np.array(columns).T
     rate = fleet.interruptions_per_device_second + offer.interruptions_per_device_second
     transfer = state_bytes / demand.storage_rate(num_devices)
-    stops = Interruptions(1.0 / (rate * demand.failure_factor * num_devices), fleet.restart_seconds + transfer)
+    stops = fleet_interruptions(fleet, 1.0 / (rate * demand.failure_factor * num_devices), transfer)
     saves = Checkpoints(best_interval_seconds(stops, transfer), transfer)
     num_steps = np.ceil(demand.tokens / demand.tokens_per_step)
     median, step_spread = log_spread(low, high, level)
