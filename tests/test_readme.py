@@ -61,7 +61,7 @@ def test_every_shared_option_is_described() -> None:
 
 
 def test_the_index_lists_every_document_once() -> None:
-    linked = re.findall(r"\]\(([a-z_]+\.md)\)", (ROOT / "docs" / "index.md").read_text())
+    linked = re.findall(r"\]\(([a-z_-]+\.md)\)", (ROOT / "docs" / "index.md").read_text())
     assert sorted([*linked, "index.md"]) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
