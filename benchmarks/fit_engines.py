@@ -1,9 +1,10 @@
 """Fits the constants of an engine record on one half of a table of serving runs and tests them on the other:
 `python -m benchmarks.fit_engines TABLE.csv ENGINE [CONSTANT ...]`.
 
-Rows that describe the same run count once (their median); halves are drawn within each model and device, so that
-neither lacks one. The loss is the mean of |ln(predicted / measured)| of TTFT plus twice that of TPOT, each capped, so
-that a few mislabelled rows do not rule.
+Rows that describe the same run count once (their median). Halves are drawn by deployment and lengths within each model
+and device: all loads of one are in the same half, and neither lacks a model. `--without NAME` leaves a model or device
+out of the fit and tests on it alone. The loss is the mean of |ln(predicted / measured)| of TTFT plus twice that of TPOT,
+each capped, so that a few mislabelled rows do not rule.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from validate.score.serving.table import read_rows
 
 LARGEST_CONCURRENCY = 128
 """Longer runs are left to the test: they take long to play."""
-MOST_ROWS, NUM_TRIES = 40, 70
+MOST_ROWS, NUM_TRIES = 40, 120
 
 
 def main() -> None:
@@ -40,14 +41,17 @@ def main() -> None:
     parser.add_argument("engine")
     parser.add_argument("constants", nargs="*", default=CONSTANTS)
     parser.add_argument("--dense", action="store_true", help="only models without experts")
+    parser.add_argument("--without", metavar="NAME", help="a model or device to test on, and not to fit to")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--as-is", action="store_true", help="fit nothing: report the record's own constants")
     asked = parser.parse_args()
     engine = catalog.engine(asked.engine)
     settings = timed_settings(read_rows(asked.table), engine.name)
-    train, test = halves([one for one in settings if not (asked.dense and one.model.moe)], asked.seed)
+    settings = [one for one in settings if not (asked.dense and one.model.moe)]
+    train, test = without(settings, asked.without) if asked.without else halves(settings, asked.seed)
     short = [one for one in train if (one.row.concurrency or 0) <= LARGEST_CONCURRENCY]
     order = np.random.default_rng(0).permutation(len(short))[:MOST_ROWS]
-    fitted = fit(engine, asked.constants, [short[index] for index in order])
+    fitted = engine if asked.as_is else fit(engine, asked.constants, [short[index] for index in order])
     for name in asked.constants:
         print(f"{name} = {getattr(fitted, name):.3g}")
     for words, part in (("fitted on", train), ("held out", test)):
@@ -55,14 +59,30 @@ def main() -> None:
             print(f"{words:>9} {kind:40} {errors}")
 
 
-def halves(settings: Sequence[ServedSetting], seed: int) -> tuple[list[ServedSetting], list[ServedSetting]]:
-    """Every second one of a random order, within each model and device."""
+Settings = list[ServedSetting]
+
+
+def halves(settings: Sequence[ServedSetting], seed: int) -> tuple[Settings, Settings]:
+    """Every second deployment of a random order, within each model and device, with all its loads."""
     draw = np.random.default_rng(seed)
-    groups: defaultdict[tuple[str, str], list[ServedSetting]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str], defaultdict[tuple[object, ...], Settings]]
+    groups = defaultdict(lambda: defaultdict(list))
     for one in settings:
-        groups[(one.model.name, one.cluster.accelerator.name)].append(one)
-    mixed = [[group[index] for index in draw.permutation(len(group))] for group in groups.values()]
-    return [one for group in mixed for one in group[::2]], [one for group in mixed for one in group[1::2]]
+        deployment = (one.plan_text, one.row.engine_version, one.row.input_tokens, one.row.output_tokens)
+        groups[(one.model.name, one.cluster.accelerator.name)][deployment].append(one)
+    parts: tuple[Settings, Settings] = ([], [])
+    for group in groups.values():
+        deployments = list(group.values())
+        for place, index in enumerate(draw.permutation(len(deployments))):
+            parts[place % 2].extend(deployments[index])
+    return parts
+
+
+def without(settings: Sequence[ServedSetting], name: str) -> tuple[Settings, Settings]:
+    """All but those of a model or device, and those."""
+    left = [name in (one.model.name, one.cluster.accelerator.name) for one in settings]
+    pairs = list(zip(settings, left, strict=True))
+    return [one for one, out in pairs if not out], [one for one, out in pairs if out]
 
 
 def fit(engine: EngineRecord, names: Sequence[str], settings: Sequence[ServedSetting]) -> EngineRecord:

@@ -25,9 +25,15 @@ def score(
     what: Annotated[What, typer.Argument(help="What the table holds.", show_choices=True)],
     table: Annotated[
         Path,
-        typer.Argument(metavar="TABLE.csv", help="Measured runs (columns: docs/cli.md), or a shipped table's name."),
+        typer.Argument(
+            metavar="TABLE.csv",
+            help="Measured runs (columns: docs/cli.md), a shipped table's name, or a log of serving (.jsonl).",
+        ),
     ],
     *,
+    cluster: Annotated[
+        str | None, typer.Option(help="What served a log whose meta.json names no device: a name or .toml.")
+    ] = None,
     fidelity: Annotated[
         str, typer.Option(help="Of collectives: by price, or as flows on the network's links.", metavar="prices|flows")
     ] = "prices",
@@ -44,6 +50,10 @@ def score(
     Rows that cannot be modelled are counted by reason.
     Example: meshwise score training published --plot scatter.png
     """
+    if what is What.SERVING and is_log(table) and not plot and fidelity == "prices":
+        return _score_log(table, cluster, rows=rows, json=json)
+    if cluster is not None:
+        raise ValueError(f"--cluster: {cluster} is for logs of serving; tables name their accelerators")
     if what is not What.TRAINING:
         if plot:
             raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
@@ -74,6 +84,26 @@ def score(
     else:
         show_score(screen.console(), board)
     return 0
+
+
+def _score_log(path: Path, cluster: str | None, *, rows: bool, json: bool) -> int:
+    from meshwise import screen
+    from meshwise.tables.serving_log import show_log
+    from validate.score.serving.log import score_log
+
+    if rows:
+        raise ValueError("--rows: a log is shown by percentiles; leave it out")
+    found = score_log(path, cluster)
+    if json:
+        screen.print_json(found.as_dict())
+    else:
+        show_log(screen.console(), found)
+    return 0
+
+
+def is_log(path: Path) -> bool:
+    """Whether `path` is an engine's log, or a folder with one, and no table."""
+    return path.suffix == ".jsonl" or path.is_dir()
 
 
 def _score_kernels(table: Path, *, rows: bool, json: bool) -> int:

@@ -63,7 +63,9 @@ class ServedSetting:
         """The split in a few words."""
         pool = self.plan.decode
         degrees = (("tp", pool.tp), ("pp", pool.pp), ("ep", pool.ep), ("attention dp", pool.attention_dp))
-        return " ".join([*(f"{name} {value}" for name, value in degrees if value > 1), self.plan.expert_weights])
+        guesses = [f"{self.plan.draft_tokens} guessed"] if self.plan.draft_tokens else []
+        written = [f"{name} {value}" for name, value in degrees if value > 1]
+        return " ".join([*written, *guesses, self.plan.expert_weights])
 
 
 def resolve_serving(row: ServedRow) -> ServedSetting:
@@ -74,8 +76,8 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
         raise Unmodelled("lengths are not stated")
     if row.input_tokens + row.output_tokens > _LONGEST or (row.concurrency or row.batch or 0) > _MOST_CLIENTS:
         raise Unmodelled(f"more than {_LONGEST:,} tokens a request or {_MOST_CLIENTS:,} requests at a time")
-    model = _model(row.model)
-    engine = catalog.engine(_generation(row, model))
+    model = model_of(row.model)
+    engine = _engine(row, model)
     protocol = protocol_of(row)
     row = replace(row, split=_mesh(row.split), prefill_split=row.prefill_split and _mesh(row.prefill_split))
     if protocol is INFERENCEMAX:
@@ -99,7 +101,8 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
 
 
 @lru_cache(maxsize=1024)
-def _model(name: str) -> TransformerShape:
+def model_of(name: str) -> TransformerShape:
+    """A model by what tables call it; raises Unmodelled for one that the catalog does not have."""
     plain = name.casefold().rpartition("/")[2]
     for old, new in _RENAMED.items():
         plain = plain.replace(old, new)
@@ -115,13 +118,18 @@ def _model(name: str) -> TransformerShape:
     raise Unmodelled(f"model {name} is not in the catalog")
 
 
-def _generation(row: ServedRow, model: TransformerShape) -> str:
+def _engine(row: ServedRow, model: TransformerShape) -> EngineRecord:
     if row.engine == "sglang" and model.moe is not None and "inferencemax" in row.origin.casefold():
-        return "sglang-polled"  # its recipes for mixtures of experts set scheduler-recv-interval
+        return catalog.engine("sglang-polled")  # its recipes for mixtures of experts set scheduler-recv-interval
+    return engine_of(row.engine, row.engine_version)
+
+
+def engine_of(engine: str, version: str) -> EngineRecord:
+    """The record of a release; one that no pattern knows is as the latest. Raises Unmodelled for another engine."""
     for beginning, release, record in _GENERATIONS:
-        if row.engine.startswith(beginning) and re.search(release, row.engine_version):
-            return record
-    raise Unmodelled(f"engine {row.engine} is not described by an engine record")
+        if engine.startswith(beginning) and re.search(release, version):
+            return catalog.engine(record)
+    raise Unmodelled(f"engine {engine} is not described by an engine record")
 
 
 def _mesh(split: Mapping[str, int]) -> dict[str, int]:
