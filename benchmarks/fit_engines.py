@@ -3,8 +3,8 @@
 
 Rows that describe the same run count once (their median). Halves are drawn by deployment and lengths within each model
 and device: all loads of one are in the same half, and neither lacks a model. `--without NAME` leaves a model or device
-out of the fit and tests on it alone. The loss is the mean of |ln(predicted / measured)| of TTFT plus twice that of TPOT,
-each capped, so that a few mislabelled rows do not rule.
+out of the fit and tests on it alone. The loss is the mean of |ln(predicted / measured)| of TTFT plus twice that of
+TPOT, each capped, so that a few mislabelled rows do not rule.
 """
 
 import argparse

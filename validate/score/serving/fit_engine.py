@@ -19,6 +19,7 @@ CONSTANTS = (
 )  # fmt: skip
 SMALLEST_SECONDS = 1e-7
 """What a constant of 0 starts from."""
+MOST_FRACTION = 0.95
 CAP = 0.7
 """Logarithmic error of a run that the model says cannot be; in fits to tables the most that any counts."""
 
@@ -67,8 +68,9 @@ _STEP, _NUM_TRIES = 0.02, 12
 
 
 def with_constants(engine: EngineRecord, constants: Mapping[str, float]) -> EngineRecord:
-    """`engine` with some fields changed, to three digits."""
-    return engine.model_copy(update={name: float(f"{value:.3g}") for name, value in constants.items()})
+    """`engine` with some fields changed, to three digits; shares stay below 1."""
+    most = {name: MOST_FRACTION if name.endswith("_fraction") else np.inf for name in constants}
+    return engine.model_copy(update={name: float(f"{min(value, most[name]):.3g}") for name, value in constants.items()})
 
 
 def log_errors(setting: ServedSetting, engine: EngineRecord, book: PriceBook) -> tuple[float, float]:
