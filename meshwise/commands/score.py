@@ -50,19 +50,26 @@ def score(
     Rows that cannot be modelled are counted by reason.
     Example: meshwise score training published --plot scatter.png
     """
-    if what is What.SERVING and is_log(table) and not plot and fidelity == "prices":
-        return _score_log(table, cluster, rows=rows, json=json)
-    if cluster is not None:
-        raise ValueError(f"--cluster: {cluster} is for logs of serving; tables name their accelerators")
-    if what is not What.TRAINING:
-        if plot:
-            raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
-        if what is What.COLLECTIVES and fidelity in ("prices", "flows"):
-            return _score_collectives(table, flows=fidelity == "flows", rows=rows, json=json)
-    if fidelity != "prices":
+    if plot and what is not What.TRAINING:
+        raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
+    if fidelity != "prices" and not (what is What.COLLECTIVES and fidelity == "flows"):
         raise ValueError(f"--fidelity: {fidelity} is not one of prices and, for collectives, flows")
-    if what is not What.TRAINING:
-        return (_score_serving if what is What.SERVING else _score_kernels)(table, rows=rows, json=json)
+    is_log = table.suffix == ".jsonl" or table.is_dir()
+    if cluster is not None and not (what is What.SERVING and is_log):
+        raise ValueError(f"--cluster: {cluster} is for logs of serving; tables name their accelerators")
+    match what:
+        case What.COLLECTIVES:
+            return _score_collectives(table, flows=fidelity == "flows", rows=rows, json=json)
+        case What.KERNELS:
+            return _score_kernels(table, rows=rows, json=json)
+        case What.SERVING if is_log:
+            return _score_log(table, cluster, rows=rows, json=json)
+        case What.SERVING:
+            return _score_serving(table, rows=rows, json=json)
+    return _score_training(table, rows=rows, plot=plot, force=force, json=json)
+
+
+def _score_training(table: Path, *, rows: bool, plot: Path | None, force: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.score import show_score
     from validate.runs.published import TABLES, published_runs
@@ -99,11 +106,6 @@ def _score_log(path: Path, cluster: str | None, *, rows: bool, json: bool) -> in
     else:
         show_log(screen.console(), found)
     return 0
-
-
-def is_log(path: Path) -> bool:
-    """Whether `path` is an engine's log, or a folder with one, and no table."""
-    return path.suffix == ".jsonl" or path.is_dir()
 
 
 def _score_kernels(table: Path, *, rows: bool, json: bool) -> int:
