@@ -15,8 +15,9 @@ from planner.cost.collectives import group_sizes, message_seconds
 from profiles.calibration import CollectiveCurve, CollectiveOp, Fit
 from profiles.cluster import Cluster
 from validate.calibration.fit import COLLECTIVE_PRIORS
-from validate.score.columns import read_table
-from validate.score.expert_tables import read_exchanges
+from validate.score import columns
+from validate.score.columns import Table, read_table
+from validate.score.expert_tables import USUAL_CORES, read_exchanges
 from validate.score.message_tables import MessageBatch, read_messages
 
 Floats = NDArray[np.float64]
@@ -56,8 +57,19 @@ def message_curves(folder: Path) -> LibraryCurves:
 
 
 def exchange_curves(folder: Path) -> LibraryCurves:
-    """Of the exchanges between experts, from the tables of them in `folder`."""
-    return _curves(batch for name in EXCHANGES for batch in read_exchanges(read_table(folder / name), Counter()))
+    """Of the exchanges between experts, from the tables of them in `folder`.
+
+    Normal kernels on other than the usual multiprocessors are left out: they test how rates grow with their number.
+    """
+    tables = (read_table(folder / name) for name in EXCHANGES)
+    return _curves(batch for table in tables for batch in read_exchanges(_usual(table), Counter()))
+
+
+def _usual(table: Table) -> Table:
+    if "sms" not in table:
+        return table
+    (cores,) = columns.numbers(table, "sms")
+    return columns.rows(table, np.flatnonzero((table["mode"] != "normal") | (cores == USUAL_CORES)))
 
 
 def _curves(batches: Iterable[MessageBatch]) -> LibraryCurves:

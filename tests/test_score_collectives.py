@@ -75,10 +75,11 @@ def test_exchanges_between_experts_are_messages_too(tmp_path: Path) -> None:
     path = tmp_path / "deepep.csv"
     path.write_text(EXCHANGES, encoding="utf-8")
     board = score_collectives(path)
-    assert board.overall.n == 4
-    assert sum(board.skipped.values()) == 6
+    assert board.overall.n == 8
+    assert board.skipped == {"more than 4 nodes": 2}
     assert board.overall.median is not None
     assert board.overall.median < 0.2 < (board.baseline.median or 0.0)
+    assert {name: errors.n for name, errors in board.by_library.items()} == {"deepep": 6, "deepep-ll": 2}
 
 
 def test_groups_lie_where_the_table_says(table: Path) -> None:

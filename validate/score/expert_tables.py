@@ -19,7 +19,7 @@ from validate.score.message_tables import MessageBatch, sources_of
 Floats = NDArray[np.float64]
 
 USUAL_CORES = 20
-"""Multiprocessors that DeepEP takes unless it is told otherwise."""
+"""Multiprocessors that DeepEP takes unless it is told otherwise, on which its curves were measured."""
 MOST_NODES = 4
 """DeepEP's tests route a token to at most so many nodes. On 8 of them the ranks of the published runs waited
 milliseconds for each other; such rows are left out."""
@@ -48,27 +48,38 @@ def read_exchanges(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
 
 
 def _deepep(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
-    """Both directions of every row: each token travels in FP8 to its experts, and what they give in 16 bits."""
+    """Both directions of every row: each token travels in FP8 to its experts, and what they give in 16 bits.
+
+    Normal kernels send a token once to each node; low-latency ones send every copy by itself.
+    """
     nodes, choices, cores = numbers(table, "node_num", "topk", "sms")
     is_normal = table["mode"] == "normal"
-    for reason, is_out in (
-        ("low-latency kernels, whose ranks poll each other", ~is_normal),
-        (f"other than {USUAL_CORES} multiprocessors for messages", is_normal & (cores != USUAL_CORES)),
-        (f"more than {MOST_NODES} nodes", is_normal & (cores == USUAL_CORES) & (nodes > MOST_NODES)),
-    ):
-        if is_out.any():
-            skipped[reason] += 2 * int(is_out.sum())
-    kept = np.flatnonzero(is_normal & (cores == USUAL_CORES) & (nodes <= MOST_NODES))
-    for gpu, count, choice in sorted({(str(table["gpu"][row]), int(nodes[row]), int(choices[row])) for row in kept}):
-        index = kept[(table["gpu"][kept] == gpu) & (nodes[kept] == count) & (choices[kept] == choice)]
-        routing = Routing(choice, count, min(count, MOST_NODES))
+    is_far = is_normal & (nodes > MOST_NODES)
+    if is_far.any():
+        skipped[f"more than {MOST_NODES} nodes"] += 2 * int(is_far.sum())
+    cores = np.where(is_normal, cores, 0.0)
+    kept = np.flatnonzero(~is_far)
+    labels = {(str(table["gpu"][row]), int(nodes[row]), int(choices[row]), int(cores[row])) for row in kept}
+    for gpu, count, choice, used in sorted(labels):
+        same = (nodes == count) & (choices == choice) & (cores == used)
+        index = kept[(table["gpu"] == gpu)[kept] & same[kept]]
+        routing = Routing(choice, count, min(count, MOST_NODES)) if used else None
         cluster = _nodes(gpu, count)
+        if used:
+            cluster = _with_cores(cluster, used)
         some = rows(table, index)
         tokens, hidden = numbers(some, "num_tokens_per_rank", "hidden_size")
         for column, width in _DEEPEP.items():
             (latency,) = numbers(some, column)
-            yield _batch("deepep", cluster, cluster.num_devices, tokens * choice * hidden * width, latency,
-                         index, some, routing)  # fmt: skip
+            yield _batch("deepep" if used else "deepep-ll", cluster, cluster.num_devices,
+                         tokens * choice * hidden * width, latency, index, some, routing)  # fmt: skip
+
+
+def _with_cores(cluster: Cluster, num_cores: int) -> Cluster:
+    """`cluster` whose devices give `num_cores` multiprocessors to messages: each moves its share inside."""
+    inner, *outer = cluster.tiers
+    rate = inner.bytes_per_second * num_cores / USUAL_CORES
+    return cluster.model_copy(update={"tiers": (inner.model_copy(update={"bytes_per_second": rate}), *outer)})
 
 
 def _tensorrt(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
@@ -93,7 +104,7 @@ def _tensorrt(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
 
 def _batch(
     library: str, cluster: Cluster, size: int, num_bytes: Floats, latency_us: Floats, index: NDArray[np.int64],
-    table: Table, routing: Routing,
+    table: Table, routing: Routing | None,
 ) -> MessageBatch:  # fmt: skip
     ones = np.ones(len(index))
     return MessageBatch(
