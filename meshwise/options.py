@@ -5,12 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
-
-if TYPE_CHECKING:
-    from meshwise.report.document import Report
 
 
 def _job(help: str) -> Any:
@@ -224,13 +221,13 @@ class ReportFlags:
 
             writing.check(self.report, force)
 
-    def write(self, make: "Callable[[], Report]", force: bool) -> None:
-        """Write the report that `make` makes to every path, and say so on stderr; nothing without paths."""
+    def write(self, kind: str, force: bool, *answer: Any) -> None:
+        """Write the report of that kind (`meshwise.report.kinds`) of an answer, and say so on stderr."""
         if self.report:
             from meshwise import screen
-            from meshwise.report import writing
+            from meshwise.report import assembling, writing
 
-            writing.write(self.report, make(), force)
+            writing.write(self.report, assembling.find(kind)(*answer), force)
             for path in self.report:
                 screen.say(f"wrote {path}")
 

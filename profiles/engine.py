@@ -18,6 +18,11 @@ class EngineFit(Record):
     """What nine of ten rows stay below."""
     held_out_tpot_p90_error_fraction: NonNegative
 
+    def interval(self, predicted: float, metric: str) -> tuple[float, float]:
+        """Where nine of ten measurements should lie of a predicted "ttft", or of any other time or rate."""
+        error = self.held_out_ttft_p90_error_fraction if metric == "ttft" else self.held_out_tpot_p90_error_fraction
+        return predicted / (1.0 + error), predicted / max(1.0 - error, 0.1)
+
 
 class EngineRecord(Sourced):
     """An inference engine of some releases, as far as it changes when tokens appear."""

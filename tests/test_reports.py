@@ -32,6 +32,9 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "plan": ("plan", *SMALL, "--top", "3", "--max-micro-batch", "2", "--pareto", "--scale", "4,8"),
     "simulate": ("simulate", *SMALL, "--tp", "2", "--pp", "2", "--network", "flows", "--jitter", "0.01", "--runs", "3",
                  "--days", "2"),
+    "serving-estimate": ("estimate", "examples/llama3-8b-chat.toml"),
+    "serving-plan": ("plan", "examples/llama3-8b-chat.toml", "--top", "3", "--no-simulate"),
+    "serving-simulate": ("simulate", "examples/assistant.toml"),
 }  # fmt: skip
 """A command for every kind of report."""
 NAMES = sorted(SAMPLES)

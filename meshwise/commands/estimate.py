@@ -1,17 +1,11 @@
 """`meshwise estimate`: what one split of a job costs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from meshwise.options import JobFlags, JsonFlag, ReportFlags, SplitFlags, given, takes
-
-if TYPE_CHECKING:
-    from meshwise.asking import Asked, Explanation
-    from meshwise.report.document import Report
-    from planner.cost.estimate import Estimate
-    from planner.cost.inventory import Item
 
 
 @takes(JobFlags, SplitFlags, ReportFlags)
@@ -48,7 +42,7 @@ def estimate(
     if file is not None and jobfile.is_serving(file):
         pictures = {"memory": memory, "explain": explain, "plot": plot}
         jobfile.refuse_options(given(job) | given(split) | {name: value for name, value in pictures.items() if value})
-        return _estimate_serving(file, json=json)
+        return _estimate_serving(file, reports, force=force, json=json)
     if plot:
         check_writable(plot, force, PICTURES)
     asked = asking.plan_question(file, given(job), given(split))
@@ -58,7 +52,7 @@ def estimate(
     if plot:
         title = f"{asked.question.job.model.name} on {asked.question.cluster.num_devices:,} devices: {asked.plan}"
         waterfall.save_waterfall(asking.losses(asked, answer), plot, title)
-    reports.write(lambda: _report(asked, answer, story, tensors, file), force)
+    reports.write("estimate", force, asked, answer, story, tensors or (), file)
     if json:
         screen.print_json(jsonout.estimate(asked.question, answer, tensors, story))
     else:
@@ -72,18 +66,7 @@ def estimate(
     return 0
 
 
-def _report(
-    asked: "Asked", answer: "Estimate", story: "Explanation | None", tensors: "list[Item] | None", file: Path | None
-) -> "Report":
-    from meshwise import asking
-    from meshwise.report.kinds.estimate import estimate_report
-    from profiles.cluster import Cluster
-
-    losses = asking.losses(asked, answer) if isinstance(asked.question.cluster, Cluster) else []
-    return estimate_report(asked, answer, losses, story, tensors or (), file)
-
-
-def _estimate_serving(file: Path, *, json: bool) -> int:
+def _estimate_serving(file: Path, reports: ReportFlags, *, force: bool, json: bool) -> int:
     """The same for a serving job: what its users see under its load."""
     from meshwise import screen
     from meshwise.serving import answers, estimating, jobfile
@@ -91,6 +74,7 @@ def _estimate_serving(file: Path, *, json: bool) -> int:
 
     job = jobfile.read(file)
     found = estimating.estimate(job)
+    reports.write("serving-estimate", force, job, found, file)
     if json:
         screen.print_json(answers.estimate_document(job, found))
     else:

@@ -1,17 +1,11 @@
 """`meshwise plan`: the best splits of a job, ranked, and why the others lost."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from meshwise.options import JobFlags, JsonFlag, ReportFlags, SearchFlags, given, takes
-
-if TYPE_CHECKING:
-    from meshwise.jobfile import Question
-    from meshwise.report.document import Report
-    from meshwise.scaling import Scale
-    from planner.choose.search import Answer
 
 NO_PLAN_FITS = 3
 
@@ -46,7 +40,7 @@ def plan(
         usual, kept = SearchFlags(), ("top", "no_simulate")
         turned = {name: value for name, value in given(look).items() if value != getattr(usual, name)}
         serving_jobs.refuse_options(given(job) | {name: turned[name] for name in turned if name not in kept})
-        return _plan_serving(file, look, save, force=force, json=json)
+        return _plan_serving(file, look, save, reports, force=force, json=json)
     asked = jobfile.read(file, given(job), {})
     question = jobfile.question(asked.job)
     fixed = asking.fixed_fields(look.fix or [], asked.split)
@@ -62,7 +56,7 @@ def plan(
         write_whole(save, jobfile.render(question.table, best, save.parent), force)
     other = asking.another(look.explain, question, answer) if look.explain and answer.candidates else None
     scales = scaling.scaled(question, counts, fixed)
-    reports.write(lambda: _report(question, answer, scales, file), force)
+    reports.write("plan", force, question, answer, scales, file)
     if json:
         screen.print_json(jsonout.search(question, answer, other[1] if other else None, scales))
     elif answer.candidates:
@@ -76,18 +70,9 @@ def plan(
     return 0 if answer.candidates else NO_PLAN_FITS
 
 
-def _report(question: "Question", answer: "Answer", scales: "list[Scale]", file: Path | None) -> "Report":
-    from meshwise import asking
-    from meshwise.report.kinds.plan import plan_report
-    from profiles.cluster import Cluster
-
-    alike = isinstance(question.cluster, Cluster) and answer.candidates
-    best = asking.Asked(question, answer.candidates[0].plan) if alike else None
-    losses = asking.losses(best, answer.candidates[0].estimate) if best else []
-    return plan_report(question, answer, scales, losses, file)
-
-
-def _plan_serving(file: Path, look: SearchFlags, save: Path | None, *, force: bool, json: bool) -> int:
+def _plan_serving(
+    file: Path, look: SearchFlags, save: Path | None, reports: ReportFlags, *, force: bool, json: bool
+) -> int:
     """The same for a serving job: deployments in closed form, the best of them played."""
     from meshwise import screen
     from meshwise.serving import answers, jobfile, planning
@@ -103,6 +88,7 @@ def _plan_serving(file: Path, look: SearchFlags, save: Path | None, *, force: bo
     if save and answer.ranked:
         best = planning.with_plan(answer.file, answer.ranked[0].candidate)
         write_whole(save, planning.render(best), force)
+    reports.write("serving-plan", force, answer, file)
     if json:
         screen.print_json(answers.plans_document(answer))
     else:

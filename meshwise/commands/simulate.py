@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from meshwise.asking import Asked
     from meshwise.longrun import LongRunAnswer
     from meshwise.onnetwork import OnNetwork
-    from meshwise.report.document import Report
     from planner.cost.estimate import Estimate
     from simulator.engine import Simulation
 
@@ -54,7 +53,7 @@ def simulate(
         jobfile.refuse_options(given(job) | given(split) | given(wires) | given(long_run))
         if heat_map:
             jobfile.refuse_options({"heat_map": heat_map})
-        return _simulate_serving(file, gantt, trace, json=json)
+        return _simulate_serving(file, gantt, trace, reports, force=force, json=json)
     on_links, weeks, runs = _kinds(wires, long_run, heat_map)
     asked = asking.plan_question(file, given(job), given(split))
     answer = asking.estimate(asked)
@@ -63,22 +62,13 @@ def simulate(
         played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
         _write_files(asked, played, shared, gantt, trace, heat_map)
         over_weeks = longrun.answer(asked, weeks, partial(on_progress, "runs")) if weeks else None
-    reports.write(lambda: _report(asked, answer, played, over_weeks, shared, file), force)
+    reports.write("simulate", force, asked, answer, played, over_weeks, shared, file)
     if json:
         screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
     else:
         _show(asked, answer, played, shared, over_weeks)
         _say_written(gantt, trace, heat_map)
     return 0
-
-
-def _report(
-    asked: "Asked", answer: "Estimate", played: "Simulation", over_weeks: "LongRunAnswer | None",
-    shared: "OnNetwork | None", file: Path | None,
-) -> "Report":  # fmt: skip
-    from meshwise.report.kinds.simulate import simulate_report
-
-    return simulate_report(asked, answer, played, over_weeks, shared, file)
 
 
 def _show(
@@ -157,7 +147,9 @@ def _write_files(
         save_network(shared.step.network, heat_map, shared.step.busy_fraction, title=title)
 
 
-def _simulate_serving(file: Path, gantt: Path | None, trace: Path | None, *, json: bool) -> int:
+def _simulate_serving(
+    file: Path, gantt: Path | None, trace: Path | None, reports: ReportFlags, *, force: bool, json: bool
+) -> int:
     """The same for a serving job: requests on a clock."""
     from meshwise import screen
     from meshwise.serving import jobfile, playing
@@ -175,6 +167,7 @@ def _simulate_serving(file: Path, gantt: Path | None, trace: Path | None, *, jso
         from simulator.trace import write_events
 
         write_events(trace, serving_events(run.played, run.timeline))
+    reports.write("serving-simulate", force, answer, file)
     if json:
         screen.print_json(document(answer))
     else:

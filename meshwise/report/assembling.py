@@ -34,6 +34,12 @@ def load() -> dict[str, Callable[..., Report]]:
     return dict(sorted(KINDS.items()))
 
 
+def find(name: str) -> Callable[..., Report]:
+    """The kind called so; only its own file is read."""
+    import_module(f"meshwise.report.kinds.{name.replace('-', '_')}")
+    return KINDS[name]
+
+
 def assembled(
     title: str, summary: Sequence[str], question: Section, sections: Sequence[Section], sources: Sequence[Source],
     limits: Sequence[str],

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshwise.asking import Asked, Explanation
+from meshwise.asking import losses as losses_of
 from meshwise.errorbars import error_bar
 from meshwise.jobfile import Question
 from meshwise.jsonout import stages as stages_of
@@ -23,19 +24,18 @@ from planner.choose.sensitivity import MORE, Sensitivity
 from planner.cost.estimate import Estimate
 from planner.cost.memory import usable_bytes
 from planner.plan import Plan
+from profiles.cluster import Cluster
 from profiles.units import GIB, MIB
 
 if TYPE_CHECKING:
-    from planner.choose.losses import Loss
     from planner.cost.inventory import Item
 
 
 @kind("estimate")
 def estimate_report(
-    asked: Asked, answer: Estimate, losses: "Sequence[Loss]",
-    story: Explanation | None, tensors: "Sequence[Item]", path: Path | None,
-) -> Report:  # fmt: skip
-    """One priced split. `losses` are empty on several groups of nodes, `tensors` unless they were asked for."""
+    asked: Asked, answer: Estimate, story: Explanation | None, tensors: "Sequence[Item]", path: Path | None
+) -> Report:
+    """One priced split; `tensors` are empty unless they were asked for."""
     question, plan = asked.question, asked.plan
     seconds = float(answer.step_seconds)
     summary = (
@@ -48,7 +48,7 @@ def estimate_report(
         summary,
         training_inputs(question, plan, path),
         (
-            Section("Where the step goes", _step(asked, answer, losses)),
+            Section("Where the step goes", _step(asked, answer)),
             Section("What would make it faster", tuple(_limits(story.sensitivity)) if story else ()),
             Section("What the devices hold", held(question, plan, tensors)),
         ),
@@ -57,7 +57,7 @@ def estimate_report(
     )
 
 
-def _step(asked: Asked, answer: Estimate, losses: "Sequence[Loss]") -> tuple[Block, ...]:
+def _step(asked: Asked, answer: Estimate) -> tuple[Block, ...]:
     question, plan, breakdown = asked.question, asked.plan, answer.breakdown
     bar = error_bar(question, plan, float(answer.step_seconds))
     ends = [float(bar.low_seconds)], [float(bar.high_seconds)]
@@ -67,13 +67,14 @@ def _step(asked: Asked, answer: Estimate, losses: "Sequence[Loss]") -> tuple[Blo
                 lambda: draw_parts([""], [breakdown], *ends)),
         parts_table({"estimated": breakdown}, whole),
     ]  # fmt: skip
-    return (*blocks, *waterfall(losses))
+    return (*blocks, *waterfall(asked, answer))
 
 
-def waterfall(losses: "Sequence[Loss]") -> tuple[Block, ...]:
-    """Where a step goes from the ideal on; nothing without losses."""
-    if not losses:
+def waterfall(asked: Asked, answer: Estimate) -> tuple[Block, ...]:
+    """Where a step goes from the ideal on; nothing on several groups of nodes, which have no one ideal."""
+    if not isinstance(asked.question.cluster, Cluster):
         return ()
+    losses = losses_of(asked, answer)
     step, ideal, reached = sum(one.seconds for one in losses), losses[0].seconds, 0.0
     rows = []
     for loss in losses:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from meshwise.asking import Asked
 from meshwise.errorbars import error_bar, is_tied
 from meshwise.jobfile import Question
 from meshwise.report.answers import asked_words, largest_words, memory_words, step_words, trust_words
@@ -34,18 +34,13 @@ from planner.cost.metrics import tokens_per_second
 from planner.plan import Plan
 from profiles.units import GIB
 
-if TYPE_CHECKING:
-    from planner.choose.losses import Loss
-
 MOST_DRAWN = 12
 """Plans in a plot; the table has all."""
 
 
 @kind("plan")
-def plan_report(
-    question: Question, answer: Answer, scales: Sequence[Scale], losses: "Sequence[Loss]", path: Path | None
-) -> Report:
-    """The ranked plans of a search, or why none fits. `losses` are those of the first plan, empty without one."""
+def plan_report(question: Question, answer: Answer, scales: Sequence[Scale], path: Path | None) -> Report:
+    """The ranked plans of a search, or why none fits."""
     devices = f"{question.job.model.name} on {question.cluster.num_devices:,} devices"
     scaled = Section("What more devices buy", _scaling(scales) if any(one.best for one in scales) else ())
     searched = Section("What was searched", _searched(answer))
@@ -57,7 +52,7 @@ def plan_report(
     best = answer.candidates[0].plan
     sections = (
         Section("The ranking", _ranking(question, answer)),
-        Section("Where the step of the best plan goes", _best(question, answer, losses)),
+        Section("Where the step of the best plan goes", _best(question, answer)),
         Section("What its devices hold", held(question, best)),
         Section("Time against memory", _front(question, answer.front) if answer.front else ()),
         scaled,
@@ -113,11 +108,11 @@ def _ranking(question: Question, answer: Answer) -> tuple[Block, ...]:
     )  # fmt: skip
 
 
-def _best(question: Question, answer: Answer, losses: "Sequence[Loss]") -> tuple[Block, ...]:
+def _best(question: Question, answer: Answer) -> tuple[Block, ...]:
     best = answer.candidates[0]
     readings = {"estimated": best.estimate.breakdown} | ({"simulated": best.simulated} if best.simulated else {})
     whole = {name: seconds_cell(question, best.plan, float(one.step_seconds)) for name, one in readings.items()}
-    return (parts_table(readings, whole), *waterfall(losses))
+    return (parts_table(readings, whole), *waterfall(Asked(question, best.plan), best.estimate))
 
 
 def _front(question: Question, front: Sequence[Estimate]) -> tuple[Block, ...]:

@@ -35,10 +35,7 @@ class ScoredServing:
     def interval(self, metric: str) -> tuple[float, float] | None:
         """Where nine of ten measurements should lie, as far as the engine's fit says."""
         predicted, fit = self.predicted[metric], self.setting.engine.fit
-        if predicted is None or fit is None:
-            return None
-        error = fit.held_out_ttft_p90_error_fraction if metric == "ttft" else fit.held_out_tpot_p90_error_fraction
-        return predicted / (1.0 + error), predicted / max(1.0 - error, 0.1)
+        return None if predicted is None or fit is None else fit.interval(predicted, metric)
 
     def inside(self, metric: str) -> bool | None:
         """Whether what was measured lies in the interval."""
