@@ -26,7 +26,7 @@ _SETTINGS: dict[str, Any] = {
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.titlecolor": INK, "font.size": 9.0, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "legend.fontsize": 8.0, "axes.titlesize": 9.0, "axes.titlelocation": "left",
-    "axes.grid": False, "figure.constrained_layout.use": True, "text.parse_math": False, "svg.fonttype": "none",
+    "axes.grid": False, "figure.constrained_layout.use": True, "svg.fonttype": "none",
     "pdf.fonttype": 42, "image.composite_image": False, "path.simplify": True,
 }  # fmt: skip
 
