@@ -6,7 +6,10 @@ colour `INK`, which a page replaces by its own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 INK, FAINT = "#1b2129", "#8b949e"
 BLUE, RED, GREEN, YELLOW, CYAN, PURPLE, GREY = (
@@ -38,3 +41,12 @@ def drawn() -> Iterator[None]:
 
     with mpl.rc_context(_SETTINGS):
         yield
+
+
+def plain_decades(axis: "Axis", steps: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade, or at other steps."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meshwise.report.style import BLUE, FAINT, WIDTH_INCHES
+from meshwise.report.style import BLUE, FAINT, WIDTH_INCHES, plain_decades
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ def draw_scaling(counts: Sequence[int], rates: Sequence[Sequence[float]]) -> "Fi
         axes.errorbar(x, values[:, 0], yerr=ends, fmt="o-", color=BLUE, elinewidth=1.0, capsize=3.0, label="best plan")
         axes.set_xscale("log", base=2)
     upper.set_yscale("log")
+    plain_decades(upper.yaxis)
     upper.set_ylabel("items a second")
     upper.legend(loc="upper left")
     lower.axhline(100.0, color=FAINT, linewidth=1.0, linestyle="--")

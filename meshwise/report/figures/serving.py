@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshwise.report.figures.steps import rows_figure
-from meshwise.report.style import BLUE, COLOURS, INK, RED, WIDTH_INCHES
+from meshwise.report.style import BLUE, COLOURS, INK, RED, WIDTH_INCHES, plain_decades
 from planner.choose.explain import duration
 from profiles.engine import EngineRecord
 
@@ -31,6 +31,7 @@ def draw_times(engine: EngineRecord, times: Sequence[tuple[str, float, str]]) ->
         axes.plot(seconds, row, "o", color=BLUE)
         axes.annotate(duration(seconds), (seconds, row), (0, 6), textcoords="offset points", ha="center", fontsize=7.5)
     axes.set_xscale("log")
+    plain_decades(axes.xaxis)
     axes.set_yticks(range(len(times)), [name for name, _, _ in times])
     axes.set_xlabel("seconds")
     return figure
@@ -73,6 +74,7 @@ def _draw_shares_below(axes: "Axes", seconds: Floats, limit: float | None) -> No
         shares = np.linspace(0.0, 1.0, min(len(found), _MOST_POINTS))
         axes.plot(np.quantile(found, shares), 100.0 * shares, color=BLUE)
         axes.set_xscale("log")
+        plain_decades(axes.xaxis)
     if limit is not None:
         axes.axvline(limit, color=RED, linewidth=1.0)
         axes.annotate(" target", (limit, 2.0), fontsize=7.5, color=INK)

@@ -76,7 +76,8 @@ class Sheets:
         up = 1.0 - (self.reached_inches + down_inches) / PAGE_INCHES[1]
         self.pages[-1].text(
             across, up, text, fontsize=points, va="top", ha="right" if is_right else "left", color=color,
-            fontweight="bold" if is_bold else "normal", fontfamily="monospace" if is_code else "sans-serif", parse_math=False,
+            fontweight="bold" if is_bold else "normal", fontfamily="monospace" if is_code else "sans-serif",
+            parse_math=False,
         )  # fmt: skip
 
     def rule(self, width_inches: float, line_width: float) -> None:
