@@ -35,8 +35,9 @@ TOKENS_PER_STEP = 4_194_304
 SAMPLES_PER_DEVICE = 32
 """Default batch of a plain list of layers, that of ResNet-50 [Goyal 2017, arXiv:1706.02677, section 2.3]."""
 MAX_DEFAULT_SEQUENCE = 8192
-CPU_STACK = "pytorch-eager-cpu"
-"""Stack assumed on CPUs: what `meshwise validate` runs there."""
+USUAL_STACKS = {"cpu": "pytorch-eager-cpu", "tpu": "jax-flash"}
+"""Kind of accelerator -> the stack assumed on it where that is not the catalog's default: what `meshwise validate` runs
+on a CPU, and what TPUs are programmed in."""
 
 Degree = Annotated[int, Field(ge=1, le=1_000_000)]
 Batch = Annotated[int, Field(ge=1, le=2_147_483_647)]
@@ -272,7 +273,7 @@ def _defaults(table: JobTable, model: TransformerShape | LayerList, cluster: Any
         "sequence_length": length,
         "global_batch": _default_batch(model, table.sequence_length or length, cluster.num_devices),
         "precision": _default_precision(accelerators_of(cluster)),
-        "software": CPU_STACK if accelerators_of(cluster)[0].kind == "cpu" else DEFAULT_STACK,
+        "software": USUAL_STACKS.get(accelerators_of(cluster)[0].kind, DEFAULT_STACK),
         "optimizer": "adam",
     }
     return {name: value for name, value in values.items() if getattr(table, name) is None}

@@ -120,7 +120,9 @@ class SearchFlags:
         bool, typer.Option("--exhaustive", help="Try every choice of every option, also those rarely worth it.",
                            rich_help_panel="The search")
     ] = False  # fmt: skip
-    max_micro_batch: Annotated[int, _search("Largest microbatch to consider, in sequences.", min=1, max=4096)] = 16
+    max_micro_batch: Annotated[
+        int | None, _search("Largest microbatch to consider (default: 16 sequences, 256 samples).", min=1, max=4096)
+    ] = None
     no_simulate: Annotated[
         bool, typer.Option("--no-simulate", help="Rank by the estimate alone; by default the best are simulated.",
                            rich_help_panel="The search")

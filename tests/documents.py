@@ -137,6 +137,6 @@ def _answers(block: Block) -> Iterator[str]:
         yield block.text
     for line in block.commands:
         result = meshwise(*shlex.split(line)[1:]) if block.language == "console" else run(line)
-        assert result is None or (result.code, result.err) == (0, ""), f"{line}: {result}"
+        assert result is None or result.code == 0, f"{line}: {result}"
         if block.language == "console" and result is not None:
             yield f"$ {line}\n{normalise(result.out)}"

@@ -1,6 +1,6 @@
 """Every command that a document shows is run, or where it cannot be, at least understood (`tests/documents.py`).
 
-The README is played by `tests/test_readme.py`.
+The README is played by `tests/test_readme.py`, the examples by `tests/test_examples.py`.
 """
 
 import re
@@ -12,8 +12,8 @@ import typer
 from meshwise.__main__ import app
 from tests.documents import FILES, ROOT, blocks, leaves, parse, play
 
-PAGES = sorted([ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"])
-SLOW: set[str] = set()
+PAGES = sorted([ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+SLOW = {"docs/reports.md"}
 """Pages that take more than a few seconds."""
 PROGRAMS = {"docs/accuracy.md", "docs/benchmarks.md"}
 """Pages that programs write."""

@@ -17,7 +17,7 @@ def capacity(
     asked: CapacityFlags,
     *,
     file: Annotated[
-        Path | None, typer.Argument(help="A job file, perhaps with a [capacity] table and [[offers]]; options win.")
+        Path | None, typer.Argument(help="A job file, perhaps with tables capacity and offers; options win.")
     ] = None,
     top: Annotated[int, typer.Option(help="Options to show.", min=1, max=10_000)] = 15,
     cache: Annotated[bool, typer.Option(help="Remember searches, and take up what is remembered.")] = True,

@@ -17,7 +17,7 @@ def plan(
     reports: ReportFlags,
     *,
     file: Annotated[
-        Path | None, typer.Argument(help="A job file; options win over it, and fields of its [split] are held.")
+        Path | None, typer.Argument(help="A job file; options win over it, and fields of its split are held.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the best plan to this .toml file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Let --save and --report replace files.")] = False,

@@ -41,8 +41,8 @@ def show_question(console: Console, question: Question) -> None:
     console.print(question_words(question), style="bold", markup=False)
     if job.exchange.words():
         console.print(f"exchange: {'; '.join(job.exchange.words())}", markup=False)
-    if question.assumed:
-        words = [text for text in question.assumed.values() if text]
+    words = [text for text in question.assumed.values() if text]
+    if words:
         console.print(f"assumed: {'; '.join(words)}", markup=False)
     doubts = unverified(question)
     if doubts:

@@ -47,7 +47,7 @@ class Frame:
 
 def frame(
     tp: int, cp: int, job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack, held: dict[str, int],
-    max_micro_batch: int, exhaustive: bool,
+    max_micro_batch: int | None, exhaustive: bool,
 ) -> Frame | None:  # fmt: skip
     """All candidates of a degree, or None where there are none."""
     some = [
@@ -94,7 +94,7 @@ def frame(
 
 def _settings(
     tp: int, cp: int, shapes: Sequence[tuple[int, int]], job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack,
-    held: dict[str, int], max_micro_batch: int, exhaustive: bool,
+    held: dict[str, int], max_micro_batch: int | None, exhaustive: bool,
 ) -> list[PlanGrid]:  # fmt: skip
     """What the knobs offer for each (pp, dp). Microbatches divide the whole batch: replicas take unequal numbers."""
     has_experts = isinstance(job.model, TransformerShape) and job.model.moe is not None
@@ -112,7 +112,7 @@ def _settings(
 
 def _offered(
     tp: int, cp: int, pp: int, dp: int, job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack,
-    held: dict[str, int], max_micro_batch: int, exhaustive: bool,
+    held: dict[str, int], max_micro_batch: int | None, exhaustive: bool,
 ) -> PlanGrid:  # fmt: skip
     first = cluster.groups[0].cluster
     whole = first.model_copy(update={"num_devices": tp * cp * pp * dp})

@@ -17,9 +17,11 @@ from planner.recompute import Module, Recompute
 from planner.work.layers import divides_evenly, most_chunks, num_blocks
 from planner.work.schedules import SCHEDULES
 from profiles.cluster import Cluster
-from profiles.model import TransformerShape
+from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
+MAX_SEQUENCES, MAX_SAMPLES = 16, 256
+"""Largest microbatch a search looks at unless told: of sequences, and of the samples of a list of layers."""
 MOST_UNEVEN_CHUNKS = 8
 """Most chunks a rank that are offered where they cannot be equal."""
 USUAL_SCHEDULES = ("1f1b", "interleaved")
@@ -46,7 +48,8 @@ class Setting:
     split: Split
     exhaustive: bool = False
     """Whether to offer choices that are rarely the best, or legal but in no one's use."""
-    max_micro_batch: int = 16
+    max_micro_batch: int | None = None
+    """None: `MAX_SEQUENCES`, or of a list of layers `MAX_SAMPLES`."""
     schedules: tuple[str, ...] = USUAL_SCHEDULES
     """Schedules that the software can run."""
     layout_of: Callable[[int], int] | None = None
@@ -138,7 +141,7 @@ def _context(at: Setting) -> Iterable[Choice]:
     yield 1, 0
     if split.cp == 1 or not isinstance(model, TransformerShape):
         return
-    dealt = [degree for degree in divisors(split.cp) if model.num_heads % (split.tp * degree) == 0]
+    dealt = [degree for degree in divisors(split.cp) if degree == 1 or model.num_kv_heads % (split.tp * degree) == 0]
     yield from ((degree, 0) for degree in dealt if at.exhaustive or degree == split.cp)
     if at.exhaustive:
         yield from ((degree, 1) for degree in dealt if degree < split.cp)
@@ -239,7 +242,8 @@ def _sequence_parallel(at: Setting) -> Iterable[Choice]:
 @knob("micro_batch")
 def _micro_batch(at: Setting) -> Iterable[Choice]:
     """Sizes that divide what a replica runs in a step into as many microbatches as the schedule takes."""
-    sizes = [size for size in divisors(at.sequences) if size <= at.max_micro_batch]
+    usual = MAX_SAMPLES if isinstance(at.job.model, LayerList) else MAX_SEQUENCES
+    sizes = [size for size in divisors(at.sequences) if size <= (at.max_micro_batch or usual)]
     name = SCHEDULE_NAMES[at.chosen.get("schedule", SCHEDULE_NAMES.index("1f1b"))]
     rules, vp = SCHEDULES[name].requirements, at.chosen.get("vp", 1)
     fitting = [size for size in sizes if all(rule.holds(at.split.pp, at.sequences // size, vp) for rule in rules)]

@@ -83,8 +83,11 @@ def _heads(job: TrainingJob) -> int:
 
 
 def _context_holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
-    """The all-to-all deals heads out evenly; what is gathered is what the all-to-all leaves."""
-    dealt = _divides(plans.cp, plans.cp_a2a) & _divides(_heads(job), plans.tp * plans.cp_a2a)
+    """The all-to-all deals heads out evenly, those of keys and values too, as Transformer Engine demands
+    (attention/dot_product_attention/context_parallel.py); what is gathered is what the all-to-all leaves."""
+    model, shares = _transformer(job), plans.tp * plans.cp_a2a
+    dealt = _divides(plans.cp, plans.cp_a2a) & _divides(_heads(job), shares)
+    dealt = dealt & ((plans.cp_a2a == 1) | _divides(model.num_kv_heads if model else 1, shares))
     return dealt & ((plans.cp_gather == 0) | (plans.cp > plans.cp_a2a))
 
 
@@ -233,7 +236,7 @@ RULES: tuple[Rule, ...] = (
         "cp trades heads by all-to-all or passes keys",
         _context_holds,
         lambda p, job, cluster: (
-            f"cp_a2a={p.cp_a2a} must divide cp={p.cp} and the {_heads(job)} heads over tp={p.tp}"
+            f"cp_a2a={p.cp_a2a} must divide cp={p.cp}, and the heads, those of keys and values too, over tp={p.tp}"
             + (f", and cp_gather needs cp_a2a below cp={p.cp}" if p.cp_gather else "")
         ),
     ),

@@ -17,7 +17,7 @@ from planner.choose.mixed_rules import check_placed
 from planner.choose.requirements import Objective, Requirement, Scenario
 from planner.choose.search import Answer, Candidate, Progress, Simulate, codes_of, with_reasons
 from planner.choose.skeletons import Skeleton, way_of
-from planner.choose.space import FEWEST_TOKENS_PER_CONTEXT_RANK, MAX_MICRO_BATCH, MIN_TOKENS_PER_CONTEXT_RANK
+from planner.choose.space import FEWEST_TOKENS_PER_CONTEXT_RANK, MIN_TOKENS_PER_CONTEXT_RANK
 from planner.cost.columns import WORK_COLUMNS
 from planner.cost.estimate import Estimate
 from planner.cost.layouts import even_counts
@@ -61,7 +61,7 @@ class MixedSearch:
     cluster: MixedCluster
     stack: SoftwareStack
     fixed: Mapping[str, int | str | bool]
-    max_micro_batch: int = MAX_MICRO_BATCH
+    max_micro_batch: int | None = None
     exhaustive: bool = False
     num_plans: int = 0
     num_legal: int = 0
@@ -225,7 +225,7 @@ def search_mixed(
     *,
     fixed: Mapping[str, int | str | bool] | None = None,
     top: int = 10,
-    max_micro_batch: int = MAX_MICRO_BATCH,
+    max_micro_batch: int | None = None,
     exhaustive: bool = False,
     objective: Objective = "time",
     requirements: Sequence[Requirement] = (),

@@ -11,7 +11,7 @@ from planner.breakdown import Breakdown
 from planner.choose.explain import why_larger, why_lost, why_too_big
 from planner.choose.funnel import Funnel
 from planner.choose.requirements import Objective, Requirement, Scenario
-from planner.choose.space import MAX_MICRO_BATCH, Space
+from planner.choose.space import Space
 from planner.cost.estimate import Estimate, estimate
 from planner.cost.layouts import fastest_layout
 from planner.cost.memory import usable_bytes
@@ -92,7 +92,7 @@ def search(
     *,
     fixed: Mapping[str, int | str | bool] | None = None,
     top: int = 10,
-    max_micro_batch: int = MAX_MICRO_BATCH,
+    max_micro_batch: int | None = None,
     exhaustive: bool = False,
     objective: Objective = "time",
     requirements: Sequence[Requirement] = (),

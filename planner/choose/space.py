@@ -19,7 +19,6 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
 
-MAX_MICRO_BATCH = 16
 MIN_TOKENS_PER_CONTEXT_RANK = 4096
 """Context parallelism is searched only while every rank keeps this many tokens of a sequence."""
 FEWEST_TOKENS_PER_CONTEXT_RANK = 256
@@ -81,7 +80,7 @@ class Space:
         cluster: Cluster,
         fixed: Mapping[str, int] | None = None,
         *,
-        max_micro_batch: int = MAX_MICRO_BATCH,
+        max_micro_batch: int | None = None,
         exhaustive: bool = False,
         schedules: tuple[str, ...] = USUAL_SCHEDULES,
         orders: tuple[str, ...] = (USUAL_ORDER,),
