@@ -16,6 +16,7 @@ from simulator.network.alone import seconds_per_byte
 from simulator.network.build import Network, build_network
 from simulator.network.flows import Background, Job, play_jobs
 from simulator.network.loads import MOST_PARTNERS, group_loads
+from tests.test_network import CLUSTERS, network
 
 NODE = build_network(catalog.cluster("dgx-h100", 8))
 TREE = build_network(catalog.cluster("h100-oversubscribed", 512))
@@ -84,20 +85,21 @@ def test_every_member_gets_what_it_needs(pair: tuple[str, str], size: int, num_b
         assert received.sum() == pytest.approx(2 * (size - 1) * num_bytes)
 
 
-@given(st.data())
-def test_no_link_is_overfull_and_no_byte_is_lost(data: st.DataObject):
-    jobs, expected = [], np.zeros(len(TREE.links))
+@given(st.sampled_from(sorted(CLUSTERS)), st.data())
+def test_no_link_is_overfull_and_no_byte_is_lost(name: str, data: st.DataObject):
+    net = network(name)[1]
+    jobs, expected = [], np.zeros(len(net.links))
     for _ in range(data.draw(st.integers(1, 3))):
-        name, collective = data.draw(st.sampled_from([pair for pair in PAIRS if pair[0] != "in-switch"]))
-        size, inner = group(ALGORITHMS[name], data.draw(st.integers(2, 12)))
+        algorithm, collective = data.draw(st.sampled_from([pair for pair in PAIRS if pair[0] != "in-switch"]))
+        size, inner = group(ALGORITHMS[algorithm], data.draw(st.integers(2, min(12, net.num_devices))))
         seed, num_bytes = data.draw(st.integers(0, 99)), data.draw(st.floats(1e3, 1e9))
-        ranks = np.random.default_rng(seed).permutation(TREE.num_devices)[:size]
-        rounds = ALGORITHMS[name].rounds(collective, num_bytes, size, inner)
+        ranks = np.random.default_rng(seed).permutation(net.num_devices)[:size]
+        rounds = ALGORITHMS[algorithm].rounds(collective, num_bytes, size, inner)
         jobs.append(Job(ranks, rounds, data.draw(st.floats(0.0, 0.01))))
         for one in rounds:
-            for hops, carried in zip(TREE.routes(ranks[one.source], ranks[one.target]), one.num_bytes, strict=True):
+            for hops, carried in zip(net.routes(ranks[one.source], ranks[one.target]), one.num_bytes, strict=True):
                 expected[hops[hops >= 0]] += carried * one.repeats
-    played = play_jobs(TREE, jobs)
+    played = play_jobs(net, jobs)
     assert played.peak_load_fraction <= 1.0 + 1e-9
     assert played.link_bytes == pytest.approx(expected)
     assert all(np.isfinite(end) and end > job.start_seconds

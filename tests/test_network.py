@@ -1,6 +1,7 @@
 """Every wiring, and clusters as networks: routes that arrive by the shortest way, with the rates their tiers state."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -127,6 +128,17 @@ CLUSTERS: dict[str, tuple[str, int, Fabric | None]] = {
 }
 
 
+def test_every_wiring_is_one_of_a_cluster(monkeypatch: pytest.MonkeyPatch):
+    """So that what tests of networks demand is met by a wiring that is new."""
+    built = set()
+    for kind, build in WIRINGS.items():
+        monkeypatch.setitem(WIRINGS, kind, lambda order, kind=kind, build=build: built.add(kind) or build(order))
+    for name in CLUSTERS:
+        network.__wrapped__(name)
+    assert built == set(WIRINGS)
+
+
+@cache
 def network(name: str, seed: int = 0) -> tuple[Cluster, Network]:
     cluster_name, size, wired = CLUSTERS[name]
     cluster = catalog.cluster(cluster_name, size)

@@ -12,8 +12,9 @@ from planner.plan import SCHEDULE_NAMES
 from planner.work.actions import BACKWARDS, Action, Kind
 from planner.work.program import StepProgram, check, peak_activations
 from planner.work.schedules import SCHEDULES, in_flight
+from simulator.engine import simulate
 from simulator.trace import Stream
-from tests.played import Shape, play, shapes
+from tests.played import Shape, play, prices, shapes
 
 
 def test_every_schedule_of_a_plan_is_registered() -> None:
@@ -70,6 +71,19 @@ def test_in_flight_serves_arrays(shape: Shape) -> None:
     held = in_flight(np.full(shape.num_stages, code), shape.num_stages, shape.num_microbatches, shape.vp, ranks)
     own = SCHEDULES[shape.schedule].in_flight
     assert list(held) == [own(shape.num_stages, shape.num_microbatches, shape.vp, rank) for rank in ranks]
+
+
+@given(shapes(), st.booleans(), st.floats(0.0, 3.0), st.integers(0, 2**32 - 1))
+def test_no_schedule_deadlocks_and_no_rank_starves_under_any_delay(
+    shape: Shape, overlap: bool, spread: float, seed: int
+) -> None:
+    """Every action is drawn to be fast or slow by any factor, and messages may wait for their receivers."""
+    program, (forward, backward) = shape.program(), np.ones((2, shape.num_chunks))
+    played = simulate(program, prices(forward, backward, transfer=0.3, reduce=0.5), dp_overlap=overlap,
+                      pp_overlap=overlap, jitter_fraction=spread, generator=np.random.default_rng(seed))  # fmt: skip
+    done = Counter(track.rank for track in played.tracks for _ in track.start_seconds if track.stream is Stream.COMPUTE)
+    assert all(done[rank] >= 2 * shape.vp for rank in range(shape.num_stages))
+    assert np.isfinite(played.step_seconds)
 
 
 def one_off_warm_up(shape: Shape, deeper: int) -> StepProgram:
