@@ -25,7 +25,7 @@ def pace(num_devices: int, *, device_seconds: float = 2000.0, overhead_seconds: 
     return Pace(
         plan=Plan(dp=num_devices), breakdown=step, low_seconds=0.9 * step.step_seconds,
         high_seconds=1.2 * step.step_seconds, level_fraction=0.8, basis="a test", peak_bytes=1e10, usable_bytes=8e10,
-        mfu_fraction=0.4, rated_watts=700.0, state_bytes=1e12, num_plans=1,
+        mfu_fraction=0.4, is_measured=True, rated_watts=700.0, state_bytes=1e12, num_plans=1,
     )  # fmt: skip
 
 

@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.choose.capacity.answer import Ranking, rank
+from planner.choose.capacity.affordable import largest
+from planner.choose.capacity.answer import Ranking, cheapest, rank
+from planner.choose.capacity.breakeven import break_evens
+from planner.choose.capacity.chances import choice_fractions
 from planner.choose.capacity.demand import Demand
 from planner.choose.capacity.option import Option
 from planner.choose.capacity.pace import NoPace
 from planner.choose.capacity.risk import chance_above, interruption_spread, log_spread
+from planner.choose.capacity.scaling import BEND_FRACTION, curve
+from planner.choose.capacity.whatif import WhatIf, what_ifs
 from planner.cost.goodput import Checkpoints, Interruptions
 from profiles.offer import Offer
 from profiles.units import DAY, HOUR
@@ -64,7 +69,7 @@ def test_more_failures_never_help(factor: float, terms: str) -> None:
 
 def test_nothing_on_the_front_is_beaten_and_all_else_is() -> None:
     ranking = ranked([rent(), rent("other", cluster="slow", dollars_per_hour=1.7), purchase()], demand())
-    costs = {one.key: np.array([one.dollars, one.days, one.risk_fraction]) for one in ranking.options}
+    costs = {one.key: np.array([one.dollars, one.days, round(one.risk_fraction, 3)]) for one in ranking.options}
     for key, mine in costs.items():
         beaten = any(bool(np.all(other <= mine) and np.any(other < mine)) for other in costs.values())
         assert beaten == (key not in ranking.front)
@@ -75,7 +80,12 @@ def test_a_bill_is_the_sum_of_its_parts_and_what_is_bought_needs_an_outlay() -> 
     options = by_key(ranked([bought, rented], demand()))
     for one in options.values():
         assert one.dollars == pytest.approx(sum(one.bill.parts().values()))
-    assert options["bought", 64].outlay_dollars == pytest.approx(64 * 1.05 * 30_000.0)
+    figures = demand().ownership
+    around = 1.0 + figures.network_fraction + figures.storage_fraction
+    assert options["bought", 64].outlay_dollars == pytest.approx(64 * 1.05 * 30_000.0 * around)
+    tight = by_key(ranked([bought], demand(budget_dollars=1e6)))["bought", 64]
+    assert "outlay" in tight.shortfall
+    assert tight.dollars < 1e6
     assert options["rented", 64].outlay_dollars == 0.0
     hours = options["rented", 64].run.seconds / HOUR
     assert options["rented", 64].dollars == pytest.approx(64 * hours * 2.0)
@@ -162,3 +172,106 @@ def test_the_whole_bar_moves_with_the_prediction() -> None:
     other = rank([rent()], {"rented": (64,)}, {("room", 64): wider}, demand()).options[0]
     assert other.high_seconds > one.high_seconds
     assert other.late_fraction >= one.late_fraction
+
+
+def test_the_chances_of_being_the_choice_are_shares_and_follow_the_price() -> None:
+    offers = [rent("near", dollars_per_hour=2.1), rent("far", cluster="slow", accelerator="a100-sxm-80gb")]
+    ranking = ranked(offers, demand())
+    chances = choice_fractions(ranking.options, demand(), np.random.default_rng(1))
+    assert 0.99 <= sum(chances.values()) <= 1.0 + 1e-9
+    assert ranking.best is not None
+    assert chances[ranking.best.key] == max(chances.values())
+    assert choice_fractions(ranking.options, demand(deadline_seconds=1.0), np.random.default_rng(1)) == {}
+    assert choice_fractions((), demand(), np.random.default_rng(1)) == {}
+
+
+def test_sizes_of_one_accelerator_are_wrong_together() -> None:
+    """What is dearer at every speed is never the choice, however wide its error bar: the error is common."""
+    offers = [rent("near", dollars_per_hour=2.0), rent("dear", dollars_per_hour=2.01)]
+    ranking = ranked(offers, demand())
+    assert {name for name, _ in choice_fractions(ranking.options, demand(), np.random.default_rng(1))} == {"near"}
+
+
+def what_if(offers: list[Offer], asked: Demand) -> list[WhatIf]:
+    clusters = sorted({one.cluster for one in offers})
+    found, counts = paces(*clusters, slower=1.3), {one.name: COUNTS for one in offers}
+    best = rank(offers, counts, found, asked).best
+    assert best is not None
+    return what_ifs(best, offers, counts, found, asked)
+
+
+def test_what_changes_the_choice_is_found() -> None:
+    offers = [
+        rent("near", dollars_per_hour=2.0),
+        rent("far", cluster="slow", accelerator="a100-sxm-80gb", dollars_per_hour=1.7),
+    ]
+    found = {(one.name, one.change_factor, one.accelerator): one for one in what_if(offers, demand())}
+    assert found["price", 1.25, "h100-sxm"].changes_choice
+    assert found["price", 1.25, "h100-sxm"].best.offer.name == "far"  # type: ignore[union-attr]
+    assert not found["price", 1.25, ""].changes_choice
+    assert not any(name in ("budget",) for name, _, _ in found)
+    cheaper = found["price", 0.8, ""].best
+    dearer = found["price", 1.25, ""].best
+    assert cheaper is not None
+    assert dearer is not None
+    assert cheaper.dollars < dearer.dollars
+    fastest = by_key(ranked([rent()], demand()))["rented", max(COUNTS)]
+    tight = demand(deadline_seconds=1.1 * fastest.high_seconds)
+    nothing = {one.change_factor: one for one in what_if([rent()], tight) if one.name == "utilisation"}
+    assert nothing[0.8].best is None
+    assert nothing[0.8].changes_choice
+
+
+def test_the_cheapest_alone_is_the_best_of_the_ranking() -> None:
+    offers = [rent(), rent("same", dollars_per_hour=1.5), rent("other", cluster="slow"), purchase(), purchase("too")]
+    counts = {one.name: COUNTS for one in offers}
+    asked = demand()
+    best = ranked(offers, asked).best
+    found = cheapest(offers, counts, paces("room", "slow", slower=1.3), lambda offer: asked)
+    assert best is not None
+    assert found is not None
+    assert found.key == best.key
+
+
+def test_buying_pays_where_both_bills_are_equal() -> None:
+    bought, rented = purchase(), rent(terms="reserved")
+    (one,) = break_evens(ranked([bought, rented, rent("spot", terms="spot", interruptions_per_instance_second=1e-9)],
+                                demand()).options, demand())  # fmt: skip
+    assert (one.bought.offer.name, one.rented.offer.name) == ("bought", "rented")
+    figures = demand().ownership
+    share = one.use_seconds / one.life_seconds
+    fixed = one.bought.bill.total_dollars - one.bought.bill.energy_dollars
+    used_hours = one.bought.run.seconds / HOUR
+    owner_an_hour = fixed / used_hours / share + one.bought.bill.energy_dollars / used_hours
+    assert owner_an_hour == pytest.approx(2.0 * one.bought.num_devices, rel=1e-6)
+    assert figures.utilisation_fraction < 1.0
+
+
+def test_the_largest_job_uses_up_the_time_or_the_money() -> None:
+    asked = demand(budget_dollars=1e6)
+    found = largest(ranked([rent()], asked).options, asked)
+    assert found is not None
+    then = demand(budget_dollars=1e6, tokens=found.tokens * 0.999)
+    option = by_key(ranked([rent()], then))[found.option.key]
+    assert not option.shortfall
+    assert by_key(ranked([rent()], demand(budget_dollars=1e6, tokens=found.tokens * 1.01)))[option.key].shortfall
+    assert largest(ranked([rent()], asked).options, demand(deadline_seconds=np.inf)) is None
+
+
+def test_a_curve_says_where_it_bends_and_why() -> None:
+    own = [(number, pace(number, overhead_seconds=2.0), 4e6) for number in COUNTS]
+    found = curve("room", own)
+    first, *others = found.points
+    assert (first.speedup_factor, first.efficiency_fraction, first.marginal_fraction) == (1.0, 1.0, 1.0)
+    for one in others:
+        assert one.efficiency_fraction < 1.0
+        assert one.grown_part == "dp"
+        assert one.speedup_factor == pytest.approx(one.efficiency_fraction * one.num_devices / first.num_devices)
+    assert found.bend is not None
+    before = [one for one in found.points if one.num_devices < found.bend.num_devices]
+    assert all(one.marginal_fraction >= BEND_FRACTION for one in before)
+    perfect = curve("room", [(number, pace(number, overhead_seconds=0.0), 4e6) for number in COUNTS])
+    assert perfect.bend is None
+    assert perfect.points[-1].speedup_factor == pytest.approx(8.0)
+    grown = [(number, pace(64), 4e6 * number / 64) for number in COUNTS]
+    assert curve("room", grown, is_weak=True).points[-1].efficiency_fraction == pytest.approx(1.0)

@@ -32,23 +32,23 @@ class PaceCache:
 
     folder: Path
 
-    def get(self, on: Scenario) -> Pace | NoPace | None:
-        """What was found before; None where nothing was, or where the file cannot be read as a pace."""
+    def get(self, name: str, num_devices: int) -> Pace | NoPace | None:
+        """What a search of that `digest` found; None where nothing was, or where the file cannot be read as a pace."""
         try:
-            return _from_values(json.loads(self._path(on).read_text(encoding="utf-8")), on.cluster.num_devices)
+            return _from_values(json.loads(self._path(name).read_text(encoding="utf-8")), num_devices)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def put(self, on: Scenario, found: Pace | NoPace) -> None:
+    def put(self, name: str, found: Pace | NoPace) -> None:
         """Keep `found`; a folder that cannot be written to keeps nothing."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(on), json.dumps(_values(found)), overwrite=True)
+            write_whole(self._path(name), json.dumps(_values(found)), overwrite=True)
         except OSError:
             return
 
-    def _path(self, on: Scenario) -> Path:
-        return self.folder / f"{digest(on)}.json"
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
 
 
 def usual_cache() -> PaceCache:
@@ -57,10 +57,11 @@ def usual_cache() -> PaceCache:
 
 
 def digest(on: Scenario) -> str:
-    """A digest of all that the search of `on` depends on."""
+    """A digest of all that the search of `on` depends on: clusters that differ in their names alone share it."""
     found = hashlib.sha256(program_digest().encode())
     for record in (on.job, on.cluster, on.stack):
-        found.update(record.model_dump_json().encode())
+        about = {"name", "source", "unverified", "notes"} if record is on.cluster else None
+        found.update(record.model_dump_json(exclude=about).encode())
     return found.hexdigest()
 
 

@@ -3,10 +3,14 @@
 import math
 from typing import Any
 
-from meshwise.capacity.answering import CapacityAnswer
+from meshwise.capacity.answering import CapacityAnswer, Member
 from meshwise.jsonout import plan_fields
+from planner.choose.capacity.affordable import Largest
 from planner.choose.capacity.answer import Refused
+from planner.choose.capacity.breakeven import BreakEven
 from planner.choose.capacity.option import Option
+from planner.choose.capacity.scaling import Curve
+from planner.choose.capacity.whatif import WhatIf
 
 
 def document(found: CapacityAnswer) -> dict[str, Any]:
@@ -28,9 +32,17 @@ def document(found: CapacityAnswer) -> dict[str, Any]:
         "best": _key(ranking.best),
         "smallest": [_key(one) for one in ranking.smallest],
         "nearest": [_key(one) for one in ranking.nearest],
-        "options": [_option(one, on_front=one.key in ranking.front) for one in ranking.options],
+        "options": [
+            _option(one, on_front=one.key in ranking.front, chance=found.chances.get(one.key, 0.0))
+            for one in ranking.options
+        ],
         "refused": [_refused(one) for one in ranking.refused],
         "unused": dict(question.setups.unused),
+        "what_ifs": [_what_if(one) for one in found.what_ifs],
+        "break_evens": [_break_even(one) for one in found.break_evens],
+        "largest": _largest(found.largest),
+        "family": [_member(one) for one in found.family],
+        "scaling": [_curve(one) for one in found.curves],
         "num_searches": len(found.paces),
         "num_searched": found.num_searched,
         "elapsed_seconds": found.elapsed_seconds,
@@ -41,7 +53,7 @@ def _key(one: Option | None) -> dict[str, Any] | None:
     return None if one is None else {"offer": one.offer.name, "devices": one.num_devices}
 
 
-def _option(one: Option, *, on_front: bool) -> dict[str, Any]:
+def _option(one: Option, *, on_front: bool, chance: float) -> dict[str, Any]:
     run, pace = one.run, one.pace
     return {
         "offer": one.offer.name,
@@ -82,12 +94,71 @@ def _option(one: Option, *, on_front: bool) -> dict[str, Any]:
         "over_budget_fraction": one.dear_fraction,
         "risk_fraction": one.risk_fraction,
         "on_front": on_front,
+        "choice_fraction": chance,
+        "is_measured": pace.is_measured,
         "shortfall": one.shortfall,
     }  # fmt: skip
 
 
 def _refused(one: Refused) -> dict[str, Any]:
     return {"offer": one.offer.name, "devices": one.num_devices, "reason": one.reason}
+
+
+def _what_if(one: WhatIf) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "factor": one.change_factor,
+        "accelerator": one.accelerator or None,
+        "best": _key(one.best),
+        "dollars": None if one.best is None else one.best.dollars,
+        "run_seconds": None if one.best is None else one.best.run.seconds,
+        "changes_choice": one.changes_choice,
+    }
+
+
+def _break_even(one: BreakEven) -> dict[str, Any]:
+    return {
+        "bought": _key(one.bought),
+        "rented": _key(one.rented),
+        "use_seconds": _finite(one.use_seconds),
+        "life_seconds": one.life_seconds,
+    }
+
+
+def _largest(one: Largest | None) -> dict[str, Any] | None:
+    return None if one is None else {"option": _key(one.option), "tokens": one.tokens}
+
+
+def _member(one: Member) -> dict[str, Any]:
+    return {
+        "model": one.model,
+        "num_parameters": one.num_parameters,
+        "tokens": one.ranking.demand.tokens,
+        "best": _key(one.ranking.best),
+        "dollars": None if one.ranking.best is None else one.ranking.best.dollars,
+        "largest": _largest(one.largest),
+    }
+
+
+def _curve(one: Curve) -> dict[str, Any]:
+    return {
+        "cluster": one.cluster,
+        "kind": "weak" if one.is_weak else "strong",
+        "bend_devices": one.bend.num_devices if one.bend else None,
+        "points": [
+            {
+                "devices": point.num_devices,
+                "step_seconds": point.pace.step_seconds,
+                "tokens_per_second": point.tokens_per_second,
+                "speedup_factor": point.speedup_factor,
+                "efficiency_fraction": point.efficiency_fraction,
+                "marginal_fraction": point.marginal_fraction,
+                "grown_part": point.grown_part or None,
+                "grown_fraction": point.grown_fraction,
+            }
+            for point in one.points
+        ],
+    }
 
 
 def _finite(value: float) -> float | None:

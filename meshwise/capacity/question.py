@@ -35,6 +35,8 @@ class CapacityQuestion:
     start: date
     demand: Demand
     setups: Setups
+    own: tuple[Offer, ...]
+    """Offers beside those of the catalog."""
     assumed: tuple[str, ...]
     """What nobody stated, in words."""
 
@@ -76,4 +78,6 @@ def question(table: JobTable, stated: CapacityTable, own: Sequence[Offer] = ()) 
         spare_fraction=SPARE_SHARE if stated.spares is None else stated.spares,
         storage_bytes_per_second=stated.storage_gb_per_second and stated.storage_gb_per_second * GIGA,
     )
-    return CapacityQuestion(table, stated, start, demand, laid_out(table, stated, offers, demand), tuple(assumed))
+    return CapacityQuestion(
+        table, stated, start, demand, laid_out(table, stated, offers, demand), tuple(own), tuple(assumed)
+    )

@@ -1,6 +1,6 @@
 """The answer to a capacity question: every option ranked, the best of several kinds, and why the others are out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from profiles.offer import Offer
 
 NUM_MISSES = 3
 """Options that are shown as the nearest where none is good enough."""
+RISK_DIGITS = 3
+"""Risks that are alike to so many digits are equal: a chance of one in a thousand is none to a buyer."""
 
 Setup = tuple[str, int]
 """A cluster by name, and a number of devices."""
@@ -79,10 +81,39 @@ def rank(
             else:
                 refused.append(Refused(offer, number, found.reason))
         options += options_of(offer, usable, demand)
-    options.sort(key=lambda one: (bool(one.shortfall), one.dollars, one.days, one.key))
-    costs = np.array([(one.dollars, one.days, one.risk_fraction) for one in options]).reshape(-1, 3)
+    options.sort(key=_order)
+    costs = np.array([(one.dollars, one.days, round(one.risk_fraction, RISK_DIGITS)) for one in options]).reshape(-1, 3)
     front = frozenset(one.key for one, on_front in zip(options, front_mask(costs), strict=True) if on_front)
     return Ranking(demand, tuple(options), front, tuple(refused))
+
+
+def cheapest(
+    offers: Sequence[Offer],
+    counts: Mapping[str, Sequence[int]],
+    paces: Mapping[Setup, Pace | NoPace],
+    demand_of: Callable[[Offer], Demand],
+) -> Option | None:
+    """The best option alone, where each offer may have a demand of its own.
+
+    Of offers that differ in their rent alone only the lowest is looked at, which is never worse.
+    """
+    lowest: dict[tuple[object, ...], Offer] = {}
+    for offer in sorted(offers, key=lambda one: one.dollars_per_device_second or 0.0, reverse=True):
+        rented = offer.terms != "purchase"
+        alike = (offer.cluster, offer.terms, offer.interruptions_per_device_second, offer.commitment_seconds,
+                 tuple(counts[offer.name]))  # fmt: skip
+        lowest[alike if rented else (offer.name,)] = offer
+    good = []
+    for offer in lowest.values():
+        usable = [(number, found) for number in counts[offer.name]
+                  if isinstance(found := paces[offer.cluster, number], Pace)]  # fmt: skip
+        good += [one for one in options_of(offer, usable, demand_of(offer)) if not one.shortfall]
+    return min(good, key=_order, default=None)
+
+
+def _order(one: Option) -> tuple[bool, float, float, tuple[str, int]]:
+    """What options are ranked by: whether they will do, dollars, days; of equals the smaller name."""
+    return bool(one.shortfall), one.dollars, one.days, one.key
 
 
 def _excess(one: Option, demand: Demand) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Tariff:
     committed_seconds: float
     """Paid for at the least."""
     outlay_dollars_per_device: float
-    """To be spent before the run begins; 0 of what is rented."""
+    """To be spent before the run begins, with servers, network and storage; 0 of what is rented."""
 
     def bill(self, num_devices: Any, seconds: Any) -> Bill:
         """Of `num_devices` working devices for so long."""
@@ -56,11 +57,26 @@ def tariff(offer: Offer, paces: Sequence[Pace], demand: Demand) -> Tariff:
         "dollars_per_device_second": rent and rent * demand.price_factor,
         "purchase_dollars_per_device": price and price * demand.price_factor,
     })  # fmt: skip
+    installed = installed_watts(rated, shares)
+    undiminished = figures.model_copy(update={"residual_fraction": 0.0})  # a life then writes off the whole price
+    bought = rates_of(priced, installed, undiminished)
+    life_seconds = figures.lifetime_seconds * figures.utilisation_fraction
+    outlay = life_seconds * (
+        bought.hardware_dollars_per_device_second
+        + bought.network_dollars_per_device_second
+        + bought.storage_dollars_per_device_second
+    )
     return Tariff(
-        rates=rates_of(priced, installed_watts(rated, shares), figures),
-        place=site(offer.provider, offer.region, offer.country, **demand.place),
+        rates=rates_of(priced, installed, figures),
+        place=_place(offer.provider, offer.region, offer.country, tuple(sorted(demand.place.items()))),
         watts_per_device=(working + spares * waiting) / (1.0 + spares),
         paid_fraction=1.0 + spares,
         committed_seconds=offer.commitment_seconds or 0.0,
-        outlay_dollars_per_device=(priced.purchase_dollars_per_device or 0.0) * (1.0 + spares),
+        outlay_dollars_per_device=outlay * (1.0 + spares),
     )
+
+
+@cache
+def _place(provider: str, region: str, country: str, known: tuple[tuple[str, Any], ...]) -> Site:
+    """The place of an offer, looked up once."""
+    return site(**{"provider": provider, "region": region, "country": country, **dict(known)})

@@ -32,7 +32,7 @@ class Option:
     low_dollars: float
     high_dollars: float
     outlay_dollars: float
-    """What must be spent before the run begins; 0 of what is rented."""
+    """What must be spent before the run begins, which the budget must cover; 0 of what is rented."""
     tokens: float
     late_fraction: float
     """Probability of missing the deadline; 0 without one."""
@@ -115,7 +115,9 @@ def shortfall(one: Option, demand: Demand) -> str:
         faults.append(f"too slow: {one.days:,.0f} days, {over:,.0f} past the deadline")
     elif one.late_fraction > demand.max_risk_fraction:
         faults.append(f"too risky: late with a chance of {one.late_fraction:.0%}")
-    if one.dollars > demand.budget_dollars:
+    if one.outlay_dollars > demand.budget_dollars:
+        faults.append(f"too dear: an outlay of {one.outlay_dollars / demand.budget_dollars:.2f} times the budget")
+    elif one.dollars > demand.budget_dollars:
         faults.append(f"too dear: {one.dollars / demand.budget_dollars:.2f} times the budget")
     elif one.dear_fraction > demand.max_risk_fraction:
         faults.append(f"too risky: over the budget with a chance of {one.dear_fraction:.0%}")

@@ -31,6 +31,8 @@ class Pace:
     usable_bytes: float
     """What a plan may take of a device."""
     mfu_fraction: float
+    is_measured: bool
+    """Whether kernels of this accelerator were timed; else its speed is that of others, scaled by datasheets."""
     rated_watts: float
     """Of a device; 0 where its record does not say."""
     state_bytes: float
@@ -73,6 +75,7 @@ def pace(on: Scenario) -> Pace | NoPace:
         peak_bytes=float(best.memory.peak_bytes),
         usable_bytes=float(usable_bytes(on.cluster, on.stack)),
         mfu_fraction=float(mfu(best.step_seconds, on.job, on.cluster)),
+        is_measured=on.cluster.accelerator.name in on.cluster.kernels.accelerators,
         rated_watts=on.cluster.accelerator.power_watts or 0.0,
         state_bytes=checkpoint_bytes(on.job, on.stack),
         num_plans=found.num_plans,
