@@ -16,7 +16,16 @@ from planner.cost.kernels import Rates, attention_seconds, elementwise_seconds, 
 from planner.work.ops import Elementwise, Gemm
 from profiles import catalog
 from profiles.accelerator import Accelerator
-from profiles.calibration import AttentionCurve, ElementwiseCurve, Fit, GemmCurve, KernelCurves, Sustained
+from profiles.attainable import attainable_share
+from profiles.calibration import (
+    Attainable,
+    AttentionCurve,
+    ElementwiseCurve,
+    Fit,
+    GemmCurve,
+    KernelCurves,
+    Sustained,
+)
 from profiles.record import Record
 from validate.calibration.fit import Origin, fit_attention, fit_elementwise, fit_gemm
 
@@ -181,6 +190,7 @@ class Kernels:
             attention={"flash-1": self._published_attention("a100-sxm-80gb")["flash-1"], **pooled_attention},
             elementwise=ElementwiseCurve(**mean_of(list(elementwise.values()), errors)),
             sustained=self._sustained("pool"),
+            attainable=attainable(gemm["bf16"]),
         )
 
     def _gemm_errors(self, dtype: str, curves: Mapping[str, GemmCurve]) -> Errors:
@@ -267,3 +277,26 @@ def _rates(accelerator: Accelerator, dtype: str) -> Rates:
 
 def _error(predicted: NDArray[np.float64], part: Table) -> NDArray[np.float64]:
     return np.abs(predicted / tables.seconds(part) - 1.0)
+
+
+def attainable(gemm: Mapping[str, GemmCurve]) -> Attainable:
+    """How the fitted rates of devices follow from the best product that others reached on them."""
+    ratios = {
+        device: curve.compute_efficiency_fraction / share
+        for device, curve in gemm.items()
+        if (share := attainable_share(catalog.accelerator(device))) is not None
+    }
+    logs = np.log(list(ratios.values()))
+    others = (np.sum(logs) - logs) / (len(logs) - 1)
+    errors = np.abs(np.exp(others - logs) - 1.0)
+    return Attainable(
+        share_fraction=float(np.exp(np.mean(logs))),
+        fit=Fit(
+            machine="geometric mean of " + ", ".join(ratios),
+            date=DATE,
+            num_points=len(ratios),
+            held_out_median_error_fraction=float(np.median(errors)),
+            held_out_p90_error_fraction=float(np.quantile(errors, 0.9)),
+            source=f"{AIC} over stas00/ml-engineering@744d01e1; each device by the others",
+        ),
+    )

@@ -91,6 +91,14 @@ class Sustained(Record):
     fit: Fit
 
 
+class Attainable(Record):
+    """How the rate of common products follows from that of the best one, on devices measured both ways."""
+
+    share_fraction: Positive
+    """`compute_efficiency_fraction` of bf16 products over the share of peak of the best product: geometric mean."""
+    fit: Fit
+
+
 class KernelCurves(Sourced):
     """Curves of one accelerator (or of the pool that stands in for devices nobody measured)."""
 
@@ -105,6 +113,8 @@ class KernelCurves(Sourced):
     """By dtype: the expert products of a mixture of experts; where there are none they run as other products do."""
     sustained: dict[str, Sustained] = Field(default_factory=dict)
     """By dtype; none where nobody compared the curves with whole steps."""
+    attainable: Attainable | None = None
+    """Of the pool: what turns a device's best product into its compute rates (`profiles.attainable`)."""
 
     def sustained_fraction(self, dtype: str, *, attention: bool = False) -> float:
         """Factor on the compute rates of `gemm` (or of `attention`) inside a training step in `dtype`."""
@@ -122,6 +132,7 @@ class KernelCurves(Sourced):
             **{f"grouped gemm {dtype}": curve.fit for dtype, curve in self.grouped_gemm.items()},
             "elementwise": self.elementwise.fit,
             **{f"sustained {dtype}": sustained.fit for dtype, sustained in self.sustained.items()},
+            **({"attainable": self.attainable.fit} if self.attainable else {}),
         }
 
     def gemm_curve(self, dtype: str) -> GemmCurve:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from profiles import lookup
 from profiles.accelerator import Accelerator
+from profiles.attainable import within_attainable
 from profiles.calibration import KernelCurves, LinkCurves
 from profiles.clocks import under_power_limit
 from profiles.cluster import MAX_DEVICES, Cluster, ClusterSpec, Link, Node, Tier, TierSpec, link_share, tier_sizes
@@ -139,8 +140,10 @@ def kernel_curves(accelerator: str) -> KernelCurves:
 
 
 def _kernels_of(device: Accelerator) -> KernelCurves:
-    """The curves of the chip of `device`, under its own power limit."""
+    """The curves of the chip of `device`, under its own power limit; else the pool's, within what it attains."""
     curves = kernel_curves(device.name)
+    if not curves.accelerators:
+        return within_attainable(curves, device)
     measured = curves.name if curves.name in curves.accelerators else device.name
     return curves if measured == device.name else under_power_limit(curves, device, accelerator(measured))
 
