@@ -11,9 +11,12 @@ import numpy as np
 from meshwise.asking import MAX_ACTIONS, Asked
 from meshwise.draws import play_runs
 from planner.cost.phase import price_program
+from planner.plan import Plan
 from planner.work.lower import lower
+from planner.work.one_tree import one_tree
 from profiles import catalog
 from profiles.clocks import clock_fraction
+from profiles.cluster import Cluster
 from profiles.units import MICRO, MILLI
 from simulator.disturbances import Disturbances
 from simulator.network.build import Network, build_network
@@ -47,7 +50,7 @@ def answer(
     Raises ValueError for a flag without sense.
     """
     seed = runs.get("seed", 0)
-    unequal = _disturbances(flags, asked.question.alike("--network").accelerator)
+    unequal = _disturbances(flags, _homogeneous(asked)[1].accelerator)
     played = _play(asked, flags, unequal, seed, np.random.default_rng(seed))
     if not unequal.is_random and "runs" in runs:
         raise ValueError("runs: nothing is drawn at random; give --speed-spread, --jitter or --os-noise, or --days")
@@ -71,8 +74,7 @@ def _play(
     asked: Asked, flags: Mapping[str, Any], unequal: Disturbances, seed: int, generator: np.random.Generator
 ) -> NetworkStep:
     """One step; `seed` is of the network's hashes."""
-    question, plan = asked.question, asked.plan
-    cluster = question.alike("--network")
+    question, (plan, cluster) = asked.question, _homogeneous(asked)
     if flags["network"] != "flows":
         raise ValueError(f"network: {flags['network']} is not known; flows is, or leave it out for fixed prices")
     fidelity = flags.get("fidelity", "folded")
@@ -95,6 +97,20 @@ def _play(
         dp_contention_fraction=question.stack.dp_contention_fraction, unfolds=unfolds,
         background_fraction=flags.get("background", 0.0), disturbances=unequal, generator=generator,
     )  # fmt: skip
+
+
+def _homogeneous(asked: Asked) -> tuple[Plan, Cluster]:
+    """The plan, and the nodes that it runs on as one tree of links."""
+    cluster, plan = asked.question.cluster, asked.plan
+    if isinstance(cluster, Cluster):
+        return plan, cluster
+    found = one_tree(plan, cluster, plan.num_microbatches(asked.question.job.global_batch))
+    if found is None:
+        raise ValueError(
+            f"network: flows play groups of equal nodes that share the work equally, and {plan} on {cluster.name} is "
+            "none; leave --network out, or give a placement on one group or with equal shares of all"
+        )
+    return found
 
 
 def _disturbances(flags: Mapping[str, Any], device: "Accelerator") -> Disturbances:
