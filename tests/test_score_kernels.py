@@ -80,6 +80,22 @@ def test_what_cannot_be_modelled_is_counted(tmp_path: Path) -> None:
     assert score_kernels(write(tmp_path, PREFILL)).skipped == {"marked suspect by the table": 1}
 
 
+@pytest.mark.parametrize("table", [GEMM, DECODE, ELEMENTWISE])
+def test_devices_without_libraries_are_priced_by_the_curves_of_training(tmp_path: Path, table: str) -> None:
+    text = table.replace("h100_sxm", "v100").replace("a100_sxm", "v100")
+    board = score_kernels(write(tmp_path, text), rows=True)
+    assert board.rows
+    own = [row for row in board.rows if row["accelerator"] == "v100-sxm-32gb"]
+    assert own
+    assert all("by the curves of training" in row["library"] for row in own)
+    assert all(row["low"] == pytest.approx(row["predicted"] / 2.0) for row in own)
+
+
+def test_experts_without_libraries_stay_refused(tmp_path: Path) -> None:
+    board = score_kernels(write(tmp_path, EXPERTS.replace("h100_sxm", "v100")))
+    assert any("no library's kernels" in reason for reason in board.skipped)
+
+
 def test_attention_rows_become_operations(tmp_path: Path) -> None:
     (batch,) = read_batches(read_table(write(tmp_path, PREFILL)), Counter())
     assert isinstance(batch.op, Attention)

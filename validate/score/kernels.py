@@ -17,6 +17,7 @@ from profiles.cluster import Cluster
 from validate.score.agreement import Errors
 from validate.score.columns import read_table
 from validate.score.kernel_tables import Batch, Skipped, read_batches
+from validate.score.plain_kernels import PLAIN_ERROR_FRACTION, plain_seconds
 
 SCHEMA_VERSION = 1
 Floats = NDArray[np.float64]
@@ -125,11 +126,16 @@ def one_device(accelerator: Accelerator) -> Cluster:
 
 
 def _priced(batch: Batch) -> Priced:
-    accelerator = batch.accelerator
-    labels = {"op": batch.kind, "accelerator": accelerator.name, "library": batch.library, "form": batch.form}
-    predicted = np.asarray(kernel_seconds(batch.op, one_device(accelerator)), dtype=float)
-    p90 = library_error_fraction(batch.op, accelerator)  # type: ignore[arg-type]
-    return Priced(labels, batch.index, batch.sources, batch.seconds, predicted, _roofline(batch), p90)
+    accelerator, cluster, library = batch.accelerator, one_device(batch.accelerator), batch.library
+    try:
+        predicted = kernel_seconds(batch.op, cluster)
+        p90 = library_error_fraction(batch.op, accelerator)  # type: ignore[arg-type]
+    except ValueError as error:
+        predicted, p90 = plain_seconds(batch.op, cluster, error), PLAIN_ERROR_FRACTION
+        library = f"{library}, by the curves of training"
+    labels = {"op": batch.kind, "accelerator": accelerator.name, "library": library, "form": batch.form}
+    seconds = np.asarray(predicted, dtype=float)
+    return Priced(labels, batch.index, batch.sources, batch.seconds, seconds, _roofline(batch), p90)
 
 
 def _roofline(batch: Batch) -> Floats:
