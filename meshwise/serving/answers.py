@@ -38,8 +38,8 @@ def _candidate(one: ServingCandidate) -> dict[str, Any]:
 
 def estimate_document(file: ServingFile, found: tuple[ServingEstimate, ...]) -> dict[str, Any]:
     """The document of `estimate --json` for a serving job."""
-    names = ("ttft_seconds", "ttft_tail_seconds", "tpot_seconds", "e2e_seconds", "output_tokens_per_second",
-             "num_running", "most_requests_per_second", "is_stable")  # fmt: skip
+    names = ("ttft_seconds", "ttft_tail_seconds", "tpot_seconds", "itl_tail_seconds", "e2e_seconds",
+             "output_tokens_per_second", "num_running", "most_requests_per_second", "is_stable")  # fmt: skip
     return {
         "job": file.job.model_dump(),
         "load": file.load.model_dump(),

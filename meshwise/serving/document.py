@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwise.serving.playing import Served, ServingAnswer
-from simulator.serving.statistics import LEVEL, Estimate, Spread, Summary
+from simulator.serving.gaps import Gaps
+from simulator.serving.statistics import LEVEL, PERCENTILES, Estimate, Spread, Summary
 
 
 def document(answer: ServingAnswer) -> dict[str, Any]:
@@ -18,7 +19,12 @@ def document(answer: ServingAnswer) -> dict[str, Any]:
         "serving": [_served(one) for one in answer.served],
         "interval_level": LEVEL,
         "runs": [
-            {"seed": run.seed, **figures(run.figures), "replica_seconds": list(run.played.replica_seconds)}
+            {
+                "seed": run.seed,
+                **figures(run.figures),
+                "itl_seconds": _gaps(run.timeline.gaps),
+                "replica_seconds": list(run.played.replica_seconds),
+            }
             for run in answer.runs
         ],
         "groups": {name: figures(found) for name, found in answer.groups()},
@@ -30,6 +36,11 @@ def figures(found: Summary) -> dict[str, Any]:
     plain = {name: value for name, value in asdict(found).items() if not isinstance(value, dict)}
     spreads = {name: _spread(getattr(found, name)) for name in ("ttft_seconds", "tpot_seconds", "e2e_seconds")}
     return {**plain, **spreads, "attained_fraction": _estimate(found.attained_fraction)}
+
+
+def _gaps(found: Gaps) -> dict[str, float | None]:
+    values = {"mean": found.mean_seconds, **{f"p{one}": found.percentile_seconds(one) for one in PERCENTILES}}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _spread(found: Spread) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class ServingEstimate:
     ttft_seconds: float
     ttft_tail_seconds: float
     tpot_seconds: float
+    itl_tail_seconds: float
     e2e_seconds: float
     output_tokens_per_second: float
     num_running: float
@@ -103,6 +104,7 @@ def _estimated(file: ServingFile, served: playing.Served, load: LoadFigures) -> 
     last = float(rest.tpot_seconds) * (load.lengths.output_tokens - 1.0)
     return ServingEstimate(
         served, load, float(front.ttft_seconds), float(front.ttft_tail_seconds), float(rest.tpot_seconds),
+        float(rest.itl_tail_seconds),
         float(front.ttft_seconds) + last, pool.replicas * float(rest.output_tokens_per_second),
         pool.replicas * float(rest.num_running), min(most for _, _, most in results),
         bool(front.is_stable) and bool(rest.is_stable),

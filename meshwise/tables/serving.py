@@ -28,6 +28,9 @@ def show_serving(console: Console, answer: ServingAnswer) -> None:
         limit = getattr(answer.targets, field)
         cells = [_with_interval(spread.mean), *(_with_interval(spread.percentiles[percent]) for percent in PERCENTILES)]
         made.add_row(name, *cells, duration(limit) if limit else "-")
+    gaps = answer.runs[0].timeline.gaps
+    between = [_time(gaps.mean_seconds), *(_time(gaps.percentile_seconds(percent)) for percent in PERCENTILES)]
+    made.add_row("between tokens", *between, "-")
     console.print(made)
     console.print(f"Intervals: {LEVEL:.0%}, of the simulation alone; prices have errors of their own.", style="dim")
     groups = answer.groups()

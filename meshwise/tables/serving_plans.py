@@ -40,6 +40,7 @@ def _estimate(one: ServingEstimate) -> Table:
         ("time to first token, mean", _time(one.ttft_seconds)),
         ("time to first token, 99 % below", _time(one.ttft_tail_seconds)),
         ("time per output token", _time(one.tpot_seconds)),
+        ("between two tokens, 99 % below", _time(one.itl_tail_seconds)),
         ("whole answer", _time(one.e2e_seconds)),
         ("output tokens/s", f"{one.output_tokens_per_second:,.0f}"),
         ("requests running", f"{one.num_running:,.1f}"),

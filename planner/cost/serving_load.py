@@ -47,6 +47,8 @@ class ReplicaCurve:
     """By which one prompt lengthens iterations in all, on the busiest stage."""
     first_token_seconds: Floats
     """Of the iterations that run a prompt beside those requests, through all stages."""
+    prompt_iterations: Floats
+    """Over which one prompt is spread."""
     most_running: float
     """That token budget, sequence limit and memory admit."""
     engine: EngineRecord
@@ -69,7 +71,7 @@ def replica_curve(
     most = max(min(float(max_sequences), kv_tokens / held), 1.0)
     knots = np.concatenate([[0.0], geometric(1.0, max(most, 2.0), 3, exact_until=4)])
     context = lengths.mean_context_tokens
-    decode, extra, first = [], [], []
+    decode, extra, first, chunks = [], [], [], []
     for running in knots:
         per_loop = round(float(running) / num_stages)
         total = max(per_loop, 1) * context
@@ -79,11 +81,12 @@ def replica_curve(
         decode.append(num_stages * alone)
         extra.append(sum(mixed) - beside * len(mixed))
         first.append(sum(mixed) + (num_stages - 1) * mixed[-1])
-    columns = np.array([decode, extra, first])
+        chunks.append(float(len(mixed)))
+    columns = np.array([decode, extra, first, chunks])
     columns[0] /= tokens_per_iteration
     if not runs_prompts:
         columns[1:] = 0.0
-    return ReplicaCurve(knots, columns[0], columns[1], columns[2], most, engine, lengths)
+    return ReplicaCurve(knots, columns[0], columns[1], columns[2], columns[3], most, engine, lengths)
 
 
 def _prompt_iterations(prices: IterationPrices, lengths: Lengths, token_budget: int, num_decodes: int) -> list[float]:
@@ -108,6 +111,8 @@ class Equilibrium:
     ttft_tail_seconds: Numbers
     """That 99 % stay below."""
     tpot_seconds: Numbers
+    itl_tail_seconds: Numbers
+    """Between two tokens, that 99 % stay below: of an iteration that runs a prompt where more than 1 % do."""
     e2e_seconds: Numbers
     output_tokens_per_second: Numbers
     num_running: Numbers
@@ -185,10 +190,13 @@ def _equilibrium(
     ttft = np.where(stable, front + rest + queue + own, np.inf)
     tail = queue / np.maximum(share, 1e-9) * np.log(np.maximum(share / _TAIL_FRACTION, 1.0))
     last = (lengths.output_tokens - 1.0) * tpot
+    chunks = np.maximum(curve.at(running, curve.prompt_iterations), 1.0)
+    prompted = np.where(prompt > 0.0, np.minimum(seen_fraction * rate * chunks * tpot, 1.0), 0.0)
+    between = np.where(prompted > _TAIL_FRACTION, np.maximum(decode, decode + prompt / chunks), decode)
     return Equilibrium(
         ttft_seconds=ttft, ttft_tail_seconds=ttft - queue + np.maximum(tail, queue) + rest, tpot_seconds=tpot,
-        e2e_seconds=ttft + last, output_tokens_per_second=rate * lengths.output_tokens, num_running=running,
-        prompt_fraction=share, is_stable=stable,
+        itl_tail_seconds=between, e2e_seconds=ttft + last, output_tokens_per_second=rate * lengths.output_tokens,
+        num_running=running, prompt_fraction=share, is_stable=stable,
     )  # fmt: skip
 
 

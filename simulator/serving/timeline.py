@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.serving.batcher import Batcher
+from simulator.serving.gaps import Gaps
 from simulator.serving.requests import Floats
 
 MAX_SAMPLES = 16_384
@@ -61,6 +62,10 @@ class Timeline:
         self.num_left_out = 0
         """Batches beyond `MAX_BATCHES`."""
         self.busy_seconds: dict[int, float] = {}
+        self.gaps = Gaps()
+        """Between tokens of all requests, guessed tokens as one."""
+        self._token_seconds: dict[int, list[tuple[float, int]]] = {}
+        """Of each loop when its running requests made their last token, and how many; the first are the rest."""
         self._keeps_batches = keeps_batches
 
     def ends(self, loop: Batcher, now: float) -> None:
@@ -68,6 +73,7 @@ class Timeline:
         run = loop.run
         assert run is not None
         self.busy_seconds[loop.number] = self.busy_seconds.get(loop.number, 0.0) + now - run.begin_seconds
+        self._stream(loop, now)
         if not self._keeps_batches:
             return
         if len(self.batches) == MAX_BATCHES:
@@ -77,8 +83,28 @@ class Timeline:
         tokens = sum(new for _, new, _ in loop.prefills)
         self.batches.append(Batch(loop.number, run.begin_seconds, now, run.num_iterations, decodes, tokens))
 
+    def _stream(self, loop: Batcher, now: float) -> None:
+        """Count the gaps before the tokens of the batch in flight; the first holds all since the last ones."""
+        run, running = loop.run, len(loop.running)
+        assert run is not None
+        waiting = self._token_seconds.setdefault(loop.number, [])
+        if not loop.decodes:
+            complete = sum(request != loop.partial for request, _, _ in loop.prefills)
+            waiting.append((now, complete))
+            return
+        ended, earliest = run.end_seconds(1), running
+        for seconds, count in waiting[1:]:
+            earliest -= count
+            self.gaps.add(ended - seconds, 0.0, 1, count)
+        self.gaps.add(ended - (waiting[0][0] if waiting else run.begin_seconds), 0.0, 1, max(earliest, 0))
+        later = run.first_seconds + run.longer_seconds
+        self.gaps.add(later, run.longer_seconds, run.num_iterations - 1, running)
+        self._token_seconds[loop.number] = [(now, running)]
+
     def look(self, loop: Batcher, now: float) -> None:
         """A sample of `loop` after a batch."""
+        if not len(loop.running):
+            self._token_seconds.pop(loop.number, None)
         if loop.number not in self.samples:
             self.samples[loop.number] = Samples()
         self.samples[loop.number].add(now, loop)
