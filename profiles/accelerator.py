@@ -30,6 +30,8 @@ class Accelerator(Sourced):
     """Streaming multiprocessors, compute units, tensor cores of a TPU, or cores of a CPU."""
     block_scaling: bool = False
     """Matrix units multiply 8-bit elements with a scale for every 32 of them [OCP Microscaling Formats v1.0]."""
+    sparse_products: bool = False
+    """Matrix units skip the zeros of weights of which two in four are kept [Mishra 2021, arXiv:2104.08378]."""
     power_watts: Positive | None = None
     aliases: tuple[str, ...] = ()
 

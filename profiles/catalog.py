@@ -42,7 +42,7 @@ __all__ = [
 
 KINDS = (
     "accelerators", "nodes", "clusters", "links", "fabrics", "models", "software", "calibration", "reliability",
-    "engines", "offers", "costs",
+    "engines", "offers", "costs", "variants",
 )  # fmt: skip
 AnySourced = TypeVar("AnySourced", bound=Sourced)
 
@@ -239,6 +239,10 @@ def load(kind: str, name: str) -> Sourced:
         return software(name)
     if kind == "engines":
         return engine(name)
+    if kind == "variants":
+        from profiles.variant import variant
+
+        return variant(name)
     if kind == "offers":
         return offer(name)
     if kind == "costs":

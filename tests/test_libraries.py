@@ -199,6 +199,6 @@ def test_pairs_of_chunks_and_windows_add_up(new: float, past: float, window: flo
 
 def test_forms_are_as_wide_as_they_say() -> None:
     assert {name: form.weight_bytes for name, form in FORMS.items() if form.weight_bytes < 1.0} == {
-        "nvfp4": 0.5625, "int4_wo": 0.515625, "w4a16_mxfp4": 0.53125, "w4a8_mxfp4_mxfp8": 0.53125,
+        "nvfp4": 0.5625, "int4_wo": 0.515625, "w4a16_mxfp4": 0.53125, "w4a8_mxfp4_mxfp8": 0.53125, "fp8_2of4": 0.625,
     }  # fmt: skip
     assert form_of("fp32").weight_bytes == 4.0

@@ -13,6 +13,7 @@ from planner.choose.serving import search_serving
 from planner.choose.serving_replicas import Room, ServingQuestion, ServingSpace
 from planner.cost.serving_load import Lengths
 from profiles import catalog
+from profiles.variant import variant
 from tests.cli import meshwise
 
 JOB = """\
@@ -174,3 +175,35 @@ def test_which_cluster_for_which_pool() -> None:
     assert costs == ["dgx-h100", "dgx-a100"]
     held = search_serving(replace(QUESTION, others=(a100,)), replace(space, room="dgx-a100", prompt_room="dgx-h100"))
     assert {one.plan.clusters for one in held.candidates} <= {"dgx-a100", "dgx-h100 and dgx-a100"}
+
+
+@pytest.mark.parametrize("name", [name for name in catalog.names("variants") if "distill" not in name])
+def test_a_variant_is_smaller_and_says_what_it_loses(job: Path, name: str) -> None:
+    """Less memory and no slower in every verb, with the published loss beside it."""
+    whole = json.loads(meshwise("estimate", str(job), "--json").out)["serving"][0]
+    job.write_text(JOB + f'variant = "{name}"\n')
+    done = meshwise("estimate", str(job), "--json")
+    assert done.code == 0, done.err
+    small = json.loads(done.out)["serving"][0]
+    assert small["memory_bytes"][0]["weights"] < 0.7 * whole["memory_bytes"][0]["weights"]
+    assert small["tpot_seconds"] < whole["tpot_seconds"]
+    assert small["ttft_seconds"] <= whole["ttft_seconds"] * (1.0 + 1e-9)
+    assert "MMLU 65" in small["variant"][1]
+    assert "published of llama3.1-8b" in " ".join(meshwise("plan", str(job), "--no-simulate", "--top", "1").out.split())
+    exported = meshwise("export", str(job), "--to", "vllm")
+    assert "name the checkpoint of the variant" in exported.err + exported.out
+
+
+def test_variants_refuse_what_they_do_not_fit(job: Path) -> None:
+    """Devices without units for sparse weights, students of another teacher, experts, forms without a twin."""
+    for old, new, sentence in (
+        ('"dgx-h100"', '"dgx-1v"', "v100-sxm-32gb has no units"),
+        ('"llama3.1-8b"', '"mixtral-8x7b"\ntp = 4', "mixtral-8x7b has experts"),
+        ("pp = 1", 'pp = 1\nweights = "int8_wo"', "'int8_wo' is not kept sparsely"),
+    ):
+        job.write_text(JOB.replace(old, new) + 'variant = "sparse-2of4"\n')
+        assert sentence in meshwise("estimate", str(job)).err
+    job.write_text(JOB + 'variant = "r1-distill-qwen-32b"\n')
+    assert "answers in place of deepseek-r1, not of llama3.1-8b" in meshwise("estimate", str(job)).err
+    student = variant("r1-distill-qwen-32b").applied(catalog.model("deepseek-r1"))
+    assert student.num_layers == catalog.model("qwen2.5-32b").num_layers

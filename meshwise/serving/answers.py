@@ -7,6 +7,7 @@ from typing import Any
 from meshwise.serving.document import figures
 from meshwise.serving.estimating import ServingEstimate
 from meshwise.serving.jobfile import ServingFile
+from meshwise.serving.modelling import variant_words
 from meshwise.serving.planning import ServingPlans
 from planner.choose.serving import ServingCandidate
 from planner.cost.kv import ServingMemory
@@ -18,6 +19,7 @@ def plans_document(answer: ServingPlans) -> dict[str, Any]:
         "job": answer.file.job.model_dump(),
         "load": answer.file.load.model_dump(),
         "targets": answer.file.targets.model_dump(),
+        "variant": variant_words(answer.file.serving[0]),
         "num_considered": answer.found.num_considered,
         "refused": answer.found.refused,
         "candidates": [
@@ -47,12 +49,12 @@ def estimate_document(file: ServingFile, found: tuple[ServingEstimate, ...]) -> 
         "serving": [
             {
                 "name": one.served.name, "model": one.served.model.name, "engine": one.served.engine.name,
-                "num_devices": one.served.plan.num_devices,
+                "num_devices": one.served.plan.num_devices, "variant": variant_words(asked),
                 "memory_bytes": [_memory(memory) for memory in one.served.memory],
                 "requests_per_second": one.load.requests_per_second,
                 **{name: _finite(getattr(one, name)) for name in names},
             }
-            for one in found
+            for one, asked in zip(found, file.serving, strict=True)
         ],
     }  # fmt: skip
 

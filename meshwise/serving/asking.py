@@ -6,10 +6,10 @@ from typing import Any
 
 from meshwise.serving.estimating import load_figures
 from meshwise.serving.jobfile import ServedTable, ServingFile
+from meshwise.serving.modelling import served_form, served_forms, served_model
 from planner.choose.serving_replicas import ServingQuestion, ServingSpace
 from profiles import catalog
 from profiles.cluster import Cluster
-from profiles.model import TransformerShape
 
 NARROW_FORMS = {"fp8": "fp8", "fp4": "nvfp4"}
 """Format the device multiplies -> form of the weights that is offered beside 16 bits."""
@@ -23,11 +23,8 @@ def question_of(file: ServingFile, cluster: Cluster) -> ServingQuestion:
     if file.load.concurrency is not None:
         raise ValueError("concurrency: a search needs a rate (requests_per_second or a trace), or none for the highest")
     table, load, limits = file.serving[0], load_figures(file), file.targets
-    model = catalog.model(table.model)
-    if not isinstance(model, TransformerShape):
-        raise ValueError(f"model: {model.name} is a plain list of layers; a served model makes tokens")
     return ServingQuestion(
-        model, cluster, catalog.engine(table.engine), load.lengths, load.requests_per_second,
+        served_model(table), cluster, catalog.engine(table.engine), load.lengths, load.requests_per_second,
         limits.ttft_seconds or math.inf, limits.tpot_seconds or math.inf, limits.e2e_seconds or math.inf,
         table.draft_tokens, table.acceptance_fraction, table.eager,
     )  # fmt: skip
@@ -39,10 +36,10 @@ def space_of(table: ServedTable, question: ServingQuestion, usual: ServingSpace 
     peaks = {name for room in question.rooms for name in room.cluster.accelerator.peak_flops_per_second}
     changes: dict[str, Any] = {}
     if "weights" in stated:
-        changes["forms"] = ((table.weights, table.expert_weights),)
+        changes["forms"] = ((served_form(table, table.weights), table.expert_weights),)
     else:
         narrow = [NARROW_FORMS[name] for name in NARROW_FORMS if name in peaks]
-        changes["forms"] = tuple((form, "") for form in ("bf16", *narrow))
+        changes["forms"] = tuple((form, "") for form in served_forms(table, ["bf16", *narrow]))
     narrow_kv = ("bf16", "fp8") if "fp8" in peaks else ("bf16",)
     changes["kv_dtypes"] = (table.kv_dtype,) if "kv_dtype" in stated else narrow_kv
     for name, field in (("tp", "tp"), ("pp", "pp"), ("ep", "ep"), ("attention_dp", "attention_dp"),

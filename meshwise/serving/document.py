@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from meshwise.serving.jobfile import ServedTable
+from meshwise.serving.modelling import variant_words
 from meshwise.serving.playing import Served, ServingAnswer
 from simulator.serving.gaps import Gaps
 from simulator.serving.statistics import LEVEL, PERCENTILES, Estimate, Spread, Summary
@@ -16,7 +18,7 @@ def document(answer: ServingAnswer) -> dict[str, Any]:
         "load": answer.file.load.model_dump(),
         "targets": answer.file.targets.model_dump(),
         "num_devices": answer.num_devices,
-        "serving": [_served(one) for one in answer.served],
+        "serving": [_served(*both) for both in zip(answer.served, answer.file.serving, strict=True)],
         "interval_level": LEVEL,
         "runs": [
             {
@@ -54,12 +56,13 @@ def _estimate(found: Estimate) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in asdict(found).items()}
 
 
-def _served(one: Served) -> dict[str, Any]:
+def _served(one: Served, asked: ServedTable) -> dict[str, Any]:
     return {
         "name": one.name,
         "model": one.model.name,
         "engine": one.engine.name,
         "plan": asdict(one.plan),
+        "variant": variant_words(asked),
         "pools": [
             {"memory_bytes": memory.as_dict(), "kv_tokens": pool.replica.kv_tokens}
             for memory, pool in zip(one.memory, one.deployment.pools, strict=True)

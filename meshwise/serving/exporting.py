@@ -30,6 +30,8 @@ class Deployed:
     plan: ServingPlan
     engine: EngineRecord
     longest_request_tokens: int
+    variant: str = ""
+    """Of the model, by its name."""
 
     @property
     def checkpoint(self) -> str:
@@ -65,7 +67,8 @@ def deployed(file: ServingFile) -> Deployed:
     served = playing.served_of(file.serving[0], file.job.cluster, book)
     requests = traffic(file.load, file.load.seed)
     longest = int((requests.input_tokens + requests.output_tokens).max())
-    return Deployed(served.model, served.plan, served.engine, min(longest, served.model.max_sequence_length))
+    longest = min(longest, served.model.max_sequence_length)
+    return Deployed(served.model, served.plan, served.engine, longest, file.serving[0].variant or "")
 
 
 def export_serving(deployed: Deployed, to: str) -> Exported:
@@ -109,6 +112,8 @@ def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
         notes.append(f"the plan was priced as {deployed.engine.name} runs it")
     if plan.weights not in ("bf16", "fp16") and (plan.weights not in _ONLINE or target.name == "trtllm"):
         notes.append(f"name a checkpoint whose weights are {plan.weights}; this one is the 16-bit original")
+    if deployed.variant:
+        notes.append(f"name the checkpoint of the variant, {deployed.variant}; its repository is not known")
     if plan.draft_tokens:
         notes.append(_DRAFTS.format(plan.draft_tokens))
     if any(pool.replicas > 1 for _, pool in deployed.pools) or plan.prefill:

@@ -153,6 +153,8 @@ class ServedTable(PoolTable):
     name: Name | None = None
     """None: the model's."""
     model: Name
+    variant: Name | None = None
+    """A smaller relative of the model (`meshwise profiles list variants`, or a .toml)."""
     engine: Name = "vllm"
     weights: Name = "bf16"
     expert_weights: str = ""
@@ -270,8 +272,8 @@ def read(path: Path, *, needs_cluster: bool = True) -> ServingFile:
         table.model_copy(
             update={
                 name: _beside(path, getattr(table, name))
-                for name in ("model", "engine")
-                if name in table.model_fields_set
+                for name in ("model", "engine", "variant")
+                if name in table.model_fields_set and getattr(table, name) is not None
             }
         )
         for table in file.serving

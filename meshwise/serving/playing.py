@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile, TargetsTable
+from meshwise.serving.modelling import served_form, served_model
 from meshwise.serving.traffic import closed_loop, traffic, with_tasks
 from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory
 from planner.cost.kv_transfer import joining_tier, seconds_per_token
 from planner.cost.serving import PriceBook, served_shard
 from planner.serving import Pool, ServingPlan
+from planner.work.forms import check_units
 from profiles import catalog
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
@@ -155,13 +157,11 @@ def targets_of(table: TargetsTable) -> Targets:
 
 def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
     """One `[[serving]]` table with its names resolved and its replicas priced."""
-    model = catalog.model(table.model)
-    if not isinstance(model, TransformerShape):
-        raise ValueError(f"model: {model.name} is a plain list of layers; a served model makes tokens")
+    model = served_model(table)
     engine, home = catalog.engine(table.engine), table.cluster or cluster_name
     plan = ServingPlan(
         decode=_pool(table, engine, home), prefill=_pool(table.prefill, engine, home) if table.prefill else None,
-        weights=table.weights, expert_weights=table.expert_weights, kv_dtype=table.kv_dtype,
+        weights=served_form(table, table.weights), expert_weights=table.expert_weights, kv_dtype=table.kv_dtype,
         draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction, eager=table.eager,
     )  # fmt: skip
     decode, memory = _pool_spec(table, plan.decode, model, engine, plan, book)
@@ -191,6 +191,7 @@ def _pool_spec(
     """A pool with the prices and the memory of its replicas, each on devices next to one another."""
     _check_split(pool, model)
     cluster = catalog.cluster(pool.cluster, pool.num_devices // pool.replicas)
+    check_units(plan.weights, cluster.accelerator)
     replica, memory = replica_of(model, cluster, plan, pool, engine, book)
     launched = as_launched(replica.stages[0], plan, served_shard(plan, pool, engine), model, engine)
     replica = replace(replica, stages=(launched,) * len(replica.stages))

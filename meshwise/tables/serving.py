@@ -4,7 +4,8 @@ import math
 
 from rich.console import Console
 
-from meshwise.serving.jobfile import LoadTable
+from meshwise.serving.jobfile import LoadTable, ServedTable
+from meshwise.serving.modelling import variant_words
 from meshwise.serving.playing import Served, ServingAnswer
 from meshwise.tables.parts import share, table
 from planner.choose.explain import duration
@@ -17,8 +18,9 @@ NAMES = (("ttft_seconds", "time to first token"), ("tpot_seconds", "time per out
 
 def show_serving(console: Console, answer: ServingAnswer) -> None:
     """The job restated, the first run in detail, groups of requests, and the range over all runs."""
-    for one in answer.served:
+    for one, asked in zip(answer.served, answer.file.serving, strict=True):
         _show_served(console, one)
+        show_variant(console, asked)
     console.print(f"load: {load_words(answer.file.load, len(answer.runs[0].played.requests))}\n", markup=False)
     found = answer.runs[0].figures
     _show_rates(console, answer, found)
@@ -38,6 +40,12 @@ def show_serving(console: Console, answer: ServingAnswer) -> None:
         _show_groups(console, groups, answer.runs[0].whole.requests.tenants)
     if len(answer.runs) > 1:
         _show_runs(console, answer)
+
+
+def show_variant(console: Console, asked: ServedTable) -> None:
+    """What a variant saves and is known to lose."""
+    for words in variant_words(asked):
+        console.print(f"  {words}", markup=False)
 
 
 def load_words(load: LoadTable, count: int) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from meshwise.serving.capacity.answering import ServingCapacityAnswer
 from meshwise.serving.capacity.beside import Beside
 from meshwise.tables.parts import share, table
+from meshwise.tables.serving import show_variant
 from meshwise.tables.serving_plans import plan_words
 from planner.choose.explain import duration
 from planner.choose.serving_capacity.option import AUTOSCALED, LEVEL, STATIC, FleetOption
@@ -27,6 +28,7 @@ def show_answer(console: Console, found: ServingCapacityAnswer, top: int) -> Non
         f"{day.output_tokens:,.0f} out",
         style="bold", markup=False,
     )  # fmt: skip
+    show_variant(console, found.file.serving[0])
     if not found.options:
         console.print("no offer serves this load within its targets", style="bold")
         show_refused(console, found)

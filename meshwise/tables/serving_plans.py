@@ -9,6 +9,7 @@ from meshwise.serving.estimating import ServingEstimate
 from meshwise.serving.jobfile import ServingFile
 from meshwise.serving.planning import PlayedCandidate, ServingPlans
 from meshwise.tables.parts import share, table
+from meshwise.tables.serving import show_variant
 from planner.choose.explain import duration
 from planner.choose.serving import ServingCandidate
 from planner.serving import Pool, ServingPlan
@@ -19,7 +20,7 @@ MAX_FRONT_LINES = 12
 
 def show_estimates(console: Console, file: ServingFile, found: tuple[ServingEstimate, ...]) -> None:
     """Each model's memory, and what its users see under the load."""
-    for one in found:
+    for one, asked in zip(found, file.serving, strict=True):
         plan = one.served.plan
         console.print(f"{one.served.name} on {plan.num_devices} of {plan.clusters}: {plan_words(plan)}", style="bold")
         for memory, spec in zip(one.served.memory, one.served.deployment.pools, strict=True):
@@ -28,6 +29,7 @@ def show_estimates(console: Console, file: ServingFile, found: tuple[ServingEsti
                 f"{memory.kv_bytes / GIB:.1f} GiB: {spec.replica.kv_tokens:,} tokens a replica",
                 markup=False,
             )
+        show_variant(console, asked)
         console.print(_estimate(one))
         if not one.is_stable:
             console.print("requests come faster than they are answered: queues grow without end", style="bold")
@@ -63,6 +65,7 @@ def show_plans(console: Console, answer: ServingPlans) -> None:
         f"{question.engine.name}: {goal}; {found.num_considered:,} deployments considered",
         style="bold", markup=False,
     )  # fmt: skip
+    show_variant(console, answer.file.serving[0])
     if not found.candidates:
         show_refusal(console, answer)
         return

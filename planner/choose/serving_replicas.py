@@ -10,6 +10,7 @@ from planner.cost.kv import ServingMemory, serving_memory
 from planner.cost.serving import PriceBook, served_shard
 from planner.cost.serving_load import Lengths, ReplicaCurve, most_requests_per_second, replica_curve
 from planner.serving import Pool, ServingPlan
+from planner.work.forms import check_units
 from profiles.cluster import Cluster
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
@@ -172,6 +173,7 @@ def _priced(
 ) -> tuple[list[Replica], list[Replica], list[Replica]] | None:
     """All batch limits of one split in one precision; None where a request does not fit."""
     engine, pool, lengths = question.engine, base.decode, question.lengths
+    check_units(base.weights, room.cluster.accelerator)
     shard = served_shard(base, pool, engine)
     memory = serving_memory(question.model, shard, room.cluster.accelerator.memory_bytes, engine)
     if memory.num_kv_tokens < lengths.input_tokens + lengths.output_tokens:

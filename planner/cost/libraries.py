@@ -52,7 +52,8 @@ def library_gemm_seconds(op: Gemm, accelerator: Accelerator) -> Seconds:
     Raises ValueError when no such kernel was measured on the accelerator's family, or it has no peak for the form.
     """
     name = op.form or op.dtype
-    form, table = form_of(name), _measured(_family(accelerator).gemm, op.library, name, accelerator)
+    form = form_of(name)
+    table = _measured(_family(accelerator).gemm, op.library, form.dense_form or name, accelerator)
     curve = table.curve(_stand_in(accelerator))
     rates = Rates(product_peak(accelerator, form), accelerator.memory_bytes_per_second)
     return product_seconds(op, form, curve, rates) * surface_factor(

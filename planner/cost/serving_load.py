@@ -47,7 +47,7 @@ class ReplicaCurve:
     """By which one prompt lengthens iterations in all, on the busiest stage."""
     first_token_seconds: Floats
     """Of the iterations that run a prompt beside those requests, through all stages."""
-    prompt_iterations: Floats
+    num_prompt_iterations: Floats
     """Over which one prompt is spread."""
     most_running: float
     """That token budget, sequence limit and memory admit."""
@@ -190,7 +190,7 @@ def _equilibrium(
     ttft = np.where(stable, front + rest + queue + own, np.inf)
     tail = queue / np.maximum(share, 1e-9) * np.log(np.maximum(share / _TAIL_FRACTION, 1.0))
     last = (lengths.output_tokens - 1.0) * tpot
-    chunks = np.maximum(curve.at(running, curve.prompt_iterations), 1.0)
+    chunks = np.maximum(curve.at(running, curve.num_prompt_iterations), 1.0)
     prompted = np.where(prompt > 0.0, np.minimum(seen_fraction * rate * chunks * tpot, 1.0), 0.0)
     between = np.where(prompted > _TAIL_FRACTION, np.maximum(decode, decode + prompt / chunks), decode)
     return Equilibrium(

@@ -7,6 +7,7 @@ from typing import Any
 from meshwise.serving.capacity.answering import ServingCapacityAnswer
 from meshwise.serving.capacity.beside import Beside
 from meshwise.serving.document import figures
+from meshwise.serving.modelling import variant_words
 from planner.choose.serving_capacity.option import LEVEL, FleetOption
 
 
@@ -16,6 +17,7 @@ def document(found: ServingCapacityAnswer) -> dict[str, Any]:
     return {
         "load": found.file.load.model_dump(),
         "targets": found.file.targets.model_dump(),
+        "variant": variant_words(found.file.serving[0]),
         "asked": found.asked.model_dump(),
         "hours": {
             "requests_per_second": found.day.requests_per_second.tolist(),
