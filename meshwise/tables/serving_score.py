@@ -6,6 +6,7 @@ from rich.table import Table
 from meshwise.tables.errors import errors_table, show_skipped
 from meshwise.tables.parts import share, table
 from profiles.units import MILLI
+from validate.score.serving.ranking import WELL_RANKED
 from validate.score.serving.score import METRICS, ServingScore
 
 _TITLES = {
@@ -20,6 +21,9 @@ def show_serving(console: Console, board: ServingScore) -> None:
             console.print(_errors(board, metric))
             console.print()
     console.print(_ranking(board))
+    if board.ranking.over_all.poorly_ranked:
+        console.print()
+        console.print(_poorly_ranked(board))
     console.print()
     console.print(f"answered {share(board.answered_fraction)} of the rows")
     show_skipped(console, board.skipped)
@@ -50,6 +54,20 @@ def _ranking(board: ServingScore) -> Table:
         if one.groups:
             ranks = (f"{one.spearman_mean:.3f}", f"{one.spearman_median:.3f}")
             made.add_row(name, str(one.groups), *ranks, share(one.regret_mean), share(one.regret_max))
+    return made
+
+
+_MOST_GROUPS = 12
+
+
+def _poorly_ranked(board: ServingScore) -> Table:
+    """Groups whose order is not well predicted, the worst first."""
+    groups = board.ranking.over_all.poorly_ranked
+    title = f"groups below a rank correlation of {WELL_RANKED:g}: {len(groups)} of {board.ranking.over_all.groups}"
+    made = table("model, device, engine, lengths", ">choices", ">Spearman", ">regret", ">best over worst", title=title)
+    for one in groups[:_MOST_GROUPS]:
+        spread = share(one.measured_spread_fraction)
+        made.add_row(one.group, str(one.choices), f"{one.spearman:.3f}", share(one.regret), spread)
     return made
 
 

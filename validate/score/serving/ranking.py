@@ -15,6 +15,22 @@ LEAST_CHOICES = 3
 """Groups of fewer have nothing to order."""
 
 
+WELL_RANKED = 0.95
+"""Groups of a lower rank correlation are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedGroup:
+    """Choices of one group whose order is not well predicted."""
+
+    group: str
+    choices: int
+    spearman: float
+    regret: float
+    measured_spread_fraction: float
+    """Best measured over worst, less one: choices that differ little are hard to order, and it matters little."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupRanking:
     """Over groups of runs that differ only in what may be chosen."""
@@ -26,6 +42,8 @@ class GroupRanking:
     regret_mean: float | None
     """What the best predicted choice lacks of the best measured one, as a share of the latter."""
     regret_max: float | None
+    poorly_ranked: tuple[RankedGroup, ...] = ()
+    """Groups below `WELL_RANKED`, the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +82,24 @@ def _ranked(scored: "Sequence[ScoredServing]", label: "Callable[[ScoredServing],
         devices = one.setting.plan.num_devices
         pair = (float(one.predicted["throughput"] or 0.0) / devices, float(one.measured["throughput"] or 0.0) / devices)
         groups[label(one)].setdefault(one.setting.key, pair)
-    ranks, regrets = [], []
-    for choices in groups.values():
+    found = []
+    for label_of, choices in groups.items():
         predicted, measured = np.array(list(choices.values())).T
         if len(predicted) < LEAST_CHOICES or np.ptp(predicted) == 0.0 or np.ptp(measured) == 0.0:
             continue
-        ranks.append(float(spearmanr(predicted, measured).statistic))
-        regrets.append(float(1.0 - measured[np.argmax(predicted)] / measured.max()))
-    if not ranks:
+        rank = float(spearmanr(predicted, measured).statistic)
+        regret = float(1.0 - measured[np.argmax(predicted)] / measured.max())
+        words = " ".join(str(part) for part in label_of if part not in (None, ""))
+        found.append(RankedGroup(words, len(predicted), rank, regret, float(measured.max() / measured.min() - 1.0)))
+    if not found:
         return GroupRanking(0, None, None, None, None)
+    ranks, regrets = (np.array([getattr(one, name) for one in found]) for name in ("spearman", "regret"))
+    poor = sorted((one for one in found if one.spearman < WELL_RANKED), key=lambda one: one.spearman)
     return GroupRanking(
-        len(ranks), float(np.mean(ranks)), float(np.median(ranks)), float(np.mean(regrets)), float(np.max(regrets))
+        len(found),
+        float(ranks.mean()),
+        float(np.median(ranks)),
+        float(regrets.mean()),
+        float(regrets.max()),
+        tuple(poor),
     )

@@ -8,6 +8,7 @@ completed from the recipe that it follows; nothing that was measured is looked a
 """
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ _RANGE = "-"
 class Recipe:
     """One setting that the benchmark tries; degrees as it writes them: `tp` are all ranks of a worker."""
 
-    version: str
+    release: str
+    """Tag of the image that was run; it begins with the engine's release."""
     concurrencies: str
     draft_tokens: int
     prefill: Mapping[str, int] | None
@@ -54,7 +56,7 @@ def completed(row: ServedRow, model: TransformerShape, accelerator: str) -> Serv
     setting = (accelerator.partition("-")[0], row.engine, _PRECISIONS.get(written, written))
     known = _recipes().get((*_layers(model), *setting, row.input_tokens, row.output_tokens), ())
     fitting = [one for one in known if one.runs_at(row.concurrency or 0) and _is_of(row, one)]
-    for narrower in (_of_release, _of_split, _of_experts):
+    for narrower in (_of_release, _of_image, _of_split, _of_experts):
         fitting = [one for one in fitting if narrower(row, one)] or fitting
     if not fitting or not _has_split(row, fitting):
         return row
@@ -108,7 +110,13 @@ def _is_of(row: ServedRow, recipe: Recipe) -> bool:
 
 
 def _of_release(row: ServedRow, recipe: Recipe) -> bool:
-    return recipe.version == row.engine_version
+    return (
+        bool(row.engine_version) and re.match(rf"{re.escape(row.engine_version)}(?![\w.])", recipe.release) is not None
+    )
+
+
+def _of_image(row: ServedRow, recipe: Recipe) -> bool:
+    return row.image_tag == recipe.release
 
 
 def _of_split(row: ServedRow, recipe: Recipe) -> bool:
@@ -162,6 +170,6 @@ def _recipe(line: Mapping[str, str]) -> Recipe:
         prefill = {name: int(line[f"prefill_{column}"]) for name, column in
                    (("tp", "tp"), ("ep", "ep"), ("dp", "attention_dp"))}  # fmt: skip
     return Recipe(
-        line["version"], line["concurrency"], int(line["draft_tokens"]), prefill, decode,
+        line["release"], line["concurrency"], int(line["draft_tokens"]), prefill, decode,
         number("prefill_workers"), number("decode_workers"), number("decode_slots"),
     )  # fmt: skip

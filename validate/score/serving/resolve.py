@@ -120,7 +120,8 @@ def model_of(name: str) -> TransformerShape:
 
 def _engine(row: ServedRow, model: TransformerShape) -> EngineRecord:
     if row.engine == "sglang" and model.moe is not None and "inferencemax" in row.origin.casefold():
-        return catalog.engine("sglang-polled")  # its recipes for mixtures of experts set scheduler-recv-interval
+        # its recipes for mixtures of experts set scheduler-recv-interval; its first tables state no release
+        return catalog.engine("sglang-polled" if row.engine_version else "sglang-2025")
     return engine_of(row.engine, row.engine_version)
 
 

@@ -5,6 +5,7 @@ Columns are those of docs/cli.md: aggregated runs (`tp`, `ep`, `concurrency`, ..
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class ServedRow:
     """Requests that a replica of the pool that decodes takes at the same time."""
     draft_tokens: int | None = None
     """Tokens guessed ahead by heads of the model's own; None: not stated."""
+    image_tag: str = ""
+    """Of the container that ran, where the notes of the row name it last."""
 
 
 def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
@@ -125,7 +128,14 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         suspect=text("suspect") in ("1", "1.0"), prefill_split=prompts or None,
         num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
         decode_slots=whole("decode_max_batch_size"), draft_tokens=_or_none(cells.get("draft_tokens")),
+        image_tag=_image_tag(text("notes") or text("silicon_data_source")),
     )  # fmt: skip
+
+
+def _image_tag(notes: str) -> str:
+    """ "0.8.1" of notes that end in "... name/of/image:v0.8.1"; "": they do not."""
+    found = re.search(r"[\w/.-]+:v?([\w.-]+)$", notes)
+    return found[1] if found else ""
 
 
 def _or_none(found: Any) -> int | None:
