@@ -159,6 +159,49 @@ def test_mistyped_cells_are_named(tmp_path: Path) -> None:
     assert score_serving(path).answered_fraction == 0.0
 
 
+def _followed(release: str, split: str, precision: str, load: str, origin: str = "InferenceMAX dump") -> str:
+    model = "deepseek-ai/DeepSeek-R1,b200_sxm"
+    return f'trtllm,{release},{model},{split},{precision},,"{LOOP}",{load},,195,9,{origin},0,x'
+
+
+RECIPES = [
+    _followed("1.2.0rc6.post3", "8,1,1,1,8", "fp8", "1024,1024,16,16"),
+    _followed("1.2.0rc6.post2", "8,1,1,1,8", "fp8", "1024,1024,16,16"),
+    _followed("1.2.0rc6.post3", "8,1,1,1,8", "fp8", "999,1024,16,16"),
+    _followed("1.2.0rc6.post3", "8,1,1,1,8", "fp8", "1024,1024,16,16", "mine"),
+    _followed("1.2.0rc6.post3", "64,1,8,1,8", "fp4", "1024,1024,64,64"),
+]
+
+
+def test_rows_are_completed_from_their_recipes(tmp_path: Path) -> None:
+    """Guesses follow the release and the lengths that were run with them, in tables of that benchmark alone."""
+    path = tmp_path / "recipes.csv"
+    path.write_text(HEADER + "\n".join(RECIPES))
+    plans = [resolve_serving(row).plan for row in read_rows(path)]
+    assert [plan.draft_tokens for plan in plans] == [3, 0, 0, 0, 1]
+    assert (plans[-1].decode.tp, plans[-1].decode.attention_dp) == (1, 8)
+    path.write_text(HEADER.replace("id\n", "id,draft_tokens\n") + RECIPES[0] + ",2\n")
+    assert resolve_serving(read_rows(path)[0]).plan.draft_tokens == 2
+
+
+def test_pools_are_completed_from_their_recipes(tmp_path: Path) -> None:
+    """Workers and groups of attention that a table of separate pools leaves out; without a recipe it is refused."""
+    path = tmp_path / "pools.csv"
+    header = (
+        "id,backend,backend_version,model_path,system,precision,mode,isl,osl,concurrency,silicon_ttft_ms,"
+        "silicon_tpot_ms,prefill_tp_size,prefill_moe_ep_size,decode_tp_size,decode_moe_ep_size\n"
+    )
+    row = "a,trtllm,0.8.1.post2,deepseek-ai/DeepSeek-R1,b200_sxm,fp8,disagg,1024,1024,8,300,5,8,8,8,1\n"
+    path.write_text(header + row + row.replace("1024,1024,8,", "1024,1024,9,"))
+    first, second = read_rows(path)
+    plan = resolve_serving(first).plan
+    assert plan.prefill is not None
+    assert (plan.prefill.replicas, plan.prefill.attention_dp, plan.decode.replicas, plan.decode.tp) == (1, 8, 8, 8)
+    assert plan.decode.max_sequences == 1
+    with pytest.raises(Unmodelled, match="numbers of prefill and decode workers are not stated"):
+        resolve_serving(second)
+
+
 def test_one_run_fixes_an_engine(tmp_path: Path) -> None:
     """The record is nearer to the run, keeps all that was not fitted, and serves a job."""
     runs, record = tmp_path / "runs.csv", tmp_path / "mine.toml"

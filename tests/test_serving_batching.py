@@ -64,11 +64,15 @@ def times(played: Played) -> np.ndarray:
     swap=st.sampled_from([0.0, 1e-6]),
     clients=st.sampled_from([0, 5, 40]),
     router=st.sampled_from(["round-robin", "least-loaded"]),
+    hold=st.sampled_from([(1, 0), (4, 9)]),
 )
-def test_runs_are_exact(seed: int, engine: str, kv_tokens: int, swap: float, clients: int, router: str) -> None:
+def test_runs_are_exact(
+    seed: int, engine: str, kv_tokens: int, swap: float, clients: int, router: str, hold: tuple[int, int]
+) -> None:
     """Taking a run of iterations as one event gives the times of taking them one by one, preemptions included."""
     requests = some_requests(seed)
-    deployment = one(spec(ENGINES[engine], kv_tokens, swap_seconds_per_token=swap), 2, router)
+    held = {"hold_until": hold[0], "hold_iterations": hold[1] if ENGINES[engine].mixes_prefill else 0}
+    deployment = one(spec(ENGINES[engine], kv_tokens, swap_seconds_per_token=swap, **held), 2, router)
     loop = ClosedLoop(clients, think_seconds=0.01) if clients else None
     fast, slow = (play(requests, [deployment], closed_loop=loop, coalesces=coalesces) for coalesces in (True, False))
     np.testing.assert_allclose(times(fast), times(slow), rtol=0.0, atol=1e-9)
@@ -186,6 +190,18 @@ def test_prefix_aware_routing_finds_the_cache() -> None:
             for router in ("round-robin", "prefix-aware")}  # fmt: skip
     assert hits["prefix-aware"] == 64 * (count - 2)
     assert hits["round-robin"] < hits["prefix-aware"]
+
+
+def test_prompts_wait_for_others() -> None:
+    """Beside a running request a prompt waits for a second one, or for as many iterations as it may."""
+    prices = LinearPrices(0.01, 0.0, 0.0, 0.0)
+    requests = Requests(np.array([0.0, 0.1, 0.5, 0.6]), np.full(4, 50), np.full(4, 1000))
+    replica = ReplicaSpec((prices,), 100_000, VLLM, hold_until=2, hold_iterations=30)
+    waits = play(requests, [one(replica)]).ttft_seconds
+    assert waits[0] == pytest.approx(0.01)
+    assert waits[1] == pytest.approx(30 * 0.01 + 0.01, abs=0.011)
+    assert waits[2] == pytest.approx(0.1 + 0.01, abs=0.011)
+    assert waits[3] == pytest.approx(0.01, abs=0.011)
 
 
 def test_pools_for_prompts_and_decoding() -> None:

@@ -89,7 +89,8 @@ class Batcher:
         self._see(now)
         mixes = self.engine.mixes_prefill
         has_room = self._make_room() if mixes else True
-        if has_room and (self.waiting or self.partial != NOBODY) and not self._holds_back():
+        is_asked = bool(self.waiting) or self.partial != NOBODY
+        if is_asked and not self._holds_back() and has_room:
             self._admit(len(self.running) if mixes else 0)
         begin = now + self.copy_seconds
         self._show_handed_over(begin)
@@ -171,16 +172,12 @@ class Batcher:
     def _holds_back(self) -> bool:
         """Whether prompts that wait should wait for more of them."""
         spec, step = self.spec, self.running.step
-        is_alone = not len(self.running) or self.partial != NOBODY
-        if is_alone or not spec.hold_iterations or len(self.waiting) >= spec.hold_until:
-            self.held_step = None
+        if not spec.hold_iterations or self.partial != NOBODY:
             return False
         if self.held_step is None:
             self.held_step = step
-        if step - self.held_step < spec.hold_iterations:
-            return True
-        self.held_step = None
-        return False
+        enough = not len(self.running) or len(self.waiting) >= spec.hold_until
+        return not enough and step - self.held_step < spec.hold_iterations
 
     def _show_handed_over(self, begin: float) -> None:
         """The client sees the first token of what another pool began when this one takes it."""
@@ -218,8 +215,8 @@ class Batcher:
         count = running.iterations_left()
         if not self.reserves:
             count = self.blocks.iterations(running.step, count)
-        if self.held_step is not None:
-            count = min(count, self.spec.hold_iterations - (running.step - self.held_step))
+        if self.held_step is not None and (left := self.held_step + self.spec.hold_iterations - running.step) > 0:
+            count = min(count, left)
         if line.last_tokens < math.inf:
             count = min(count, 1 + int((line.last_tokens - running.contexts) / running.growth))
         return Run(begin, line.seconds(running.contexts), line.seconds_per_token * running.growth, count)
@@ -248,6 +245,7 @@ class Batcher:
                     return
                 budget = new
             self.waiting.popleft()
+            self.held_step = running.step if self.waiting and spec.hold_iterations else None
             self._hold(request, cached)
             if is_ready:
                 self._join(request)

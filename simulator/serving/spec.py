@@ -43,6 +43,8 @@ class ReplicaSpec:
         for name in ("token_budget", "max_sequences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is too few; at least 1 is needed")
+        if self.hold_iterations and not self.engine.mixes_prefill:
+            raise ValueError(f"hold_iterations: {self.hold_iterations} is for engines that mix prompts with decoding")
         if self.kv_tokens < self.engine.block_tokens:
             raise ValueError(f"kv_tokens: {self.kv_tokens} is less than one block of {self.engine.block_tokens}")
 

@@ -11,6 +11,8 @@ from scipy.optimize import least_squares
 from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
 from validate.score.serving.play import predict
+from validate.score.serving.protocol import INFERENCEMAX
+from validate.score.serving.recipes import as_run
 from validate.score.serving.resolve import ServedSetting, resolve_serving
 from validate.score.serving.table import ServedRow
 
@@ -74,9 +76,16 @@ def with_constants(engine: EngineRecord, constants: Mapping[str, float]) -> Engi
 
 
 def log_errors(setting: ServedSetting, engine: EngineRecord, book: PriceBook) -> tuple[float, float]:
-    """ln(predicted / measured) of TTFT and TPOT under `engine`; `CAP` for both where it does not fit."""
+    """ln(predicted / measured) of TTFT and TPOT under `engine`, started as the row's benchmark starts it.
+
+    `CAP` for both where the model does not fit.
+    """
+    started = as_run(engine, setting.row) if setting.protocol is INFERENCEMAX else engine
+    plan = setting.plan
+    if plan.draft_tokens and started.acceptance_fraction:
+        plan = replace(plan, acceptance_fraction=started.acceptance_fraction)
     try:
-        figures = predict(replace(setting, engine=engine), book)
+        figures = predict(replace(setting, engine=started, plan=plan), book)
     except ValueError:
         return CAP, CAP
     return (
