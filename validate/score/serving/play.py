@@ -24,6 +24,10 @@ OFFLINE_WAVES, MOST_OFFLINE_REQUESTS = 3, 4096
 """An offline run is as many requests as fit at once, times this, so that filling and draining weigh little."""
 
 
+_IN_PROCESS = {"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0}
+"""An offline run hands its requests to the engine directly: no server takes them in, and nobody streams."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServedFigures:
     """What a serving benchmark publishes; None where its protocol has no such figure. Times are means."""
@@ -62,7 +66,7 @@ def predict(setting: "ServedSetting", book: PriceBook, seed: int = 0) -> ServedF
             slots = min(memory.num_kv_tokens / longest, float(setting.engine.max_sequences))
             count = int(min(max(OFFLINE_WAVES * slots, 32.0), MOST_OFFLINE_REQUESTS))
             requests = _requests(setting, count, 1.0, seed)
-            return _offline(requests, replica)
+            return _offline(requests, replace(replica, engine=replica.engine.model_copy(update=_IN_PROCESS)))
     return _closed_loop(setting, deployment, seed)
 
 
