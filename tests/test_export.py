@@ -123,6 +123,15 @@ def test_megatron_numbers_ranks_in_its_two_orders() -> None:
     assert "order=tp-cp-pp-dp" in str(attempt("torchtitan", plan, asked("llama3-8b")))
 
 
+def test_megatron_is_told_the_size_of_buckets() -> None:
+    plan, on = Plan(dp=16, zero_stage=1), asked("llama3-8b", bucket_mib=100)
+    written = attempt("megatron", plan, on)
+    assert isinstance(written, Exported)
+    assert f"--ddp-bucket-size {100 * 2**20 // 4}" in written.text
+    assert "bucket_mib" in str(attempt("megatron", replace(plan, zero_stage=3), on))
+    assert "bucket" in str(attempt("deepspeed", plan, on))
+
+
 MESH = Plan(dp=4, tp=2, cp=2, ep=2, sequence_parallel=True, zero_stage=3)
 BASES = {
     "vp": Plan(dp=4, pp=4, zero_stage=1), "etp": MESH, "cp_a2a": MESH, "cp_gather": MESH,

@@ -33,7 +33,7 @@ _SHARDING = {2: "optim_grads", 3: "optim_grads_params"}
 Arguments = list[str]
 
 
-@target(NAME, release=RELEASE, ending=".sh", fields=_FIELDS)
+@target(NAME, release=RELEASE, ending=".sh", fields=_FIELDS, exchange=("bucket_bytes",))
 def write(plan: Plan, question: Question) -> Exported:
     """The model, the batch and the split as arguments."""
     job, model = question.job, question.job.model
@@ -200,6 +200,10 @@ def _sharding(plan: Plan, question: Question) -> Arguments:
         return []
     overlap = question.stack.dp_overlap
     arguments = ["--overlap-grad-reduce"] if overlap else []
+    if bucket_bytes := question.job.exchange.bucket_bytes:
+        if plan.zero_stage >= 2:
+            refuse(NAME, f"reduces gradients layer by layer under zero_stage={plan.zero_stage}; leave bucket_mib out")
+        arguments.append(f"--ddp-bucket-size {round(bucket_bytes / question.stack.gradient_bytes)}")
     if plan.zero_stage == 0:
         return arguments
     arguments += ["--use-distributed-optimizer", *(["--overlap-param-gather"] if overlap else [])]

@@ -42,6 +42,8 @@ class Target:
     """Of the file that its launcher takes."""
     fields: frozenset[str]
     """Plan fields that it can say, if only for some values."""
+    exchange: frozenset[str]
+    """Fields of the exchange of gradients (`profiles.exchange`) that it can say."""
     elsewhere: Mapping[str, str]
     """Plan field that it cannot say -> where its users set it, in words."""
     write: Write
@@ -62,7 +64,7 @@ class Target:
         usual = Exchange()
         for name in Exchange.model_fields:
             asked = getattr(question.job.exchange, name)
-            if asked != getattr(usual, name):
+            if name not in self.exchange and asked != getattr(usual, name):
                 refuse(self.name, f"is not written for {name}={asked}; leave it out and set it by hand")
         return self.write(plan, question)
 
@@ -72,7 +74,13 @@ TARGETS: dict[str, Target] = {}
 
 
 def target(
-    name: str, *, release: str, ending: str, fields: tuple[str, ...], elsewhere: Mapping[str, str] | None = None
+    name: str,
+    *,
+    release: str,
+    ending: str,
+    fields: tuple[str, ...],
+    exchange: tuple[str, ...] = (),
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Callable[[Write], Write]:
     """Register the decorated function as the writer of `name`."""
 
@@ -80,7 +88,7 @@ def target(
         assert name not in TARGETS, f"target {name} is registered twice"
         unknown = set(fields) - set(PLAN_FIELDS)
         assert not unknown, f"no such plan fields: {sorted(unknown)}"
-        TARGETS[name] = Target(name, release, ending, frozenset(fields), elsewhere or {}, write)
+        TARGETS[name] = Target(name, release, ending, frozenset(fields), frozenset(exchange), elsewhere or {}, write)
         return write
 
     return register

@@ -68,7 +68,10 @@ def draw_network(
     axes.set_axis_off()
     axes.autoscale()
     axes.margins(0.03, 0.08)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(kinds), frameon=False, fontsize=9)
+    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(kinds), frameon=False, fontsize=9)
+    if busy_fraction is not None:
+        for line in legend.get_lines():
+            line.set_color("#888888")  # the colours are of the load, not of the tiers
     return figure
 
 
