@@ -31,7 +31,7 @@ from tests.conftest import normalise
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FILES = ("toml", "csv", "json")
-OTHERS = ("cd", "git", "python", "pytest", "ruff", "mypy", "lint-imports", "mkdocs", "source")
+OTHERS = ("cd", "git", "python", "pytest", "ruff", "mypy", "lint-imports", "mkdocs")
 """Programs that documents name beside meshwise, which are looked up or left alone, and never run."""
 
 

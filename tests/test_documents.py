@@ -13,7 +13,7 @@ from meshwise.__main__ import app
 from tests.documents import FILES, ROOT, blocks, leaves, parse, play
 
 PAGES = sorted([ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-SLOW = {"docs/reports.md"}
+SLOW = {"docs/reports.md", "docs/tutorial.md", "docs/guides/choose-a-split.md", "docs/guides/breakdown.md"}
 """Pages that take more than a few seconds."""
 PROGRAMS = {"docs/accuracy.md", "docs/benchmarks.md"}
 """Pages that programs write."""

@@ -74,10 +74,13 @@ class Run:
 
 
 COLUMNS = tuple(field.name for field in fields(Run))
+NEEDED = ("id", "model", "accelerator", "num_accelerators")
+"""Columns without which a row says nothing of a run; others that are left out are empty."""
 
 
 def read_runs(path: str | Path) -> tuple[Run, ...]:
-    """The runs of a table, in its order. Columns may stand in any order; unknown ones are refused.
+    """The runs of a table, in its order. Columns may stand in any order, and be left out but for NEEDED;
+    unknown ones are refused.
 
     Raises BadTable with file, line and column when the file is no such table.
     """
@@ -113,7 +116,7 @@ def _rows(file: Any, path: str) -> Iterator[Run]:
 
 def _header(values: list[str], path: str) -> list[str]:
     names = [value.strip() for value in values]
-    missing = [name for name in COLUMNS if name not in names]
+    missing = [name for name in NEEDED if name not in names]
     unknown = [name for name in names if name not in COLUMNS]
     repeated = sorted({name for name in names if names.count(name) > 1})
     for fault, found in (("lacks", missing), ("has unknown", unknown), ("repeats", repeated)):
@@ -126,7 +129,7 @@ def _header(values: list[str], path: str) -> list[str]:
 def _run(header: list[str], values: list[str], where: str) -> Run:
     if len(values) != len(header):
         raise BadTable(f"{where}: {len(values)} fields, but the header has {len(header)} columns")
-    parsed = {}
+    parsed = dict(_EMPTY)
     for name, text in zip(header, values, strict=True):
         try:
             parsed[name] = _PARSERS[name](text.strip())
@@ -167,3 +170,4 @@ def _flag(text: str) -> Flag:
 
 _BY_TYPE: dict[Any, Callable[[str], Any]] = {Whole: _whole, Number: _number, Flag: _flag, str: str}
 _PARSERS = {field.name: _BY_TYPE[field.type] for field in fields(Run)}
+_EMPTY = {name: parse("") for name, parse in _PARSERS.items()}
