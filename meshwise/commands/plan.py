@@ -1,11 +1,14 @@
 """`meshwise plan`: the best splits of a job, ranked, and why the others lost."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshwise.options import JobFlags, JsonFlag, ReportFlags, SearchFlags, given, takes
+
+if TYPE_CHECKING:
+    from meshwise.serving.jobfile import ServingFile
 
 NO_PLAN_FITS = 3
 
@@ -81,10 +84,11 @@ def _plan_serving(
 
     if save:
         check_writable(save, force, (".toml",))
+    job = jobfile.read(file)
+    if len(job.serving) > 1:
+        return _place(job, look, save, force=force, json=json)
     with screen.progress() as on_progress:
-        answer = planning.best_plans(
-            jobfile.read(file), top=look.top, simulates=not look.no_simulate, on_progress=on_progress
-        )
+        answer = planning.best_plans(job, top=look.top, simulates=not look.no_simulate, on_progress=on_progress)
     if save and answer.ranked:
         best = planning.with_plan(answer.file, answer.ranked[0].candidate)
         write_whole(save, planning.render(best), force)
@@ -96,3 +100,22 @@ def _plan_serving(
         if save and answer.ranked:
             screen.console().print(f"wrote {save}", markup=False)
     return 0 if answer.ranked else NO_PLAN_FITS
+
+
+def _place(job: "ServingFile", look: SearchFlags, save: Path | None, *, force: bool, json: bool) -> int:
+    """The same for several models: which devices each gets."""
+    from meshwise import screen
+    from meshwise.serving import answers, placing, planning
+    from meshwise.tables.placed_models import show_placements
+    from profiles.files import write_whole
+
+    with screen.progress() as on_progress:
+        found = placing.best_placements(job, simulates=not look.no_simulate, on_progress=on_progress)
+    if save and found.best is not None:
+        chosen = placing.with_placement(found.file, found.ranked[found.best].choices)
+        write_whole(save, planning.render(chosen), force)
+    if json:
+        screen.print_json(answers.placements_document(found))
+    else:
+        show_placements(screen.console(), found)
+    return 0 if found.best is not None else NO_PLAN_FITS

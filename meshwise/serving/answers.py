@@ -8,6 +8,7 @@ from meshwise.serving.document import figures
 from meshwise.serving.estimating import ServingEstimate
 from meshwise.serving.jobfile import ServingFile
 from meshwise.serving.modelling import variant_words
+from meshwise.serving.placing import PlacedModels
 from meshwise.serving.planning import ServingPlans
 from planner.choose.serving import ServingCandidate
 from planner.cost.kv import ServingMemory
@@ -28,6 +29,31 @@ def plans_document(answer: ServingPlans) -> dict[str, Any]:
         ],
         "pareto": [_candidate(one) for one in answer.found.pareto],
     }
+
+
+def placements_document(found: PlacedModels) -> dict[str, Any]:
+    """The document of `plan --json` for a job of several models."""
+    names = [table.name or table.model for table in found.file.serving]
+    return {
+        "job": found.file.job.model_dump(),
+        "targets": found.file.targets.model_dump(),
+        "best": found.best,
+        "placements": [
+            {
+                "devices": dict(one.devices),
+                "dollars_per_hour": one.cost if found.questions[0].is_priced else None,
+                "models": [
+                    {"name": name, "plan": asdict(choice.plan), "ttft_tail_seconds": choice.ttft_tail_seconds,
+                     "tpot_seconds": choice.tpot_seconds}
+                    for name, choice in zip(names, one.choices, strict=True)
+                ],
+                "simulated": figures(found.played[number].runs[0].figures) if number < len(found.played) else None,
+                "is_met": found.played[number].is_met if number < len(found.played) else None,
+            }
+            for number, one in enumerate(found.ranked)
+        ],
+        "refused": found.refused,
+    }  # fmt: skip
 
 
 def _candidate(one: ServingCandidate) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 from meshwise.serving.estimating import load_figures
 from meshwise.serving.jobfile import ServedTable, ServingFile
 from meshwise.serving.modelling import served_form, served_forms, served_model
-from planner.choose.serving_replicas import ServingQuestion, ServingSpace
+from planner.choose.serving_replicas import Room, ServingQuestion, ServingSpace
+from planner.cost.serving_load import Lengths
 from profiles import catalog
 from profiles.cluster import Cluster
 
@@ -19,14 +20,40 @@ def question_of(file: ServingFile, cluster: Cluster) -> ServingQuestion:
     """The question of a job of one model on `cluster`; raises ValueError for several models, a closed loop, or names
     that are not known."""
     if len(file.serving) != 1:
-        raise ValueError("serving: a search deploys one model; give each model a file of its own")
+        raise ValueError("serving: this asks about one model; give each model a file of its own")
     if file.load.concurrency is not None:
         raise ValueError("concurrency: a search needs a rate (requests_per_second or a trace), or none for the highest")
-    table, load, limits = file.serving[0], load_figures(file), file.targets
+    if file.serving[0].device_share < 1.0:
+        raise ValueError("device_share: is for several models on one cluster; this asks about one")
+    load, limits = load_figures(file), file.targets
+    return replace(
+        _asked_of(file.serving[0], cluster), lengths=load.lengths, requests_per_second=load.requests_per_second,
+        ttft_seconds=limits.ttft_seconds or math.inf, tpot_seconds=limits.tpot_seconds or math.inf,
+        e2e_seconds=limits.e2e_seconds or math.inf,
+    )  # fmt: skip
+
+
+def question_among(file: ServingFile, table: ServedTable) -> ServingQuestion:
+    """The question of one model of a job on all of its clusters, without load and targets."""
+    first, *others = rooms_of(file)
+    return replace(
+        _asked_of(table, first.cluster), dollars_per_device_hour=first.dollars_per_device_hour, others=tuple(others),
+        cluster_name=first.name,
+    )  # fmt: skip
+
+
+def rooms_of(file: ServingFile) -> tuple[Room, ...]:
+    """The job's clusters."""
+    return tuple(
+        Room(catalog.cluster(one.cluster, one.devices), one.dollars_per_device_hour, one.cluster)
+        for one in file.job.rooms
+    )
+
+
+def _asked_of(table: ServedTable, cluster: Cluster) -> ServingQuestion:
     return ServingQuestion(
-        served_model(table), cluster, catalog.engine(table.engine), load.lengths, load.requests_per_second,
-        limits.ttft_seconds or math.inf, limits.tpot_seconds or math.inf, limits.e2e_seconds or math.inf,
-        table.draft_tokens, table.acceptance_fraction, table.eager,
+        served_model(table), cluster, catalog.engine(table.engine), Lengths(1.0, 1.0),
+        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction, eager=table.eager,
     )  # fmt: skip
 
 

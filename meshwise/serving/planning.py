@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meshwise.serving import playing
-from meshwise.serving.asking import question_of, space_of
+from meshwise.serving.asking import question_of, rooms_of, space_of
 from meshwise.serving.jobfile import PoolTable, ServingFile
 from planner.choose.serving import ServingCandidate, ServingFound, search_serving
-from planner.choose.serving_replicas import Room, ServingQuestion
+from planner.choose.serving_replicas import ServingQuestion
 from planner.serving import Pool, ServingPlan
 from profiles import catalog
 from simulator.serving.statistics import Summary
@@ -47,7 +47,7 @@ def best_plans(
     """
     question = question_of(file, catalog.cluster(file.job.cluster, file.job.devices))
     question = replace(
-        question, dollars_per_device_hour=file.job.dollars_per_device_hour, others=_others(file),
+        question, dollars_per_device_hour=file.job.dollars_per_device_hour, others=rooms_of(file)[1:],
         cluster_name=file.job.cluster,
     )  # fmt: skip
     found = search_serving(question, space_of(file.serving[0], question), top=top)
@@ -59,14 +59,6 @@ def best_plans(
         ranked.append(PlayedCandidate(one, _figures(file, one) if plays else None))
     ranked.sort(key=lambda one: not _meets(file, one))
     return ServingPlans(question, found, tuple(ranked), file)
-
-
-def _others(file: ServingFile) -> tuple[Room, ...]:
-    """The job's further clusters."""
-    return tuple(
-        Room(catalog.cluster(one.cluster, one.devices), one.dollars_per_device_hour, one.cluster)
-        for one in file.job.others
-    )
 
 
 def _meets(file: ServingFile, one: PlayedCandidate) -> bool:
@@ -90,16 +82,17 @@ def with_plan(file: ServingFile, one: ServingCandidate) -> ServingFile:
 def with_deployment(file: ServingFile, plan: ServingPlan) -> ServingFile:
     """The job of one model, served as `plan` says."""
     changes: dict[str, Any] = {name: getattr(plan, name) for name in ("weights", "expert_weights", "kv_dtype")}
-    changes |= _pool_fields(plan.decode)
-    changes["prefill"] = PoolTable(**_pool_fields(plan.prefill)) if plan.prefill else None
+    changes |= pool_fields(plan.decode)
+    changes["prefill"] = PoolTable(**pool_fields(plan.prefill)) if plan.prefill else None
     return file.model_copy(update={"serving": (file.serving[0].model_copy(update=changes),)})
 
 
-_POOL_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "cluster")
+_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "device_share", "cluster")
 
 
-def _pool_fields(pool: Pool) -> dict[str, Any]:
-    return {name: getattr(pool, name) for name in _POOL_FIELDS}
+def pool_fields(pool: Pool) -> dict[str, Any]:
+    """Those of a job's table."""
+    return {name: getattr(pool, name) for name in _FIELDS}
 
 
 def render(file: ServingFile) -> str:
@@ -108,11 +101,16 @@ def render(file: ServingFile) -> str:
     for name in ("job", "load", "targets"):
         values = getattr(file, name).model_dump(exclude_none=True, exclude_defaults=name != "job")
         lines += [f"[{name}]", *_lines({key: one for key, one in values.items() if one != ()}), ""] if values else []
-    table = file.serving[0].model_dump(exclude_none=True, exclude={"prefill", "scaling", "failures"})
-    lines += ["[serving]", *_lines({name: value for name, value in table.items() if value != ""}), ""]
-    if file.serving[0].prefill is not None:
-        pool = file.serving[0].prefill.model_dump(exclude_none=True, exclude={"scaling", "failures"})
-        lines += ["[serving.prefill]", *_lines(pool)]
+    several = len(file.serving) > 1
+    for served in file.serving:
+        table = served.model_dump(exclude_none=True, exclude={"prefill", "scaling", "failures"})
+        name = "[[serving]]" if several else "[serving]"
+        lines += [name, *_lines({key: value for key, value in table.items() if value != ""}), ""]
+        if served.prefill is not None:
+            pool = served.prefill.model_dump(exclude_none=True, exclude={"scaling", "failures"})
+            lines += ["[serving.prefill]", *_lines(pool), ""]
+    for task in file.task:
+        lines += ["[[task]]", *_lines(task.model_dump(exclude_none=True, exclude_defaults=True)), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

@@ -1,6 +1,6 @@
 """From a serving job's file to what happens: deployments with prices and memory, simulations, their figures."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +13,11 @@ from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory
 from planner.cost.kv_transfer import joining_tier, seconds_per_token
 from planner.cost.serving import PriceBook, served_shard
+from planner.cost.sliced import num_bins, sliced
 from planner.serving import Pool, ServingPlan
 from planner.work.forms import check_units
 from profiles import catalog
+from profiles.cluster import Cluster
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from profiles.units import GIB
@@ -180,7 +182,8 @@ def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
 def _pool(table: PoolTable, engine: EngineRecord, home: str) -> Pool:
     return Pool(
         table.replicas, table.tp, table.pp, table.ep, table.attention_dp,
-        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences, table.cluster or home,
+        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences, table.device_share,
+        table.cluster or home,
     )  # fmt: skip
 
 
@@ -192,9 +195,9 @@ def _pool_spec(
     _check_split(pool, model)
     cluster = catalog.cluster(pool.cluster, pool.num_devices // pool.replicas)
     check_units(plan.weights, cluster.accelerator)
-    replica, memory = replica_of(model, cluster, plan, pool, engine, book)
+    replica, memory = replica_of(model, _sliced(cluster, pool.device_share), plan, pool, engine, book)
     launched = as_launched(replica.stages[0], plan, served_shard(plan, pool, engine), model, engine)
-    replica = replace(replica, stages=(launched,) * len(replica.stages))
+    replica = replace(replica, stages=(sliced(launched, pool.device_share),) * len(replica.stages))
     if memory.kv_bytes <= 0.0:
         raise ValueError(
             f"serving: weights of {model.name} take {memory.weight_bytes / GIB:.1f} GiB of each of "
@@ -209,6 +212,15 @@ def _pool_spec(
         )
     failures = tuple(Failure(of.at_seconds, of.repair_seconds, of.replica) for of in table.failures)
     return PoolSpec(replica, table.replicas, table.router, scaling, failures), memory
+
+
+def _sliced(cluster: Cluster, share: float) -> Cluster:
+    """The same with so much of each device's memory; kernels are those of whole devices."""
+    if share == 1.0:
+        return cluster
+    device = cluster.accelerator
+    less = device.model_copy(update={"memory_bytes": share * device.memory_bytes})
+    return cluster.model_copy(update={"accelerator": less})
 
 
 def _check_split(pool: Pool, model: TransformerShape) -> None:
@@ -249,11 +261,18 @@ def _swap_seconds_per_token(memory: ServingMemory, cluster_name: str) -> float:
 def _check_devices(file: ServingFile, served: tuple[Served, ...]) -> None:
     """Raise ValueError where the replicas need more devices than there are, or more than autoscaling may ask for."""
     used: Counter[str] = Counter()
+    shared: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
     for table, one in zip(file.serving, served, strict=True):
         for place, pool in ((table, one.plan.decode), (table.prefill, one.plan.prefill)):
             if place is not None and pool is not None:
                 most = max(pool.replicas, place.scaling.most if place.scaling else 0)
-                used[pool.cluster] += pool.num_devices // pool.replicas * most
+                size = pool.num_devices // pool.replicas
+                if pool.device_share < 1.0:
+                    shared[pool.cluster, size] += [pool.device_share] * most
+                else:
+                    used[pool.cluster] += size * most
+    for (name, size), shares in shared.items():
+        used[name] += num_bins(shares) * size
     for room in file.job.rooms:
         if room.devices is not None and used[room.cluster] > room.devices:
             raise ValueError(

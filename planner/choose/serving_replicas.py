@@ -9,6 +9,7 @@ from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory, serving_memory
 from planner.cost.serving import PriceBook, served_shard
 from planner.cost.serving_load import Lengths, ReplicaCurve, most_requests_per_second, replica_curve
+from planner.cost.sliced import sliced
 from planner.serving import Pool, ServingPlan
 from planner.work.forms import check_units
 from profiles.cluster import Cluster
@@ -82,6 +83,8 @@ class ServingSpace:
     sequence_limits: tuple[int, ...] = SEQUENCE_LIMITS
     disaggregates: bool = True
     """Whether pools for prompts beside pools for decoding are looked at."""
+    device_share: float = 1.0
+    """Of its devices that every replica has."""
     room: str | None = None
     """Where replicas that decode lie; None: in any."""
     prompt_room: str | None = None
@@ -175,14 +178,17 @@ def _priced(
     engine, pool, lengths = question.engine, base.decode, question.lengths
     check_units(base.weights, room.cluster.accelerator)
     shard = served_shard(base, pool, engine)
-    memory = serving_memory(question.model, shard, room.cluster.accelerator.memory_bytes, engine)
+    held_bytes = space.device_share * room.cluster.accelerator.memory_bytes
+    memory = serving_memory(question.model, shard, held_bytes, engine)
     if memory.num_kv_tokens < lengths.input_tokens + lengths.output_tokens:
         return None
+    pool = replace(pool, device_share=space.device_share)
     captured = book.prices(question.model, shard, room.cluster, engine)
-    prices = as_launched(captured, replace(base, draft_tokens=0), shard, question.model, engine)
-    guessing = prices
+    once = as_launched(captured, replace(base, draft_tokens=0), shard, question.model, engine)
+    prices = guessing = sliced(once, pool.device_share)
     if base.draft_tokens:
-        guessing = as_launched(captured.guessing(base.draft_tokens), base, shard, question.model, engine)
+        ahead = as_launched(captured.guessing(base.draft_tokens), base, shard, question.model, engine)
+        guessing = sliced(ahead, pool.device_share)
     limits = (question.ttft_seconds, question.tpot_seconds, question.e2e_seconds)
 
     def made(budget: int, sequences: int, of: Lengths, *, runs_prompts: bool, targets: tuple[float, ...]) -> Replica:
