@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,19 @@ from planner.serving import IterationShape
 from simulator.serving.requests import Requests
 from tests.cli import meshwise
 from tests.features import LLAMA
+from validate.launch import launch
 from validate.serving.compare import Server, predicted
 from validate.serving.loop import Asked, serve
 from validate.serving.prices import MeasuredPrices, features, fitted
 
 torch = pytest.importorskip("torch")
 
+import torch.distributed as dist  # noqa: E402
+
 from validate.serving.model import Piece, ServedModel  # noqa: E402
+from validate.worker import join  # noqa: E402
+
+ALONE = [[Piece(1, 0, 20, True)], [Piece(1, 20, 1, False)], [Piece(1, 21, 1, False)]]
 
 
 def tokens(pieces_by_iteration: list[list[Piece]], slot: int) -> list[int]:
@@ -30,14 +37,13 @@ def tokens(pieces_by_iteration: list[list[Piece]], slot: int) -> list[int]:
 
 def test_chunks_and_company_change_no_token() -> None:
     """A prompt in two chunks beside another request makes the tokens of the same prompt alone and whole."""
-    alone = [[Piece(1, 0, 20, True)], [Piece(1, 20, 1, False)], [Piece(1, 21, 1, False)]]
     mixed = [
         [Piece(1, 0, 13, True), Piece(2, 0, 9, True)],
         [Piece(2, 9, 1, False), Piece(1, 13, 7, True)],
         [Piece(1, 20, 1, False), Piece(2, 10, 1, False)],
         [Piece(1, 21, 1, False)],
     ]
-    assert tokens(alone, 1) == tokens(mixed, 1)[1:]
+    assert tokens(ALONE, 1) == tokens(mixed, 1)[1:]
 
 
 def test_loop_keeps_its_rules() -> None:
@@ -91,8 +97,29 @@ def test_simulator_follows_the_same_rules_as_the_loop() -> None:
     assert float(requests.output_tokens.sum()) / said.output_tokens_per_second == pytest.approx(taken[-1])
 
 
+def made_by_two(values: dict[str, Any], report: Any) -> dict[str, Any]:
+    """The body of a rank: a prompt and two more tokens of a model on two ranks."""
+    join(torch.device("cpu"), 2, 60.0)
+    model = ServedModel(LLAMA, 3, 64, dist.get_rank(), values["tp"], values["pp"])
+    made = []
+    for piece in ALONE:
+        model.iterate(piece)
+        made.append(int(model.latest[1]))
+    dist.destroy_process_group()
+    return {"made": made}
+
+
 @pytest.mark.slow
-def test_two_ranks_serve_a_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", [{"tp": 1, "pp": 2}], ids=str)
+def test_two_ranks_make_the_tokens_of_one(split: dict[str, int]) -> None:
+    """However they share the layers, and both know them."""
+    found = launch(made_by_two, split, 2, timeout_seconds=60.0, oversubscribe=True)
+    assert [one["made"] for one in found] == [tokens(ALONE, 1)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["tp = 2", "pp = 2"])
+def test_two_ranks_serve_a_job(tmp_path: Path, split: str) -> None:
     """From the command line: figures of requests, their prediction, and its errors."""
     (tmp_path / "model.toml").write_text(
         'name = "tiny"\nfamily = "test"\nsource = "a test"\nnum_layers = 2\nhidden_size = 64\nnum_heads = 4\n'
@@ -102,7 +129,7 @@ def test_two_ranks_serve_a_job(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(
         '[job]\nkind = "serving"\ncluster = "dgx-h100"\n'
         "[load]\nrequests_per_second = 10.0\nrequests = 10\ninput_tokens = 40\noutput_tokens = 8\n"
-        '[serving]\nmodel = "model.toml"\ntp = 2\n'
+        '[serving]\nmodel = "model.toml"\n' + split + "\n"
     )
     done = meshwise("validate", str(tmp_path / "job.toml"), "--oversubscribe", "--json")
     assert done.code == 0, done.err
@@ -118,6 +145,7 @@ def test_two_ranks_serve_a_job(tmp_path: Path) -> None:
         ('model = "gpt-20m"\nreplicas = 2', "serving.replicas: the server of validate knows"),
         ('model = "mixtral-8x7b"', "has experts"),
         ('model = "gpt-20m"\ntp = 4', "tp: 4 does not divide"),
+        ('model = "gpt-20m"\npp = 99', "pp: 99 stages are more"),
     ],
 )
 def test_what_the_server_cannot_do_is_refused(serving: str, sentence: str, tmp_path: Path) -> None:

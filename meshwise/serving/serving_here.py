@@ -17,7 +17,7 @@ from validate.serving.compare import Comparison, Server, serve_and_predict
 
 DEFAULT_SLOTS, DEFAULT_BUDGET = 16, 256
 """Of the small server, where the job says nothing: an engine's own would be more than a few cores can use."""
-MEANT = {"name", "model", "tp", "max_sequences", "token_budget"}
+MEANT = {"name", "model", "tp", "pp", "max_sequences", "token_budget"}
 """Fields of `[serving]` that this server knows."""
 
 
@@ -61,7 +61,7 @@ def _server(file: ServingFile) -> Server:
     model = catalog.model(only.model)
     if not isinstance(model, TransformerShape):
         raise ValueError(f"model: {model.name} is a plain list of layers; a served model makes tokens")
-    return Server(model, only.tp, only.max_sequences or DEFAULT_SLOTS, only.token_budget or DEFAULT_BUDGET)
+    return Server(model, only.tp, only.max_sequences or DEFAULT_SLOTS, only.token_budget or DEFAULT_BUDGET, only.pp)
 
 
 ROWS = (("ttft_seconds", "time to first token"), ("tpot_seconds", "time per output token"),
@@ -72,7 +72,7 @@ def show(console: Console, found: ServedHere) -> None:
     """A table for each seed."""
     server = found.server
     console.print(
-        f"{server.model.name} on this machine, tp {server.tp}, at most {server.num_slots} requests and "
+        f"{server.model.name} on this machine, tp {server.tp}, pp {server.pp}, at most {server.num_slots} requests and "
         f"{server.token_budget} tokens an iteration, fp32",
         style="bold", markup=False,
     )  # fmt: skip
@@ -97,7 +97,7 @@ def document(found: ServedHere) -> dict[str, Any]:
     """The document of `validate --json` for a serving job."""
     server = found.server
     return {
-        "server": {"model": server.model.name, "tp": server.tp, "max_sequences": server.num_slots,
+        "server": {"model": server.model.name, "tp": server.tp, "pp": server.pp, "max_sequences": server.num_slots,
                    "token_budget": server.token_budget},
         "loads": [
             {

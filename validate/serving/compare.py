@@ -55,11 +55,15 @@ class Server:
     tp: int = 1
     num_slots: int = 16
     token_budget: int = 256
+    pp: int = 1
+    """Stages, through which one batch goes at a time."""
 
 
 def check_servable(server: Server) -> None:
     """Raise ValueError for a model whose layers this server does not have, or that tp does not divide."""
     model, tp = server.model, server.tp
+    if server.pp > model.num_layers:
+        raise ValueError(f"pp: {server.pp} stages are more than the {model.num_layers} layers of {model.name}")
     if model.moe or model.mla or model.sliding_window:
         raise ValueError(
             f"model: {model.name} has experts, latent attention or windows; the server of validate runs plain decoders"
@@ -79,12 +83,13 @@ def serve_and_predict(
     """
     check_servable(server)
     values = {
-        "model": server.model.model_dump(mode="json"), "tp": server.tp, "num_slots": server.num_slots,
+        "model": server.model.model_dump(mode="json"), "tp": server.tp, "pp": server.pp,
+        "num_slots": server.num_slots,
         "token_budget": server.token_budget, "repeats": repeats, "timeout_seconds": timeout_seconds,
         "loads": [_rows(load) for load in loads],
     }  # fmt: skip
     result = launch(
-        run_rank, values, server.tp, timeout_seconds=timeout_seconds, oversubscribe=oversubscribe,
+        run_rank, values, server.tp * server.pp, timeout_seconds=timeout_seconds, oversubscribe=oversubscribe,
         on_progress=on_progress,
     )[0]  # fmt: skip
     shapes = [_shape(one) for one in result["shapes"]]

@@ -41,10 +41,19 @@ class _Layer:
 
 
 class ServedModel:
-    """Weights are drawn whole from a seed and cut to this rank, so that any tp makes the same tokens."""
+    """Weights are drawn whole from a seed and cut to this rank, so that any tp and pp make the same tokens.
 
-    def __init__(self, shape: TransformerShape, num_slots: int, max_tokens: int, rank: int = 0, tp: int = 1) -> None:
-        self.shape, self.tp = shape, tp
+    Rank r is number r % tp of stage r // tp. One batch is in flight at a time: stages work one after the other.
+    """
+
+    def __init__(
+        self, shape: TransformerShape, num_slots: int, max_tokens: int, rank: int = 0, tp: int = 1, pp: int = 1
+    ) -> None:
+        self.shape, self.tp, self.pp = shape, tp, pp
+        self.rank, self.stage = rank, rank // tp
+        groups = [dist.new_group(range(first, first + tp)) for first in range(0, tp * pp, tp)] if pp > 1 else [None]
+        self.group = groups[self.stage if pp > 1 else 0]
+        """Of the ranks of this stage; None: all there are."""
         self.heads, self.groups = shape.num_heads // tp, shape.num_kv_heads // tp
         draw = torch.Generator().manual_seed(0)
         hidden, dim, width = shape.hidden_size, shape.head_dim, shape.ffn_size
@@ -52,21 +61,22 @@ class ServedModel:
         def weight(rows: int, columns: int, parts: int = 1, cut: int = 0) -> Tensor:
             """`parts` blocks of rows, cut over tp by rows (0) or columns (1)."""
             blocks = torch.randn(parts, rows, columns, generator=draw) * _INIT_STD
-            return blocks.chunk(tp, dim=1 + cut)[rank].flatten(0, 1).contiguous()
+            return blocks.chunk(tp, dim=1 + cut)[rank % tp].flatten(0, 1).contiguous()
 
         self.layers = []
-        for _ in range(shape.num_layers):
+        ends = [shape.num_layers * stage // pp for stage in (self.stage, self.stage + 1)]
+        for number in range(shape.num_layers):
             query, keys_values = weight(shape.num_heads * dim, hidden), weight(shape.num_kv_heads * dim, hidden, 2)
-            self.layers.append(
-                _Layer(
-                    torch.cat((query, keys_values)),
-                    weight(hidden, shape.num_heads * dim, cut=1),
-                    weight(width, hidden, 2 if shape.gated_ffn else 1),
-                    weight(hidden, width, cut=1),
-                )
+            layer = _Layer(
+                torch.cat((query, keys_values)),
+                weight(hidden, shape.num_heads * dim, cut=1),
+                weight(width, hidden, 2 if shape.gated_ffn else 1),
+                weight(hidden, width, cut=1),
             )
+            if ends[0] <= number < ends[1]:
+                self.layers.append(layer)
         self.embedding = torch.randn(shape.vocabulary_size, hidden, generator=draw) * _INIT_STD
-        self.kept = torch.zeros(shape.num_layers, 2, num_slots, self.groups, max_tokens, dim)
+        self.kept = torch.zeros(len(self.layers), 2, num_slots, self.groups, max_tokens, dim)
         """Keys and values by layer and slot."""
         self.latest = torch.zeros(num_slots, dtype=torch.int64)
         """The token each slot made last."""
@@ -84,13 +94,25 @@ class ServedModel:
             for piece in pieces
         ])  # fmt: skip
         places = torch.cat([torch.arange(piece.past, piece.past + piece.new) for piece in pieces])
-        hidden = self.embedding[tokens]
+        hidden = self.embedding[tokens] if self.stage == 0 else self._received(len(tokens))
         for number, layer in enumerate(self.layers):
             hidden = hidden + self._summed(self._attend(_norm(hidden), layer, self.kept[number], pieces, places))
             hidden = hidden + self._summed(self._feed_forward(_norm(hidden), layer))
-        ends = torch.tensor([piece.new for piece in pieces]).cumsum(0) - 1
-        made = (_norm(hidden[ends]) @ self.embedding.T).argmax(dim=-1)
+        if self.stage < self.pp - 1:
+            dist.send(hidden, self.rank + self.tp)
+            made = torch.empty(len(pieces), dtype=torch.int64)
+        else:
+            ends = torch.tensor([piece.new for piece in pieces]).cumsum(0) - 1
+            made = (_norm(hidden[ends]) @ self.embedding.T).argmax(dim=-1)
+        if self.pp > 1:
+            dist.broadcast(made, src=self.tp * (self.pp - 1))
         self.latest[[piece.slot for piece in pieces]] = made
+
+    def _received(self, num_rows: int) -> Tensor:
+        """What the stage before made of the rows."""
+        rows = torch.empty(num_rows, self.shape.hidden_size)
+        dist.recv(rows, self.rank - self.tp)
+        return rows
 
     def _attend(self, rows: Tensor, layer: _Layer, kept: Tensor, pieces: list[Piece], places: Tensor) -> Tensor:
         """(R, H) -> this rank's part of (R, H); keys and values of the rows are kept."""
@@ -130,7 +152,7 @@ class ServedModel:
     def _summed(self, part: Tensor) -> Tensor:
         """The sum over tensor-parallel ranks."""
         if self.tp > 1:
-            dist.all_reduce(part)
+            dist.all_reduce(part, group=self.group)
         return part
 
 

@@ -21,20 +21,20 @@ STOP = -1
 def run_rank(values: dict[str, Any], report: Report) -> dict[str, Any]:
     """Measure iterations alone, serve each load, and measure them again.
 
-    `values`: `model` (a TransformerShape), `tp`, `num_slots`, `token_budget`, `loads` (lists of requests), `repeats`.
+    `values`: `model` (a TransformerShape), `tp`, `pp`, `num_slots`, `token_budget`, `loads` (of requests), `repeats`.
     The result of the first rank has `shapes`, their `seconds` before, between and after the loads, the `iterations`
     of each load (shape and seconds) and its `answers`; that of the others nothing.
     """
     settle_process()
     keep_freed_memory()
-    tp = int(values["tp"])
-    join(torch.device("cpu"), tp, float(values["timeout_seconds"]))
+    tp, pp = int(values["tp"]), int(values["pp"])
+    join(torch.device("cpu"), tp * pp, float(values["timeout_seconds"]))
     try:
         shape = TransformerShape.model_validate(values["model"])
         loads = [[Asked(*row) for row in load] for load in values["loads"]]
         longest = max(one.input_tokens + one.output_tokens for load in loads for one in load)
         slots = int(values["num_slots"])
-        model = ServedModel(shape, slots, longest, dist.get_rank(), tp)
+        model = ServedModel(shape, slots, longest, dist.get_rank(), tp, pp)
         if dist.get_rank():
             _follow(model, slots)
             return {}
@@ -49,7 +49,7 @@ def _lead(
     slots, budget = int(values["num_slots"]), int(values["token_budget"])
 
     def iterate(pieces: list[Piece]) -> None:
-        if model.tp > 1:
+        if model.tp * model.pp > 1:
             message = torch.full((1 + 4 * slots,), len(pieces), dtype=torch.int64)
             message[1 : 1 + 4 * len(pieces)] = torch.tensor(pieces, dtype=torch.int64).flatten()
             dist.broadcast(message, src=0)
@@ -72,7 +72,7 @@ def _lead(
         own.append([])
         answers.append(serve(load, timed, num_slots=slots, token_budget=budget))
         seconds.append(_measure(grid, iterate, int(values["repeats"])))
-    if model.tp > 1:
+    if model.tp * model.pp > 1:
         dist.broadcast(torch.full((1 + 4 * slots,), STOP, dtype=torch.int64), src=0)
     return {
         "shapes": [asdict(_shape(pieces)) for pieces in grid],
