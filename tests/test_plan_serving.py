@@ -207,3 +207,26 @@ def test_variants_refuse_what_they_do_not_fit(job: Path) -> None:
     assert "answers in place of deepseek-r1, not of llama3.1-8b" in meshwise("estimate", str(job)).err
     student = variant("r1-distill-qwen-32b").applied(catalog.model("deepseek-r1"))
     assert student.num_layers == catalog.model("qwen2.5-32b").num_layers
+
+
+@pytest.mark.parametrize(
+    ("cluster", "fields"),
+    [
+        ("xeon-8480", ""),
+        ("tpu-v5e", ""),
+        ("alveo-u55c", ""),
+        ("versal-vck5000", 'weights = "sq"'),
+        ("apple-m3-max", ""),
+    ],
+)
+def test_small_models_on_other_devices(job: Path, cluster: str, fields: str) -> None:
+    """CPUs, TPUs, FPGAs: a token takes at least the time to read the weights, and not a hundred times as long."""
+    text = JOB.replace('"dgx-h100"', f'"{cluster}"').replace('"llama3.1-8b"', '"llama3.2-1b"')
+    job.write_text(text.replace("devices = 4", "devices = 1").replace("12.0", "0.01") + fields)
+    done = meshwise("estimate", str(job), "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["serving"][0]
+    device = catalog.cluster(cluster, 1).accelerator
+    bound = found["memory_bytes"][0]["weights"] / device.memory_bytes_per_second
+    assert bound < found["tpot_seconds"] < 100.0 * bound
+    assert found["ttft_seconds"] > found["tpot_seconds"]

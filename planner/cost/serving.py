@@ -30,6 +30,7 @@ from planner.work.iteration import (
 )
 from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Message
 from profiles import catalog
+from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
@@ -62,7 +63,7 @@ def _message_seconds(message: Message, shard: ServedShard, cluster: Cluster) -> 
 
 
 def _priced(op: Kernel, cluster: Cluster) -> Any:
-    return kernel_seconds(op if has_library(cluster) else _without_library(op), cluster)
+    return kernel_seconds(op if has_library(cluster) else _without_library(op, cluster.accelerator), cluster)
 
 
 def has_library(cluster: Cluster) -> bool:
@@ -74,23 +75,29 @@ def has_library(cluster: Cluster) -> bool:
     return bool(curves.decode)
 
 
-def _without_library(op: Kernel) -> Kernel:
+def _without_library(op: Kernel, accelerator: Accelerator) -> Kernel:
     """The same work for the accelerator's own curves, which know plain products and streams."""
     match op:
         case Gemm():
-            return Gemm(op.m, op.n, op.k, op.batch, _dtype(op.form), form=op.form)
+            return Gemm(op.m, op.n, op.k, op.batch, _dtype(op.form, accelerator), form=op.form)
         case Attention():
             return Attention(op.batch, op.heads, op.kv_heads, op.query_length, op.key_length, op.head_dim,
-                             op.value_dim, past_length=op.past_length, window_length=op.window_length)  # fmt: skip
+                             op.value_dim, dtype=_dtype("", accelerator), past_length=op.past_length,
+                             window_length=op.window_length)  # fmt: skip
         case DecodeAttention():
             return Elementwise(op.num_bytes)
         case ExpertLayer():
-            return GroupedGemm(op.rows, op.num_matrices * op.width, op.hidden, op.experts, _dtype(op.form))
+            return GroupedGemm(op.rows, op.num_matrices * op.width, op.hidden, op.experts,
+                               _dtype(op.form, accelerator))  # fmt: skip
     return op
 
 
-def _dtype(form: str) -> str:
-    return form_of(form or "bf16").dtype
+def _dtype(form: str, accelerator: Accelerator) -> str:
+    """What multiplies a form; where a device has no 16-bit units (FPGAs, old CPUs), those of 32 bits do."""
+    name, peaks = form_of(form or "bf16").dtype, accelerator.peak_flops_per_second
+    if name in ("bf16", "fp16") and not {"bf16", "fp16"} & set(peaks) and "fp32" in peaks:
+        return "fp32"
+    return name
 
 
 @dataclass(frozen=True, slots=True)
