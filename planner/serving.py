@@ -120,6 +120,8 @@ class ServingPlan:
     """Tokens guessed for each request and iteration by heads of the model's own (MTP), which it checks; 0: none."""
     acceptance_fraction: float = 0.0
     """Chance that a guess is right, given that those before it are."""
+    draft_model: str = ""
+    """Who guesses, by name; "": heads of the model's own."""
     eager: bool = False
     """Kernels are launched one by one, not as captured graphs."""
 

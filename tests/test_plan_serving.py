@@ -230,3 +230,27 @@ def test_small_models_on_other_devices(job: Path, cluster: str, fields: str) -> 
     bound = found["memory_bytes"][0]["weights"] / device.memory_bytes_per_second
     assert bound < found["tpot_seconds"] < 100.0 * bound
     assert found["ttft_seconds"] > found["tpot_seconds"]
+
+
+def test_a_draft_model_trades_memory_for_tokens(job: Path) -> None:
+    """With good guesses tokens come faster, with bad ones slower; it takes memory; strangers are refused."""
+    text = JOB.replace('"llama3.1-8b"', '"llama3.1-70b"').replace("pp = 1", 'pp = 1\ntp = 4\nweights = "fp8"')
+    figures = {}
+    for name, more in (
+        ("alone", ""),
+        ("good", "draft_tokens = 3\nacceptance_fraction = 0.8\n"),
+        ("bad", "draft_tokens = 3\nacceptance_fraction = 0.05\n"),
+    ):
+        job.write_text(text + more + ('draft_model = "llama3.2-1b"\n' if more else ""))
+        done = meshwise("estimate", str(job), "--json")
+        assert done.code == 0, done.err
+        figures[name] = json.loads(done.out)["serving"][0]
+    assert figures["good"]["tpot_seconds"] < figures["alone"]["tpot_seconds"] < figures["bad"]["tpot_seconds"]
+    held = [figures[name]["memory_bytes"][0] for name in ("alone", "good")]
+    assert held[1]["weights"] > held[0]["weights"]
+    assert held[1]["num_kv_tokens"] < held[0]["num_kv_tokens"]
+    assert meshwise("plan", str(job), "--no-simulate").code in (0, 3)
+    job.write_text(text + 'draft_model = "gpt2"\ndraft_tokens = 3\nacceptance_fraction = 0.8\n')
+    assert "gpt2 knows 50,257 tokens" in meshwise("estimate", str(job)).err
+    job.write_text(text + 'draft_model = "llama3.2-1b"\n')
+    assert "draft_model: says who guesses" in meshwise("estimate", str(job)).err

@@ -6,7 +6,7 @@ from typing import Any
 
 from meshwise.serving.estimating import load_figures
 from meshwise.serving.jobfile import ServedTable, ServingFile
-from meshwise.serving.modelling import served_form, served_forms, served_model
+from meshwise.serving.modelling import draft_of, served_form, served_forms, served_model
 from planner.choose.serving_replicas import Room, ServingQuestion, ServingSpace
 from planner.cost.serving_load import Lengths
 from profiles import catalog
@@ -53,7 +53,8 @@ def rooms_of(file: ServingFile) -> tuple[Room, ...]:
 def _asked_of(table: ServedTable, cluster: Cluster) -> ServingQuestion:
     return ServingQuestion(
         served_model(table), cluster, catalog.engine(table.engine), Lengths(1.0, 1.0),
-        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction, eager=table.eager,
+        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction,
+        draft=draft_of(table), eager=table.eager,
     )  # fmt: skip
 
 

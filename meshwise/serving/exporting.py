@@ -102,7 +102,7 @@ def _joined(options: Options) -> str:
     return " \\\n".join([*lines, current])
 
 
-_DRAFTS = "guesses ahead are options of the checkpoint (its MTP head or draft model); set {} of them by hand"
+_DRAFTS = "guesses ahead are options of the checkpoint; set {} of them by hand, made by {}"
 
 
 def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
     if any(pool.device_share < 1.0 for _, pool in deployed.pools):
         notes.append("give each server its share of the devices' time by partitions (MIG) or by time slices")
     if plan.draft_tokens:
-        notes.append(_DRAFTS.format(plan.draft_tokens))
+        notes.append(_DRAFTS.format(plan.draft_tokens, plan.draft_model or "its MTP head"))
     if any(pool.replicas > 1 for _, pool in deployed.pools) or plan.prefill:
         notes.append("start a replica on each set of devices, with ports of their own, and a router in front")
     return tuple(notes)

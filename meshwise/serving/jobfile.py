@@ -165,6 +165,8 @@ class ServedTable(PoolTable):
     """Guessed ahead by heads of the model's own (MTP) for each running request."""
     acceptance_fraction: Fraction = 0.0
     """Chance that a guess is right, given that those before it are."""
+    draft_model: Name | None = None
+    """A smaller model of the same vocabulary that guesses; None: heads of the model's own."""
     eager: bool = False
     """Kernels are launched one by one, not as captured graphs."""
     preemption: Literal["recompute", "swap"] = "recompute"
@@ -174,6 +176,10 @@ class ServedTable(PoolTable):
     def _guesses_are_whole(self) -> "ServedTable":
         if bool(self.draft_tokens) != bool(self.acceptance_fraction):
             raise ValueError("draft_tokens and acceptance_fraction go together: how many guesses, and how often right")
+        if self.draft_model is not None and not self.draft_tokens:
+            raise ValueError(
+                "draft_model: says who guesses; give draft_tokens and acceptance_fraction, how many and how well"
+            )
         return self
 
 
@@ -274,7 +280,7 @@ def read(path: Path, *, needs_cluster: bool = True) -> ServingFile:
         table.model_copy(
             update={
                 name: _beside(path, getattr(table, name))
-                for name in ("model", "engine", "variant")
+                for name in ("model", "engine", "variant", "draft_model")
                 if name in table.model_fields_set and getattr(table, name) is not None
             }
         )

@@ -18,6 +18,13 @@ def served_model(table: ServedTable) -> TransformerShape:
     return variant(table.variant).applied(model) if table.variant else model
 
 
+def draft_of(table: ServedTable) -> TransformerShape | None:
+    """The model that guesses for it; None where its own heads do, or nobody. Raises ValueError for a list of layers."""
+    if table.draft_model is None:
+        return None
+    return served_model(ServedTable(model=table.draft_model))
+
+
 def served_form(table: ServedTable, weights: str) -> str:
     """`weights` as the variant keeps them; raises ValueError for a form that has no sparse twin."""
     if not table.variant or weights.endswith(SPARSE) or not variant(table.variant).sparse_weights:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from meshwise.serving.jobfile import PoolTable, ServedTable, ServingFile, TargetsTable
-from meshwise.serving.modelling import served_form, served_model
+from meshwise.serving.modelling import draft_of, served_form, served_model
 from meshwise.serving.traffic import closed_loop, traffic, with_tasks
+from planner.cost.drafting import beside_draft, check_draft, drafted
 from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory
 from planner.cost.kv_transfer import joining_tier, seconds_per_token
 from planner.cost.serving import PriceBook, served_shard
 from planner.cost.sliced import num_bins, sliced
-from planner.serving import Pool, ServingPlan
+from planner.serving import IterationPrices, Pool, ServingPlan
 from planner.work.forms import check_units
 from profiles import catalog
 from profiles.cluster import Cluster
@@ -164,13 +165,14 @@ def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
     plan = ServingPlan(
         decode=_pool(table, engine, home), prefill=_pool(table.prefill, engine, home) if table.prefill else None,
         weights=served_form(table, table.weights), expert_weights=table.expert_weights, kv_dtype=table.kv_dtype,
-        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction, eager=table.eager,
+        draft_tokens=table.draft_tokens, acceptance_fraction=table.acceptance_fraction,
+        draft_model=table.draft_model or "", eager=table.eager,
     )  # fmt: skip
-    decode, memory = _pool_spec(table, plan.decode, model, engine, plan, book)
+    decode, memory = _pool_spec(table, table, plan.decode, model, engine, plan, book)
     memories = [memory]
     prefill = transfer = None
     if table.prefill is not None and plan.prefill is not None:
-        prefill, memory = _pool_spec(table.prefill, plan.prefill, model, engine, plan, book)
+        prefill, memory = _pool_spec(table.prefill, table, plan.prefill, model, engine, plan, book)
         memories.insert(0, memory)
         transfer = _transfer(plan, plan.prefill, *memories)
     swap = _swap_seconds_per_token(memories[-1], plan.decode.cluster) if table.preemption == "swap" else 0.0
@@ -188,15 +190,24 @@ def _pool(table: PoolTable, engine: EngineRecord, home: str) -> Pool:
 
 
 def _pool_spec(
-    table: PoolTable, pool: Pool, model: TransformerShape, engine: EngineRecord, plan: ServingPlan,
+    table: PoolTable, served: ServedTable, pool: Pool, model: TransformerShape, engine: EngineRecord, plan: ServingPlan,
     book: PriceBook,
 ) -> tuple[PoolSpec, ServingMemory]:  # fmt: skip
     """A pool with the prices and the memory of its replicas, each on devices next to one another."""
     _check_split(pool, model)
     cluster = catalog.cluster(pool.cluster, pool.num_devices // pool.replicas)
     check_units(plan.weights, cluster.accelerator)
+    draft = draft_of(served) if pool is plan.decode else None
     replica, memory = replica_of(model, _sliced(cluster, pool.device_share), plan, pool, engine, book)
-    launched = as_launched(replica.stages[0], plan, served_shard(plan, pool, engine), model, engine)
+    prices: IterationPrices = replica.stages[0]
+    if draft is not None:
+        check_draft(draft, model, pool.tp)
+        own = book.prices(model, served_shard(plan, pool, engine), cluster, engine)
+        prices = drafted(own, draft, plan, pool, cluster, engine, book)
+        held_bytes = pool.device_share * cluster.accelerator.memory_bytes
+        memory = beside_draft(memory, draft, plan, pool, held_bytes, engine)
+        replica = replace(replica, kv_tokens=max(int(memory.num_kv_tokens), engine.block_tokens))
+    launched = as_launched(prices, plan, served_shard(plan, pool, engine), model, engine)
     replica = replace(replica, stages=(sliced(launched, pool.device_share),) * len(replica.stages))
     if memory.kv_bytes <= 0.0:
         raise ValueError(

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from planner.cost.drafting import beside_draft, check_draft, drafted
 from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory, serving_memory
 from planner.cost.serving import PriceBook, served_shard
 from planner.cost.serving_load import Lengths, ReplicaCurve, most_requests_per_second, replica_curve
 from planner.cost.sliced import sliced
-from planner.serving import Pool, ServingPlan
+from planner.serving import IterationPrices, Pool, ServingPlan
 from planner.work.forms import check_units
 from profiles.cluster import Cluster
 from profiles.engine import EngineRecord
@@ -48,6 +49,8 @@ class ServingQuestion:
     draft_tokens: int = 0
     """Guessed ahead for each running request, in every deployment."""
     acceptance_fraction: float = 0.0
+    draft: TransformerShape | None = None
+    """Who guesses; None: heads of the model's own."""
     eager: bool = False
     dollars_per_device_hour: float | None = None
     """Of `cluster`. Where it is known of all rooms the cheapest deployment is wanted, else the fewest devices."""
@@ -155,7 +158,8 @@ def replicas(
     for room, pool, weights, experts, kv_dtype in cases:
         base = ServingPlan(
             decode=pool, weights=weights, expert_weights=experts, kv_dtype=kv_dtype,
-            draft_tokens=question.draft_tokens, acceptance_fraction=question.acceptance_fraction, eager=question.eager,
+            draft_tokens=question.draft_tokens, acceptance_fraction=question.acceptance_fraction,
+            draft_model=question.draft.name if question.draft else "", eager=question.eager,
         )  # fmt: skip
         try:
             made = _priced(question, space, room, base, book)
@@ -180,6 +184,9 @@ def _priced(
     shard = served_shard(base, pool, engine)
     held_bytes = space.device_share * room.cluster.accelerator.memory_bytes
     memory = serving_memory(question.model, shard, held_bytes, engine)
+    if question.draft is not None:
+        check_draft(question.draft, question.model, pool.tp)
+        memory = beside_draft(memory, question.draft, base, pool, held_bytes, engine)
     if memory.num_kv_tokens < lengths.input_tokens + lengths.output_tokens:
         return None
     pool = replace(pool, device_share=space.device_share)
@@ -187,7 +194,10 @@ def _priced(
     once = as_launched(captured, replace(base, draft_tokens=0), shard, question.model, engine)
     prices = guessing = sliced(once, pool.device_share)
     if base.draft_tokens:
-        ahead = as_launched(captured.guessing(base.draft_tokens), base, shard, question.model, engine)
+        guessed: IterationPrices = captured.guessing(base.draft_tokens)
+        if question.draft is not None:
+            guessed = drafted(captured, question.draft, base, pool, room.cluster, engine, book)
+        ahead = as_launched(guessed, base, shard, question.model, engine)
         guessing = sliced(ahead, pool.device_share)
     limits = (question.ttft_seconds, question.tpot_seconds, question.e2e_seconds)
 

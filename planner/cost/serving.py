@@ -124,6 +124,8 @@ class EnginePrices:
     num_layers: float
     """Of a stage; a head that guesses tokens is one more."""
     draft_tokens: int = 0
+    guesses_itself: bool = True
+    """Heads of its own make the guesses."""
     host_seconds: float = 0.0
     host_seconds_per_sequence: float = 0.0
     prompt_time_factor: float = 1.0
@@ -148,6 +150,10 @@ class EnginePrices:
         guess is a layer and a head before [DeepSeek-V3 2024, arXiv:2412.19437, section 2.2].
         """
         return replace(self, draft_tokens=draft_tokens, lines={})
+
+    def checking(self, draft_tokens: int) -> "EnginePrices":
+        """The same, checking so many tokens that something else has guessed."""
+        return replace(self, draft_tokens=draft_tokens, guesses_itself=False, lines={})
 
     def iteration_seconds(self, shape: IterationShape) -> float:
         """Any iteration, from its launch until its tokens are known, through one stage."""
@@ -192,7 +198,7 @@ class EnginePrices:
 
     def _guesses(self, num_decodes: int) -> float:
         """Seconds of the heads that guess, one after the other."""
-        if not (self.draft_tokens and num_decodes):
+        if not (self.draft_tokens and self.guesses_itself and num_decodes):
             return 0.0
         local = num_decodes / self.attention_dp
         layer = (self.linear(local) + self.routed(local)) / self.num_layers
