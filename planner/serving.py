@@ -93,7 +93,7 @@ class Pool:
     """Tokens of one iteration at most (vLLM's max-num-batched-tokens)."""
     max_sequences: int = 256
     """Requests a replica runs at the same time at most (vLLM's max-num-seqs)."""
-    device_share: float = 1.0
+    device_fraction: float = 1.0
     """Of the time and the memory of its devices that a replica has; below 1 it lies beside another model's."""
     cluster: str = ""
     """What its replicas run on, by its name in the catalog; "": the cluster of the job."""

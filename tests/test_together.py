@@ -63,7 +63,7 @@ step = [{ serving = "second" }]
 
 
 def choice(room: Room, size: int, count: int, share: float) -> Choice:
-    return Choice(ServingPlan(Pool(count, tp=size, device_share=share, cluster=room.name)), room, 0.1, 0.01)
+    return Choice(ServingPlan(Pool(count, tp=size, device_fraction=share, cluster=room.name)), room, 0.1, 0.01)
 
 
 Choices = st.lists(
@@ -85,7 +85,7 @@ def test_the_cheapest_placement_is_that_of_trying_all(options: list[list[Choice]
         halves, taken = Counter(), Counter()
         for one in chosen:
             pool = one.plan.decode
-            if pool.device_share == 1.0:
+            if pool.device_fraction == 1.0:
                 taken[pool.cluster] += pool.num_devices
             else:
                 halves[pool.cluster, pool.tp] += pool.replicas
@@ -94,7 +94,7 @@ def test_the_cheapest_placement_is_that_of_trying_all(options: list[list[Choice]
         if all(taken[room.name] <= 8 for room in rooms):
             costs.append(sum(taken[room.name] * (room.dollars_per_device_hour or 0.0) for room in rooms))
     found = placed(options, rooms, top=3)
-    assert [one.cost for one in found] == pytest.approx(sorted(costs)[:3])
+    assert [one.dollars_per_hour for one in found] == pytest.approx(sorted(costs)[:3])
 
 
 @given(shares=st.lists(st.floats(0.05, 1.0), max_size=12))
@@ -122,12 +122,12 @@ def test_two_models_share_a_device(tmp_path: Path) -> None:
     found = json.loads(done.out)
     best = found["placements"][found["best"]]
     assert best["devices"] == {"dgx-h100": 1}
-    assert [one["plan"]["decode"]["device_share"] for one in best["models"]] == [0.5, 0.5]
+    assert [one["plan"]["decode"]["device_fraction"] for one in best["models"]] == [0.5, 0.5]
     assert best["is_met"]
     played = json.loads(meshwise("simulate", str(saved), "--json").out)
     assert played["runs"][0]["ttft_seconds"] == best["simulated"]["ttft_seconds"]
     assert "50% of each device" in meshwise("plan", str(path), "--no-simulate").out
-    apart = TWO.replace("devices = 4", "devices = 1").replace("pp = 1\n", "pp = 1\ndevice_share = 0.7\n")
+    apart = TWO.replace("devices = 4", "devices = 1").replace("pp = 1\n", "pp = 1\ndevice_fraction = 0.7\n")
     path.write_text(apart)
     assert "1 of dgx-h100 are fewer than the 2" in meshwise("simulate", str(path)).err
     path.write_text(TWO.replace('"llama3.2-3b"', '"llama3.1-405b"'))

@@ -41,7 +41,7 @@ def placements_document(found: PlacedModels) -> dict[str, Any]:
         "placements": [
             {
                 "devices": dict(one.devices),
-                "dollars_per_hour": one.cost if found.questions[0].is_priced else None,
+                "dollars_per_hour": one.dollars_per_hour,
                 "models": [
                     {"name": name, "plan": asdict(choice.plan), "ttft_tail_seconds": choice.ttft_tail_seconds,
                      "tpot_seconds": choice.tpot_seconds}

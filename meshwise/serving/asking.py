@@ -23,8 +23,8 @@ def question_of(file: ServingFile, cluster: Cluster) -> ServingQuestion:
         raise ValueError("serving: this asks about one model; give each model a file of its own")
     if file.load.concurrency is not None:
         raise ValueError("concurrency: a search needs a rate (requests_per_second or a trace), or none for the highest")
-    if file.serving[0].device_share < 1.0:
-        raise ValueError("device_share: is for several models on one cluster; this asks about one")
+    if file.serving[0].device_fraction < 1.0:
+        raise ValueError("device_fraction: is for several models on one cluster; this asks about one")
     load, limits = load_figures(file), file.targets
     return replace(
         _asked_of(file.serving[0], cluster), lengths=load.lengths, requests_per_second=load.requests_per_second,

@@ -114,7 +114,7 @@ def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
         notes.append(f"name a checkpoint whose weights are {plan.weights}; this one is the 16-bit original")
     if deployed.variant:
         notes.append(f"name the checkpoint of the variant, {deployed.variant}; its repository is not known")
-    if any(pool.device_share < 1.0 for _, pool in deployed.pools):
+    if any(pool.device_fraction < 1.0 for _, pool in deployed.pools):
         notes.append("give each server its share of the devices' time by partitions (MIG) or by time slices")
     if plan.draft_tokens:
         notes.append(_DRAFTS.format(plan.draft_tokens, plan.draft_model or "its MTP head"))
@@ -134,7 +134,7 @@ def _vllm(deployed: Deployed, name: str, pool: Pool) -> Options:
     options += ["--enable-expert-parallel"] if pool.ep > 1 else []
     options += ["--max-num-seqs", str(_a_group(pool)), "--max-num-batched-tokens", str(pool.token_budget)]
     options += ["--max-model-len", str(deployed.longest_request_tokens)]
-    options += _if(pool.device_share < 1.0, "--gpu-memory-utilization", _memory_share(deployed, pool))
+    options += _if(pool.device_fraction < 1.0, "--gpu-memory-utilization", _memory_share(deployed, pool))
     options += ["--enforce-eager"] if deployed.plan.eager else []
     options += _if(deployed.plan.weights in _ONLINE, "--quantization", deployed.plan.weights)
     options += _if(deployed.plan.kv_dtype == "fp8", "--kv-cache-dtype", "fp8")
@@ -156,7 +156,7 @@ def _sglang(deployed: Deployed, name: str, pool: Pool) -> Options:
     options += ["--context-length", str(deployed.longest_request_tokens)]
     options += _if(deployed.plan.weights in _ONLINE, "--quantization", deployed.plan.weights)
     options += _if(deployed.plan.kv_dtype == "fp8", "--kv-cache-dtype", "fp8_e4m3")
-    options += _if(pool.device_share < 1.0, "--mem-fraction-static", _memory_share(deployed, pool))
+    options += _if(pool.device_fraction < 1.0, "--mem-fraction-static", _memory_share(deployed, pool))
     options += ["--disable-cuda-graph"] if deployed.plan.eager else []
     return options + _if(deployed.plan.prefill is not None, "--disaggregation-mode", name)
 
@@ -190,7 +190,7 @@ _INTO = f"> {_OPTIONS_FILE} &&"
 
 def _memory_share(deployed: Deployed, pool: Pool) -> str:
     """Of a device's memory that a replica may use."""
-    return f"{deployed.engine.usable_memory_fraction * pool.device_share:g}"
+    return f"{deployed.engine.usable_memory_fraction * pool.device_fraction:g}"
 
 
 def _a_group(pool: Pool) -> int:

@@ -139,7 +139,7 @@ class PoolTable(Record):
     token_budget: Count | None = None
     """None: the engine's."""
     max_sequences: Count | None = None
-    device_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    device_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Of its devices' time and memory that a replica has, beside another model's."""
     cluster: Name | None = None
     """One of the job's; None: its first, and of a pool for prompts that of the pool that decodes."""

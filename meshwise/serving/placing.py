@@ -56,7 +56,7 @@ def best_placements(
     those, refused = [], Counter[str]()
     for table, question in zip(file.serving, questions, strict=True):
         own: Counter[str] = Counter()
-        shares = (table.device_share,) if "device_share" in table.model_fields_set else SHARES
+        shares = (table.device_fraction,) if "device_fraction" in table.model_fields_set else SHARES
         those.append(able(question, space_of(table, question), own, shares))
         refused += Counter() if those[-1] else own
     tried: dict[tuple[ServingPlan, ...], tuple[Together, ServingAnswer | None]] = {}
@@ -106,8 +106,8 @@ def _question(file: ServingFile, number: int, requests: Requests) -> ServingQues
     table = file.serving[number]
     if table.prefill is not None:
         raise ValueError("serving.prefill: pools for prompts are not placed together with other models; leave it out")
-    if table.device_share not in SHARES:
-        raise ValueError(f"device_share: {table.device_share:g} is not placed by a search; it knows 1 and 0.5")
+    if table.device_fraction not in SHARES:
+        raise ValueError(f"device_fraction: {table.device_fraction:g} is not placed by a search; it knows 1 and 0.5")
     if file.load.concurrency is not None:
         raise ValueError("concurrency: a search needs a rate (requests_per_second or a trace)")
     mine = requests.tenant_index >= 0 if requests.deployment is None else requests.deployment == number

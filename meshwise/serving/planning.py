@@ -87,7 +87,7 @@ def with_deployment(file: ServingFile, plan: ServingPlan) -> ServingFile:
     return file.model_copy(update={"serving": (file.serving[0].model_copy(update=changes),)})
 
 
-_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "device_share", "cluster")
+_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "device_fraction", "cluster")
 
 
 def pool_fields(pool: Pool) -> dict[str, Any]:

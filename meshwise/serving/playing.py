@@ -184,7 +184,7 @@ def served_of(table: ServedTable, cluster_name: str, book: PriceBook) -> Served:
 def _pool(table: PoolTable, engine: EngineRecord, home: str) -> Pool:
     return Pool(
         table.replicas, table.tp, table.pp, table.ep, table.attention_dp,
-        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences, table.device_share,
+        table.token_budget or engine.token_budget, table.max_sequences or engine.max_sequences, table.device_fraction,
         table.cluster or home,
     )  # fmt: skip
 
@@ -198,17 +198,17 @@ def _pool_spec(
     cluster = catalog.cluster(pool.cluster, pool.num_devices // pool.replicas)
     check_units(plan.weights, cluster.accelerator)
     draft = draft_of(served) if pool is plan.decode else None
-    replica, memory = replica_of(model, _sliced(cluster, pool.device_share), plan, pool, engine, book)
+    replica, memory = replica_of(model, _sliced(cluster, pool.device_fraction), plan, pool, engine, book)
     prices: IterationPrices = replica.stages[0]
     if draft is not None:
         check_draft(draft, model, pool.tp)
         own = book.prices(model, served_shard(plan, pool, engine), cluster, engine)
         prices = drafted(own, draft, plan, pool, cluster, engine, book)
-        held_bytes = pool.device_share * cluster.accelerator.memory_bytes
+        held_bytes = pool.device_fraction * cluster.accelerator.memory_bytes
         memory = beside_draft(memory, draft, plan, pool, held_bytes, engine)
         replica = replace(replica, kv_tokens=max(int(memory.num_kv_tokens), engine.block_tokens))
     launched = as_launched(prices, plan, served_shard(plan, pool, engine), model, engine)
-    replica = replace(replica, stages=(sliced(launched, pool.device_share),) * len(replica.stages))
+    replica = replace(replica, stages=(sliced(launched, pool.device_fraction),) * len(replica.stages))
     if memory.kv_bytes <= 0.0:
         raise ValueError(
             f"serving: weights of {model.name} take {memory.weight_bytes / GIB:.1f} GiB of each of "
@@ -278,8 +278,8 @@ def _check_devices(file: ServingFile, served: tuple[Served, ...]) -> None:
             if place is not None and pool is not None:
                 most = max(pool.replicas, place.scaling.most if place.scaling else 0)
                 size = pool.num_devices // pool.replicas
-                if pool.device_share < 1.0:
-                    shared[pool.cluster, size] += [pool.device_share] * most
+                if pool.device_fraction < 1.0:
+                    shared[pool.cluster, size] += [pool.device_fraction] * most
                 else:
                     used[pool.cluster] += size * most
     for (name, size), shares in shared.items():

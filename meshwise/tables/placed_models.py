@@ -29,7 +29,12 @@ def show_placements(console: Console, found: PlacedModels) -> None:
         played = found.played[number] if number < len(found.played) else None
         where = ", ".join(f"{count} of {name}" for name, count in one.devices.items())
         within = "-" if played is None else share(played.runs[0].figures.attained_fraction.value)
-        made.add_row(str(number + 1), f"{one.cost:,.2f}" if is_priced else f"{one.cost:,.0f}", where, within)
+        made.add_row(
+            str(number + 1),
+            f"{one.num_devices:,}" if one.dollars_per_hour is None else f"{one.dollars_per_hour:,.2f}",
+            where,
+            within,
+        )
     console.print(made)
     if found.best is None:
         console.print("none of those that were played meets all targets", style="bold")

@@ -129,7 +129,7 @@ def plan_words(plan: ServingPlan, *, names_clusters: bool = False) -> str:
 def _pool_words(pool: Pool) -> str:
     degrees = (("tp", pool.tp), ("pp", pool.pp), ("ep", pool.ep), ("attention dp", pool.attention_dp))
     split = " ".join(f"{name} {value}" for name, value in degrees if value > 1) or "tp 1"
-    split += "" if pool.device_share == 1.0 else f" on {pool.device_share:.0%} of each device"
+    split += "" if pool.device_fraction == 1.0 else f" on {pool.device_fraction:.0%} of each device"
     return f"{pool.replicas} x {split}, {pool.max_sequences} requests, {pool.token_budget:,} tokens"
 
 

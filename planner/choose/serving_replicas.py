@@ -86,7 +86,7 @@ class ServingSpace:
     sequence_limits: tuple[int, ...] = SEQUENCE_LIMITS
     disaggregates: bool = True
     """Whether pools for prompts beside pools for decoding are looked at."""
-    device_share: float = 1.0
+    device_fraction: float = 1.0
     """Of its devices that every replica has."""
     room: str | None = None
     """Where replicas that decode lie; None: in any."""
@@ -182,23 +182,23 @@ def _priced(
     engine, pool, lengths = question.engine, base.decode, question.lengths
     check_units(base.weights, room.cluster.accelerator)
     shard = served_shard(base, pool, engine)
-    held_bytes = space.device_share * room.cluster.accelerator.memory_bytes
+    held_bytes = space.device_fraction * room.cluster.accelerator.memory_bytes
     memory = serving_memory(question.model, shard, held_bytes, engine)
     if question.draft is not None:
         check_draft(question.draft, question.model, pool.tp)
         memory = beside_draft(memory, question.draft, base, pool, held_bytes, engine)
     if memory.num_kv_tokens < lengths.input_tokens + lengths.output_tokens:
         return None
-    pool = replace(pool, device_share=space.device_share)
+    pool = replace(pool, device_fraction=space.device_fraction)
     captured = book.prices(question.model, shard, room.cluster, engine)
     once = as_launched(captured, replace(base, draft_tokens=0), shard, question.model, engine)
-    prices = guessing = sliced(once, pool.device_share)
+    prices = guessing = sliced(once, pool.device_fraction)
     if base.draft_tokens:
         guessed: IterationPrices = captured.guessing(base.draft_tokens)
         if question.draft is not None:
             guessed = drafted(captured, question.draft, base, pool, room.cluster, engine, book)
         ahead = as_launched(guessed, base, shard, question.model, engine)
-        guessing = sliced(ahead, pool.device_share)
+        guessing = sliced(ahead, pool.device_fraction)
     limits = (question.ttft_seconds, question.tpot_seconds, question.e2e_seconds)
 
     def made(budget: int, sequences: int, of: Lengths, *, runs_prompts: bool, targets: tuple[float, ...]) -> Replica:

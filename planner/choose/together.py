@@ -30,7 +30,7 @@ class Choice:
     @property
     def fewest_devices(self) -> float:
         """Where every half finds another."""
-        return self.plan.decode.num_devices * self.plan.decode.device_share
+        return self.plan.decode.num_devices * self.plan.decode.device_fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,22 @@ class Together:
 
     choices: tuple[Choice, ...]
     devices: Mapping[str, int]
-    cost: float
-    """Dollars an hour, or devices where not all have a price."""
+    dollars_per_hour: float | None
+    """None where not all rooms have a price; then fewer devices are better."""
+
+    @property
+    def num_devices(self) -> int:
+        """Of all rooms."""
+        return sum(self.devices.values())
 
 
 def able(
-    question: ServingQuestion, space: ServingSpace, refused: Counter[str], shares: Sequence[float] = SHARES
+    question: ServingQuestion, space: ServingSpace, refused: Counter[str], device_fraction: Sequence[float] = SHARES
 ) -> list[Replica]:
-    """Every replica, of whole devices and of `shares`, that meets the question's targets at some rate."""
+    """Every replica, of whole devices and of each `device_fraction`, that meets the question's targets at some rate."""
     found = []
-    for share in shares:
-        whole, _, _ = replicas(question, replace(space, disaggregates=False, device_share=share), refused)
+    for share in device_fraction:
+        whole, _, _ = replicas(question, replace(space, disaggregates=False, device_fraction=share), refused)
         found += [one for one in whole if one.most_requests_per_second > 0.0]
         refused["an idle replica misses the targets"] += sum(one.most_requests_per_second <= 0.0 for one in whole)
     return found
@@ -61,7 +66,7 @@ def choices(those: Sequence[Replica], requests_per_second: float, reserve_factor
     best: dict[tuple[str, int, float], Choice] = {}
     for one in those:
         count = math.ceil(reserve_factor * requests_per_second / one.most_requests_per_second)
-        key = (one.room.name, one.num_devices, one.plan.decode.device_share)
+        key = (one.room.name, one.num_devices, one.plan.decode.device_fraction)
         if key in best and best[key].plan.decode.replicas < count:
             continue
         found = open_loop(one.curve, requests_per_second / count)
@@ -86,10 +91,10 @@ def placed(options: Sequence[Sequence[Choice]], rooms: Sequence[Room], top: int 
     sizes = {room.name: room.cluster.num_devices for room in rooms}
     least = [min((_least(one, prices) for one in these), default=math.inf) for these in options]
     rest = [math.fsum(least[number:]) for number in range(len(options) + 1)]
-    found: list[Together] = []
+    found: list[tuple[float, float, Together]] = []
 
     def extend(chosen: tuple[Choice, ...], bound: float) -> None:
-        limit = found[-1].cost if len(found) == top else math.inf
+        limit = found[-1][0] if len(found) == top else math.inf
         number = len(chosen)
         if bound + rest[number] > limit:
             return
@@ -97,15 +102,16 @@ def placed(options: Sequence[Sequence[Choice]], rooms: Sequence[Room], top: int 
             devices = _devices(chosen)
             if all(count <= sizes[name] for name, count in devices.items()):
                 cost = sum(prices[name] * count for name, count in devices.items())
-                found.append(Together(chosen, devices, cost))
-                found.sort(key=lambda one: (one.cost, sum(each.tpot_seconds for each in one.choices)))
+                made = Together(chosen, devices, cost if is_priced else None)
+                found.append((cost, sum(each.tpot_seconds for each in chosen), made))
+                found.sort(key=lambda one: one[:2])
                 del found[top:]
             return
         for one in sorted(options[number], key=lambda one: _least(one, prices)):
             extend((*chosen, one), bound + _least(one, prices))
 
     extend((), 0.0)
-    return found
+    return [one for _, _, one in found]
 
 
 def _least(one: Choice, prices: Mapping[str, float]) -> float:
@@ -117,7 +123,7 @@ def _devices(chosen: Sequence[Choice]) -> dict[str, int]:
     taken: Counter[str] = Counter()
     halves: Counter[tuple[str, int]] = Counter()
     for one in chosen:
-        if one.plan.decode.device_share == 1.0:
+        if one.plan.decode.device_fraction == 1.0:
             taken[one.room.name] += one.plan.decode.num_devices
         else:
             halves[one.room.name, one.size] += one.plan.decode.replicas

@@ -1,5 +1,6 @@
 """Iterations of a replica that has a share of its devices' time, as slices or partitions give it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.serving import DecodeLine, IterationPrices, IterationShape
@@ -32,10 +33,10 @@ def sliced(prices: IterationPrices, share_fraction: float) -> IterationPrices:
     return SlicedPrices(prices, share_fraction) if share_fraction < 1.0 else prices
 
 
-def num_bins(shares: list[float]) -> int:
+def num_bins(held_fraction: Sequence[float]) -> int:
     """Groups of devices that hold so many shares: each goes where the least is left that holds it, large ones first."""
     left: list[float] = []
-    for share in sorted(shares, reverse=True):
+    for share in sorted(held_fraction, reverse=True):
         fits = [number for number, room in enumerate(left) if room >= share - 1e-9]
         if fits:
             left[min(fits, key=left.__getitem__)] -= share
