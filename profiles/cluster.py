@@ -6,6 +6,7 @@ are written inner first: NVLink in the node, then the network between nodes, the
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -237,6 +238,7 @@ def link_share(tier: TierSpec, num_devices: int) -> float:
     return 1.0
 
 
+@cache
 def torus_axes(num_devices: int, num_dimensions: int) -> tuple[int, ...]:
     """The `num_dimensions` lengths whose product is `num_devices` and whose longest is as short as can be.
 
