@@ -159,7 +159,9 @@ def _nearest(wanted: str, known: Collection[str], order: tuple[str, ...]) -> str
     return next(name for name in (wanted, *order, *known) if name in known)
 
 
-CollectiveOp = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv"]
+CollectiveOp = Literal[
+    "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send_recv", "broadcast", "reduce"
+]  # fmt: skip
 
 
 class CollectiveCurve(Record):

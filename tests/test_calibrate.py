@@ -39,7 +39,7 @@ def test_the_file_reads_back_as_the_cluster_measured(measured: Any) -> None:
     assert cluster.accelerator.kind == "cpu"
     assert "not a datasheet" in cluster.accelerator.source
     assert [tier.link for tier in cluster.tiers] == ["gloo-loopback"]
-    assert set(cluster.tiers[0].curves.collectives) == set(COLLECTIVES)
+    assert set(cluster.tiers[0].curves.collectives) == set(COLLECTIVES) - {"broadcast", "reduce"}  # no plan sends them
     assert cluster.kernels.gemm["fp32"].fit.num_points == 3 * len(QUICK.gemm)
     assert list(path.parent.iterdir()) == [path]
 

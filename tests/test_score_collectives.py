@@ -27,6 +27,7 @@ h100_sxm,nvswitch,alltoall,4,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
 h100_sxm,nvswitch,all_reduce,8,1,8,8192,bfloat16,4,trtllm_allreduce:TRTLLM,cuda_graph,a@1:x
 h100_sxm,nvswitch + inter-node GCP A3-Mega,all_reduce,16,2,8,67108864,float32,1262,nccl-tests,loop,b@2:y
 b200_sxm,nvswitch + inter-node network,AllReduce,16,2,8,1024,float16,50,nccl-tests,loop,b@2:y
+h100_sxm,nvswitch,gather,8,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
 h100_sxm,nvswitch,broadcast,8,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
 abacus,beads,all_reduce,8,1,8,1048576,float16,20,nccl-tests,loop,a@1:x
 a100_sxm,nvswitch + inter-node network,all_reduce,4,2,2,1048576,float16,300,torch.distributed nccl,eager,c:z
@@ -54,11 +55,11 @@ def test_rows_are_priced_by_the_prices_of_plans(table: Path) -> None:
     usual = catalog.cluster("b200-sxm", 16)
     assert predicted[6] == pytest.approx(float(message_seconds("all_reduce", 1024.0, 16, 1, usual)))
     nobody, other = sorted(board.skipped)
-    assert "broadcast is none of all_reduce" in nobody
+    assert "gather is none of all_reduce" in nobody
     assert "abacus" in other
-    assert board.overall.n == 8
+    assert board.overall.n == 9
     assert board.baseline.median is not None
-    assert {name: errors.n for name, errors in board.by_library.items()} == {"nccl": 5, "torch": 2, "trtllm": 1}
+    assert {name: errors.n for name, errors in board.by_library.items()} == {"nccl": 6, "torch": 2, "trtllm": 1}
 
 
 EXCHANGES = """\
@@ -163,7 +164,7 @@ def test_the_command_prints_a_board(table: Path, tmp_path: Path) -> None:
     assert shown.code == 0
     assert "nvlink-4 + tcpx" in shown.out
     document = json.loads(meshwise("score", "collectives", table, "--json", "--rows").out)
-    assert len(document["rows"]) == document["overall"]["n"] == 8
+    assert len(document["rows"]) == document["overall"]["n"] == 9
     assert not faults(meshwise("score", "collectives", tmp_path / "none.csv"))
 
 

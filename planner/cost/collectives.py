@@ -84,6 +84,16 @@ def _half_all_reduce(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbe
     return (size - 1.0) / size * num_bytes / inner
 
 
+@collective("broadcast", has_trees=False)
+@collective("reduce", has_trees=False)
+def _one_way(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
+    """S / inner along a chain of all members, in pieces that follow each other.
+
+    [NCCL tests, doc/PERFORMANCE.md: their bus bandwidth is S / t]
+    """
+    return num_bytes * np.greater(size, 1.0) / inner
+
+
 @collective("all_to_all")
 def _all_to_all(num_bytes: Numbers, size: Numbers, inner: Numbers) -> Numbers:
     """(n - inner) / n * S: of a device's n equal parts, those for members beyond its port.

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 OPS: Mapping[str, str] = {
     "allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter", "alltoall": "all_to_all",
-    "sendrecv": "send_recv", "p2p": "send_recv",
+    "sendrecv": "send_recv", "p2p": "send_recv", "broadcast": "broadcast", "reduce": "reduce",
 }  # fmt: skip
 """Names of collectives without case, spaces and signs -> ours."""
 
