@@ -63,7 +63,7 @@ def predict(setting: "ServedSetting", book: PriceBook, seed: int = 0) -> ServedF
         case "static batch":
             return _static_batch(setting, replica)
         case "offline":
-            slots = min(memory.num_kv_tokens / longest, float(setting.engine.max_sequences))
+            slots = min(memory.num_kv_tokens / longest, float(plan.decode.max_sequences))
             count = int(min(max(OFFLINE_WAVES * slots, 32.0), MOST_OFFLINE_REQUESTS))
             requests = _requests(setting, count, 1.0, seed)
             return _offline(requests, replace(replica, engine=replica.engine.model_copy(update=_IN_PROCESS)))

@@ -83,13 +83,13 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
     if protocol is INFERENCEMAX:
         row = completed(row, model, _cluster(row.gpu, 1).accelerator.name)
         engine = as_run(engine, row)
-    pool, prefill = _pool(row, row.split, model), None
+    pool, prefill = _pool(row, row.split, model, engine), None
     if row.prefill_split is not None:
         if not (row.num_prefill_workers and row.num_decode_workers):
             raise Unmodelled("numbers of prefill and decode workers are not stated")
         slots = row.decode_slots or pool.max_sequences
         pool = replace(pool, replicas=row.num_decode_workers, max_sequences=slots)
-        prefill = replace(_pool(row, row.prefill_split, model), replicas=row.num_prefill_workers)
+        prefill = replace(_pool(row, row.prefill_split, model, engine), replicas=row.num_prefill_workers)
     cluster = _cluster(row.gpu, pool.num_devices // pool.replicas)
     weights, experts = forms_of(row.weight_quant, model, cluster)
     plan = ServingPlan(
@@ -143,14 +143,14 @@ def _mesh(split: Mapping[str, int]) -> dict[str, int]:
     return {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
 
 
-def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape) -> Pool:
-    """The ranks of one replica."""
+def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape, engine: EngineRecord) -> Pool:
+    """The ranks of one replica; as many requests at a time as clients send, or as the engine takes of each group."""
     tp, pp, ep, dp = (split[name] for name in ("tp", "pp", "ep", "dp"))
     if model.moe is None:
         ep = 1
     if ep > tp * dp or (tp * dp) % ep:
         raise Unmodelled(f"experts over {ep} of {tp * dp} ranks")
-    budget, sequences = 8192, row.concurrency or row.batch or 256
+    budget, sequences = 8192, row.concurrency or row.batch or engine.max_sequences * dp
     return Pool(tp=tp, pp=pp, ep=ep, attention_dp=dp, token_budget=budget, max_sequences=max(sequences, 1))
 
 
