@@ -202,6 +202,16 @@ def test_pools_are_completed_from_their_recipes(tmp_path: Path) -> None:
         resolve_serving(second)
 
 
+def test_a_run_follows_the_recipe_that_was_changed_last(tmp_path: Path) -> None:
+    """The same row on two days: before recipes with guesses came, and on the day they were changed."""
+    path = tmp_path / "pools.csv"
+    header = "id,silicon_data_source,backend,backend_version,model_path,system,precision,mode,isl,osl,concurrency,"
+    header += "silicon_ttft_ms,silicon_tpot_ms,prefill_tp_size,prefill_moe_ep_size,decode_tp_size,decode_moe_ep_size\n"
+    row = "sglang,0.5.8.post1,deepseek-ai/DeepSeek-R1,b200_sxm,fp8,disagg,1024,1024,32,300,5,8,8,8,8\n"
+    path.write_text(header + "".join(f"{day},measured={day}T01:00:00,{row}" for day in ("2026-02-07", "2026-02-13")))
+    assert [resolve_serving(one).plan.draft_tokens for one in read_rows(path)] == [0, 2]
+
+
 def test_one_run_fixes_an_engine(tmp_path: Path) -> None:
     """The record is nearer to the run, keeps all that was not fitted, and serves a job."""
     runs, record = tmp_path / "runs.csv", tmp_path / "mine.toml"

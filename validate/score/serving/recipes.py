@@ -38,6 +38,12 @@ class Recipe:
     num_decode_workers: int | None
     decode_slots: int | None
     """Requests that one worker of the pool that decodes takes at the same time."""
+    changed: tuple[str, ...]
+    """Days on which its group of recipes was changed, as 2026-03-18: each change is run."""
+
+    def changed_before(self, day: str) -> str:
+        """The last of them until `day`; "" before the first."""
+        return max((one for one in self.changed if one <= day), default="")
 
     def runs_at(self, concurrency: int) -> bool:
         """Whether the recipe is tried at a concurrency: one of a list, or any between two ends."""
@@ -58,6 +64,9 @@ def completed(row: ServedRow, model: TransformerShape, accelerator: str) -> Serv
     fitting = [one for one in known if one.runs_at(row.concurrency or 0) and _is_of(row, one)]
     for narrower in (_of_release, _of_image, _of_split, _of_experts):
         fitting = [one for one in fitting if narrower(row, one)] or fitting
+    if row.day:
+        last = max((one.changed_before(row.day) for one in fitting), default="")
+        fitting = [one for one in fitting if one.changed_before(row.day) == last]
     if not fitting or not _has_split(row, fitting):
         return row
     chosen = min(fitting, key=lambda one: one.draft_tokens)
@@ -172,4 +181,5 @@ def _recipe(line: Mapping[str, str]) -> Recipe:
     return Recipe(
         line["release"], line["concurrency"], int(line["draft_tokens"]), prefill, decode,
         number("prefill_workers"), number("decode_workers"), number("decode_slots"),
+        tuple(line["changed"].split()),
     )  # fmt: skip

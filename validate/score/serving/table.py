@@ -57,6 +57,8 @@ class ServedRow:
     """Tokens guessed ahead by heads of the model's own; None: not stated."""
     image_tag: str = ""
     """Of the container that ran, where the notes of the row name it last."""
+    day: str = ""
+    """On which it was measured, where the notes say "measured=2026-03-18"."""
 
 
 def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
@@ -129,7 +131,13 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
         decode_slots=whole("decode_max_batch_size"), draft_tokens=_or_none(cells.get("draft_tokens")),
         image_tag=_image_tag(text("notes") or text("silicon_data_source")),
+        day=_day(text("notes") or text("silicon_data_source")),
     )  # fmt: skip
+
+
+def _day(notes: str) -> str:
+    found = re.search(r"\bmeasured=(\d{4}-\d\d-\d\d)", notes)
+    return found[1] if found else ""
 
 
 def _image_tag(notes: str) -> str:
