@@ -61,13 +61,11 @@ class SweepFlags:
                      rich_help_panel=_SWEEP),
     ] = None  # fmt: skip
     plot: Annotated[Path | None, typer.Option(help="Draw all plans (.png, .svg, .pdf).", rich_help_panel=_SWEEP)] = None
-    force: Annotated[
-        bool, typer.Option("--force", help="Let --output and --plot replace files.", rich_help_panel=_SWEEP)
-    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Let --output, --plot and --report replace files.")] = False
 
-    def check(self) -> None:
-        """Raise ValueError when an option of a sweep is given without one."""
-        if not self.sweep and (self.only or self.output or self.plot or self.force):
+    def check(self, *, reports: bool) -> None:
+        """Raise ValueError when an option of a sweep is given without one; reports may be forced too."""
+        if not self.sweep and (self.only or self.output or self.plot or (self.force and not reports)):
             raise ValueError("--only, --output, --plot, --force: they are of --sweep; give --sweep too")
 
 
@@ -85,8 +83,10 @@ class TraceFlags:
         typer.Option("--whole", help="Every layer and microbatch, not a few of each.", rich_help_panel=_TRACE),
     ] = False
 
-    def check(self, sweep: SweepFlags, append: Path | None) -> None:
+    def check(self, sweep: SweepFlags, append: Path | None, *, reports: bool) -> None:
         """Raise ValueError when options contradict each other."""
+        if self.trace and reports:
+            raise ValueError("--report: shows what was measured, but --trace runs nothing; leave one of them out")
         if self.whole and not self.trace:
             raise ValueError("--whole: it says how much --trace counts; give --trace too")
         if self.trace and append:

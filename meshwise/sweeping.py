@@ -7,6 +7,7 @@ from typing import Any
 from meshwise import asking, jobfile, screen, sweepout
 from meshwise.appending import append
 from meshwise.jobfile import Question
+from meshwise.options import ReportFlags
 from meshwise.run_options import LaunchFlags, SweepFlags
 from meshwise.sweepplot import save_sweep
 from meshwise.tables.sweeping import show_sweep
@@ -30,6 +31,7 @@ def sweep(
     split_flags: Mapping[str, Any],
     launch: LaunchFlags,
     flags: SweepFlags,
+    reports: ReportFlags,
     *,
     as_json: bool,
 ) -> int:
@@ -56,6 +58,8 @@ def sweep(
         append(launch.append, question, found.outcomes)
     if flags.plot and found.outcomes:
         save_sweep(found, flags.plot)
+    if found.outcomes:
+        reports.write("validate-sweep", flags.force, question, found, file)
     if as_json:
         screen.print_json(document)
     else:

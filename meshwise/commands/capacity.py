@@ -6,15 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from meshwise.capacity.options import CapacityFlags
-from meshwise.options import JobFlags, JsonFlag, given, takes
+from meshwise.options import JobFlags, JsonFlag, ReportFlags, given, takes
 
 NOTHING_MEETS_IT = 3
 
 
-@takes(JobFlags, CapacityFlags)
+@takes(JobFlags, CapacityFlags, ReportFlags)
 def capacity(
     job: JobFlags,
     asked: CapacityFlags,
+    reports: ReportFlags,
     *,
     file: Annotated[
         Path | None, typer.Argument(help="A job file, perhaps with tables capacity and offers; options win.")
@@ -25,6 +26,7 @@ def capacity(
     scheduler: Annotated[
         str | None, typer.Option(help="Search on a Dask cluster, by the address of its scheduler.", metavar="ADDRESS")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --report replace files.")] = False,
     json: JsonFlag = False,
 ) -> int:
     """Find what to buy or rent for a training run or a serving job: cost and risk of every offer. Exits 3 when nothing
@@ -44,6 +46,7 @@ def capacity(
     from meshwise.serving import jobfile as serving_jobs
     from meshwise.tables.capacity import show_answer
 
+    reports.check(force)
     if file is not None and serving_jobs.is_serving(file):
         usual = {"cache": cache, "workers": workers is None, "scheduler": scheduler is None}
         turned = given(asked) | {name: name for name, is_usual in usual.items() if not is_usual}
@@ -51,6 +54,7 @@ def capacity(
     question = read(file, given(job), given(asked))
     with screen.progress() as on_progress, searchers(question, workers, scheduler) as executor:
         found = answer(question, usual_cache() if cache else None, executor, on_progress)
+    reports.write("capacity", force, found, file)
     if json:
         screen.print_json(document(found))
     else:

@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, SplitFlags, changed, given, takes
+from meshwise.options import JobFlags, JsonFlag, ReportFlags, SplitFlags, changed, given, takes
 from meshwise.run_options import LaunchFlags, SweepFlags, TraceFlags
 
 
-@takes(JobFlags, SplitFlags, LaunchFlags, SweepFlags, TraceFlags)
+@takes(JobFlags, SplitFlags, LaunchFlags, SweepFlags, TraceFlags, ReportFlags)
 def validate(
     job: JobFlags,
     split: SplitFlags,
     launch: LaunchFlags,
     sweep: SweepFlags,
     trace: TraceFlags,
+    reports: ReportFlags,
     *,
     file: Annotated[Path | None, typer.Argument(metavar="[PLAN]", help="A plan file; options win over it.")] = None,
     json: JsonFlag = False,
@@ -29,13 +30,14 @@ def validate(
     """
     from meshwise.serving import jobfile
 
+    reports.check(sweep.force)
     if file is not None and jobfile.is_serving(file):
-        meant = changed(launch, "timeout", "oversubscribe") | changed(sweep) | changed(trace)
+        meant = changed(launch, "timeout", "oversubscribe") | changed(sweep, "force") | changed(trace)
         jobfile.refuse_options(given(job) | given(split) | meant)
-        return _serve(file, launch, as_json=json)
+        return _serve(file, launch, reports, force=sweep.force, as_json=json)
     launch.check(job.devices)
-    sweep.check()
-    trace.check(sweep, launch.append)
+    sweep.check(reports=bool(reports.report))
+    trace.check(sweep, launch.append, reports=bool(reports.report))
     job_given = launch.with_devices(given(job))
     if trace.trace:
         from meshwise import tracing
@@ -44,11 +46,11 @@ def validate(
     if sweep.sweep:
         from meshwise import sweeping
 
-        return sweeping.sweep(file, job_given, given(split), launch, sweep, as_json=json)
-    return _compare(file, job_given, given(split), launch, as_json=json)
+        return sweeping.sweep(file, job_given, given(split), launch, sweep, reports, as_json=json)
+    return _compare(file, job_given, given(split), launch, reports, force=sweep.force, as_json=json)
 
 
-def _serve(file: Path, launch: LaunchFlags, *, as_json: bool) -> int:
+def _serve(file: Path, launch: LaunchFlags, reports: ReportFlags, *, force: bool, as_json: bool) -> int:
     """Serve the requests of a serving job on this machine, and predict them."""
     from meshwise import screen
     from meshwise.serving import serving_here
@@ -57,6 +59,7 @@ def _serve(file: Path, launch: LaunchFlags, *, as_json: bool) -> int:
         found = serving_here.validate(
             file, launch.timeout, launch.oversubscribe, lambda phase: on_progress(phase, 0, 1)
         )
+    reports.write("serving-validate", force, found, file)
     if as_json:
         screen.print_json(serving_here.document(found))
     else:
@@ -65,8 +68,9 @@ def _serve(file: Path, launch: LaunchFlags, *, as_json: bool) -> int:
 
 
 def _compare(
-    file: Path | None, job: dict[str, object], split: dict[str, object], launch: LaunchFlags, *, as_json: bool
-) -> int:
+    file: Path | None, job: dict[str, object], split: dict[str, object], launch: LaunchFlags, reports: ReportFlags, *,
+    force: bool, as_json: bool,
+) -> int:  # fmt: skip
     """Run one plan here, beside one rank."""
     from meshwise import asking, jsonout, screen
     from meshwise.tables.comparison import show_comparison
@@ -92,6 +96,7 @@ def _compare(
         from meshwise import appending
 
         appending.append(launch.append, question, [comparison])
+    reports.write("validate", force, question, comparison, file)
     if as_json:
         screen.print_json(jsonout.comparison(question, comparison))
     else:

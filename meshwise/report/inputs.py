@@ -29,8 +29,8 @@ def training_inputs(question: Question, plan: Plan | None, path: Path | None) ->
     return Section("The question", tuple(blocks))
 
 
-def serving_inputs(tables: Mapping[str, BaseModel], path: Path) -> Section:
-    """The question of a serving job, of which `tables` are parts by name."""
+def tables_inputs(tables: Mapping[str, BaseModel], path: Path | None) -> Section:
+    """A question whose parts are `tables` of a job file, by name."""
     values = {f"{part}: {name}": value for part, table in tables.items() for name, value in table.model_dump().items()}
     known = {f"{part}: {name}": _known(table, name) for part, table in tables.items()
              for name in type(table).model_fields}  # fmt: skip

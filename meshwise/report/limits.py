@@ -19,6 +19,11 @@ SERVING = (
     "Answers are as long as the load says; the quality of narrower weights has to be evaluated apart.",
     "All devices of a pool are of one kind and equally fast.",
 )
+BUYING = (
+    "Prices are those of the day beside each offer, before tax and discounts; whether devices can be had is not known.",
+    "Prices, failure rates and electricity carry no error bars of their own: ranges are of the speed of the run.",
+    "Data, people who write the software, and what a late result costs are not on the bill.",
+)
 HERE = ("Timings are of this machine as it was while they ran; other processes beside them are counted and named.",)
 
 

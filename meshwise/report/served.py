@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from meshwise.report.cells import figure, predicted
 from meshwise.report.document import Cell, Section, Source
-from meshwise.report.inputs import serving_inputs
+from meshwise.report.inputs import tables_inputs
 from meshwise.report.provenance import serving_sources
 from meshwise.serving.jobfile import ServingFile
 from planner.choose.explain import duration
@@ -46,7 +46,7 @@ def asked_section(file: ServingFile, path: Path) -> Section:
     """The question of a serving job."""
     tables: dict[str, BaseModel] = {"job": file.job, "load": file.load, "targets": file.targets}
     tables |= {f"serving {number}": table for number, table in enumerate(file.serving, start=1)}
-    return serving_inputs(tables, path)
+    return tables_inputs(tables, path)
 
 
 def sources_of(file: ServingFile) -> tuple[Source, ...]:

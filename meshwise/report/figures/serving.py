@@ -1,13 +1,13 @@
 """Plots of serving: times with their error bars, fronts of rates, and how waits are distributed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meshwise.report.figures.steps import rows_figure
-from meshwise.report.style import BLUE, COLOURS, INK, RED, WIDTH_INCHES, plain_decades
+from meshwise.report.style import BLUE, COLOURS, FAINT, INK, RED, WIDTH_INCHES, plain_decades
 from planner.choose.explain import duration
 from profiles.engine import EngineRecord
 
@@ -79,3 +79,17 @@ def _draw_shares_below(axes: "Axes", seconds: Floats, limit: float | None) -> No
         axes.axvline(limit, color=RED, linewidth=1.0)
         axes.annotate(" target", (limit, 2.0), fontsize=7.5, color=INK)
     axes.set_ylim(0.0, 101.0)
+
+
+def draw_errors(errors: Mapping[str, tuple[float, float]]) -> "Figure":
+    """One row a figure: its error at predicted prices, and at the load's own."""
+    figure, axes = rows_figure(len(errors), 0.2)
+    rows = np.arange(len(errors))
+    values = 100.0 * np.array(list(errors.values()))
+    for shift, index, colour, name in ((-0.18, 0, BLUE, "predicted"), (0.18, 1, COLOURS[1], "at own prices")):
+        axes.barh(rows + shift, values[:, index], height=0.34, color=colour, label=name)
+    axes.axvline(0.0, color=FAINT, linewidth=0.8)
+    axes.set_yticks(rows, list(errors))
+    axes.set_xlabel("error (%)")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
