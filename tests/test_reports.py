@@ -29,7 +29,7 @@ from tests.cli import faults, meshwise
 
 SMALL = ("--model", "gpt2", "--cluster", "dgx-a100", "--devices", "8", "--global-batch", "64")
 SAMPLES: dict[str, tuple[str, ...]] = {
-    "capacity": ("capacity", "--model", "gpt2", "--tokens", "10T", "--deadline", "30d", "--budget", "50k",
+    "capacity": ("capacity", "--model", "gpt2", "--tokens", "1T", "--deadline", "60d", "--budget", "50k",
                  "--accelerators", "a100-sxm-80gb", "--counts", "8", "--terms", "on-demand,purchase",
                  "--start", "2026-12-01", "--no-cache", "--workers", "1"),
     "estimate": ("estimate", *SMALL, "--tp", "2", "--pp", "2", "--memory"),

@@ -1,6 +1,6 @@
 """Tables and words of what to buy or rent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from meshwise.capacity.answering import CapacityAnswer
 from meshwise.report.cells import digits, figure, percent, plain, predicted
@@ -46,7 +46,9 @@ def short_offer(one: Option) -> str:
     return f"{name} x {one.num_devices:,}"
 
 
-def options_table(title: str, options: Sequence[Option], front: frozenset[tuple[str, int]]) -> Table:
+def options_table(
+    title: str, options: Sequence[Option], front: frozenset[tuple[str, int]], chances: Mapping[tuple[str, int], float]
+) -> Table:
     """Options with every figure that decides, the best in bold."""
     columns = (
         Column("", note=""),
@@ -57,14 +59,20 @@ def options_table(title: str, options: Sequence[Option], front: frozenset[tuple[
         Column("cost", "", "of the run", is_number=True, is_prediction=True),
         Column("a million tokens", "$", is_number=True, is_prediction=True),
         Column("risk", "%", "chance of ending late or over the budget", is_number=True),
+        Column(
+            "chance",
+            "%",
+            "of turning out to be the cheapest that will do, over all speeds that the ranges allow",
+            is_number=True,
+        ),
         Column("outlay", "", "to be spent before the run begins", is_number=True),
     )
-    rows = tuple(_option_row(one, on_front=one.key in front) for one in options)
+    rows = tuple(_option_row(one, chances.get(one.key, 0.0), on_front=one.key in front) for one in options)
     basis = "Ranges are of the speed of the run; * no other option is better in cost, time and risk together."
     return Table(title, columns, rows, basis, 0 if options else None)
 
 
-def _option_row(one: Option, *, on_front: bool) -> tuple[Cell, ...]:
+def _option_row(one: Option, chance_fraction: float, *, on_front: bool) -> tuple[Cell, ...]:
     million = one.tokens / MEGA
     return (
         plain("*" if on_front else ""),
@@ -75,6 +83,7 @@ def _option_row(one: Option, *, on_front: bool) -> tuple[Cell, ...]:
         predicted(money, one.dollars, one.low_dollars, one.high_dollars),
         predicted(digits, *(dollars / million for dollars in (one.dollars, one.low_dollars, one.high_dollars))),
         figure(one.risk_fraction, percent),
+        figure(chance_fraction, percent),
         figure(one.outlay_dollars, money),
     )
 

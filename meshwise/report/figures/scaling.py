@@ -1,11 +1,11 @@
 """Plots of scaling: throughput by number of devices, with error bars and the line without loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meshwise.report.style import BLUE, FAINT, WIDTH_INCHES, plain_decades
+from meshwise.report.style import BLUE, COLOURS, FAINT, WIDTH_INCHES, plain_decades
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,4 +34,28 @@ def draw_scaling(counts: Sequence[int], rates: Sequence[Sequence[float]]) -> "Fi
     lower.set_xlabel("devices")
     lower.set_xticks(x, labels=[f"{count:,}" for count in counts])
     lower.minorticks_off()
+    return figure
+
+
+def draw_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[tuple[float, float]]]]) -> "Figure":
+    """Of each named curve (devices, rates, ends of their error bars): the speed-up over its fewest devices."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, (counts, rates, ends)) in enumerate(curves.items()):
+        first, colour = rates[0], COLOURS[number % len(COLOURS)]
+        y, (low, high) = np.array(rates) / first, np.array(ends).T / first
+        axes.errorbar(counts, y, yerr=np.abs(np.array([low, high]) - y), fmt="osD^v"[number % 5] + "-", color=colour,
+                      elinewidth=0.9, capsize=2.5, markersize=4.5, label=name)  # fmt: skip
+        axes.plot(counts, np.array(counts) / counts[0], color=FAINT, linewidth=0.8, linestyle="--")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    plain_decades(axes.yaxis)
+    shown = sorted({count for counts, _, _ in curves.values() for count in counts})
+    axes.set_xticks(shown, labels=[f"{count:,}" for count in shown])
+    axes.minorticks_off()
+    axes.set_xlabel("devices")
+    axes.set_ylabel("speed-up")
+    figure.legend(loc="outside lower center", ncols=4)
     return figure

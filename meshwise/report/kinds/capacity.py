@@ -16,6 +16,7 @@ from meshwise.report.buying import (
     runs_table,
     short_offer,
 )
+from meshwise.report.comparing_offers import comparisons
 from meshwise.report.document import Block, Paragraph, Picture, Report, Section, Source
 from meshwise.report.figures.buying import Spot, draw_bills, draw_choice, draw_days
 from meshwise.report.inputs import tables_inputs
@@ -23,6 +24,7 @@ from meshwise.report.limits import BUYING, TRAINING
 from meshwise.report.provenance import curves, error_bars, record
 from planner.choose.capacity.demand import Demand
 from planner.choose.capacity.option import Option
+from planner.choose.pareto import front_mask
 from profiles import catalog
 from profiles.record import Sourced
 from profiles.units import DAY, TERA
@@ -46,7 +48,8 @@ def capacity_report(found: CapacityAnswer, path: Path | None) -> Report:
             Section("Cost, time and risk", _choice(found, shown)),
             Section("Days against the deadline", _days(drawn, demand)),
             Section("What the money goes to", _bills(drawn)),
-            Section("The smallest clusters that will do", _smallest(ranking.smallest)),
+            *comparisons(found),
+            Section("The smallest clusters that will do", _smallest(found)),
             Section("What is out, and why", (reasons_table(found),)),
         ),
         _sources(found, shown[:MOST_LISTED]),
@@ -61,6 +64,13 @@ def _distinct(shown: Sequence[Option]) -> list[Option]:
         if np.isfinite(one.run.seconds):
             found.setdefault((one.offer.accelerator, one.offer.terms), one)
     return list(found.values())[:MOST_DRAWN]
+
+
+def _front(options: Sequence[Option]) -> frozenset[tuple[str, int]]:
+    """Keys of the options that none of the others beats in cost, time and risk together."""
+    ends = [one for one in options if np.isfinite(one.run.seconds)]
+    costs = np.array([(one.dollars, one.days, one.risk_fraction) for one in ends]).reshape(-1, 3)
+    return frozenset(one.key for one, kept in zip(ends, front_mask(costs), strict=True) if kept)
 
 
 def demand_words(found: CapacityAnswer) -> str:
@@ -94,13 +104,13 @@ def _summary(found: CapacityAnswer) -> tuple[str, ...]:
 
 def _choice(found: CapacityAnswer, shown: Sequence[Option]) -> tuple[Block, ...]:
     ranking, demand = found.ranking, found.ranking.demand
-    ends = [one for one in ranking.options if np.isfinite(one.run.seconds)]
+    ends, front = [one for one in ranking.options if np.isfinite(one.run.seconds)], _front(shown)
     if not ends:
         return ()
     spots = [
         Spot(
             one.offer.accelerator, (one.days, one.low_seconds / DAY, one.high_seconds / DAY),
-            (one.dollars, one.low_dollars, one.high_dollars), not one.shortfall, one.key in ranking.front,
+            (one.dollars, one.low_dollars, one.high_dollars), not one.shortfall, one.key in front,
         )
         for one in ends
     ]  # fmt: skip
@@ -108,10 +118,10 @@ def _choice(found: CapacityAnswer, shown: Sequence[Option]) -> tuple[Block, ...]
     note = (Paragraph(f"{more:,} more options are in the answer of --json."),) if more > 0 else ()
     return (
         Picture("choice", "Cost against time",
-                "Full marks meet deadline, budget and risk; error bars are of those that no other beats in cost, time "
-                "and risk together. Further down and to the left is better.",
+                "Full marks meet deadline, budget and risk; error bars are of those of them that no other beats in "
+                "cost, time and risk together. Further down and to the left is better.",
                 lambda: draw_choice(spots, demand.deadline_days, demand.budget_dollars)),
-        options_table("options, cheapest first", shown[:MOST_LISTED], ranking.front),
+        options_table("options, cheapest first", shown[:MOST_LISTED], front, found.chances),
         runs_table(shown[:MOST_LISTED]),
         *note,
     )  # fmt: skip
@@ -142,12 +152,13 @@ def _bills(shown: Sequence[Option]) -> tuple[Block, ...]:
     )  # fmt: skip
 
 
-def _smallest(found: Sequence[Option]) -> tuple[Block, ...]:
-    if not found:
+def _smallest(found: CapacityAnswer) -> tuple[Block, ...]:
+    ranking = found.ranking
+    if not ranking.smallest:
         return ()
     return (
         Paragraph("Of each accelerator the fewest devices that meet every limit, at the lowest price."),
-        options_table("smallest clusters", found, frozenset()),
+        options_table("smallest clusters", ranking.smallest, _front(ranking.smallest), found.chances),
     )
 
 
