@@ -18,6 +18,7 @@ from profiles.files import validated
 from profiles.mixed import MixedCluster
 
 if TYPE_CHECKING:
+    from meshwise.money.terms import Terms
     from planner.choose.losses import Loss
     from planner.choose.search import Answer
     from planner.choose.sensitivity import Sensitivity
@@ -128,8 +129,11 @@ def explanation(asked: Asked, answer: Estimate) -> "Explanation":
     return Explanation(losses(asked, answer), found)
 
 
-def best_plans(question: Question, fixed: Mapping[str, Any], look: SearchFlags, on_progress: OnProgress) -> "Answer":
-    """The search that `look` describes, its best plans simulated unless it says not to.
+def best_plans(
+    question: Question, fixed: Mapping[str, Any], look: SearchFlags, on_progress: OnProgress,
+    price: "Terms | None" = None,
+) -> "Answer":  # fmt: skip
+    """The search that `look` describes, its best plans simulated unless it says not to; at a `price` if one is known.
 
     Raises ValueError for a condition, objective or fixed field that is not understood.
     """
@@ -147,6 +151,7 @@ def best_plans(question: Question, fixed: Mapping[str, Any], look: SearchFlags, 
         objective=objective_named(look.objective),
         requirements=[parse_requirement(text) for text in look.require or []],
         wants_front=look.pareto,
+        dollars=price.dollars if price else None,
         simulate=None if look.no_simulate else lambda one: played_breakdown(question, one),
         on_progress=on_progress,
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from meshwise.capacity.table import CapacityTable
+from meshwise.money.table import MoneyTable
 from planner.layout import EVEN, parsed
 from planner.offload import Offload
 from planner.order import USUAL_ORDER, OrderName
@@ -116,6 +117,8 @@ class JobFile(_Table):
     """What `meshwise capacity` asks; other commands leave it alone."""
     offers: list[dict[str, Any]] = Field(default_factory=list)
     """Offers of the user's own, as in a price list."""
+    money: MoneyTable | None = None
+    """What devices cost and where they stand, for `plan`, `estimate` and `simulate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ def read(path: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[s
     job = validated(JobTable, {**_set(file.job, path), **job_flags}, "command line")
     split = {**(_set(file.split, None) if file.split else {}), **split_flags}
     table = validated(SplitTable, split, "command line") if split or file.split else None
-    return JobFile(job=job, split=table, capacity=file.capacity, offers=file.offers)
+    return JobFile(job=job, split=table, capacity=file.capacity, offers=file.offers, money=file.money)
 
 
 def question(table: JobTable) -> Question:

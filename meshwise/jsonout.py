@@ -115,9 +115,10 @@ def memory_bytes(question: Question, memory: MemoryBreakdown) -> dict[str, float
 
 
 def estimate(
-    question: Question, answer: Estimate, tensors: list["Item"] | None = None, story: "Explanation | None" = None
-) -> dict[str, Any]:
-    """The document of `estimate --json`; `tensors` of the fullest stage and the `story` are null unless asked for."""
+    question: Question, answer: Estimate, tensors: list["Item"] | None = None, story: "Explanation | None" = None,
+    money: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The document of `estimate --json`; `tensors` of the fullest stage, `story` and `money` are null by default."""
     assert isinstance(answer.plan, Plan)
     held = stages(question, answer.plan)
     return {
@@ -129,6 +130,7 @@ def estimate(
         if story is None
         else [{"name": loss.name, "what": loss.words, "seconds": loss.seconds} for loss in story.losses],
         "sensitivity": None if story is None else _sensitivity(story.sensitivity),
+        "money": money,
         "sources": sources(question),
     }
 
@@ -190,11 +192,11 @@ def cluster_diff(first: AnyCluster, second: AnyCluster, figures: "Sequence[Figur
 
 
 def search(
-    question: Question, answer: Answer, other: Estimate | None = None, scales: "Sequence[Scale]" = ()
+    question: Question, answer: Answer, other: Estimate | None = None, scales: "Sequence[Scale]" = (), money: Any = None
 ) -> dict[str, Any]:
     """The document of `plan --json`; without candidates it says why nothing fits.
 
-    `other` is a plan to compare with, `scales` the best plans on other numbers of devices.
+    `other` is a plan to compare with, `scales` the best plans on other numbers of devices, `money` that of plan 1.
     """
     compared = None
     if other is not None:
@@ -205,6 +207,7 @@ def search(
         "candidates": [_candidate(question, candidate, answer.candidates[0]) for candidate in answer.candidates],
         "compared": compared,
         "scaling": [_scale(one) for one in scales],
+        "money": money,
         "front": [priced(question, one) for one in answer.front],
         "ways": [
             {"way": way_of(one.plan.placement), "reason": one.reason, **priced(question, one.estimate)}
@@ -233,6 +236,7 @@ def _scale(one: "Scale") -> dict[str, Any]:
         "devices": one.num_devices,
         "on_front": one.on_front,
         "device_hours_per_tera": one.device_hours_per_tera,
+        "dollars_per_tera": one.dollars_per_tera,
         "headroom_bytes": one.headroom_bytes,
         "best": priced(one.question, one.best) if one.best else None,
     }
@@ -240,7 +244,7 @@ def _scale(one: "Scale") -> dict[str, Any]:
 
 def simulation(
     question: Question, answer: Estimate, played: "Simulation", over_weeks: "LongRunAnswer | None",
-    shared: "OnNetwork | None" = None,
+    shared: "OnNetwork | None" = None, money: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The document of `simulate --json`: the simulated step beside the estimate, and weeks of it if asked for."""
     assert isinstance(answer.plan, Plan)
@@ -254,6 +258,7 @@ def simulation(
         "peak_activation_bytes": list(played.peak_activation_bytes),
         "network": None if shared is None else _network(question, shared),
         "long_run": None if over_weeks is None else _long_run(over_weeks),
+        "money": money,
         "sources": sources(question),
     }
 

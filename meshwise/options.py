@@ -102,7 +102,11 @@ class SearchFlags:
         _search('A condition on plans, e.g. "memory<=70GiB" or "tp<=8"; repeatable.', metavar="CONDITION"),
     ] = None
     objective: Annotated[
-        str, _search("Rank by the step's time or by the fullest rank's memory.", metavar="time|memory")
+        str,
+        _search(
+            "Rank by the step's time, the fullest rank's memory, or dollars (with a price).",
+            metavar="time|memory|dollars",
+        ),
     ] = "time"
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Also show the plans that no other beats in both time and memory.",
@@ -127,6 +131,28 @@ class SearchFlags:
         bool, typer.Option("--no-simulate", help="Rank by the estimate alone; by default the best are simulated.",
                            rich_help_panel="The search")
     ] = False  # fmt: skip
+
+
+def _money(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel="Money", show_default=False, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyFlags:
+    """What devices cost, and where they stand; None where the job file or the catalog decides."""
+
+    offer: Annotated[
+        str | None, _money("What the devices are rented or bought as: a name of `profiles list offers`.")
+    ] = None
+    offers: Annotated[Path | None, _money("A price list of your own (.toml with [[offers]]).")] = None
+    price: Annotated[float | None, _money("Dollars a device and hour, in place of an offer.")] = None
+    tokens: Annotated[str | None, _money("Count dollars for so many tokens, e.g. 15T or 300B.")] = None
+    country: Annotated[str | None, _money("Where the devices stand (default: the offer's region).")] = None
+    pue: Annotated[float | None, _money("Power of the site over that of its computers (default: the provider's).")] = (
+        None
+    )
+    electricity_dollars_per_kwh: Annotated[float | None, _money("Of an owner (default: the country's).")] = None
+    carbon_grams_per_kwh: Annotated[float | None, _money("CO2 of the grid (default: the region's).")] = None
 
 
 def _long(help: str, **more: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from meshwise.jobfile import JobTable, SplitTable
-from meshwise.options import JobFlags, LongRunFlags, SearchFlags, SplitFlags
+from meshwise.options import JobFlags, LongRunFlags, MoneyFlags, SearchFlags, SplitFlags
 from tests.cli import meshwise
 from tests.documents import play
 
@@ -43,7 +43,9 @@ def test_the_tables_of_options_are_complete() -> None:
 
 def test_every_shared_option_is_described() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
-    names = [field.name for group in (JobFlags, SplitFlags, SearchFlags, LongRunFlags) for field in fields(group)]
+    names = [
+        field.name for group in (JobFlags, SplitFlags, SearchFlags, LongRunFlags, MoneyFlags) for field in fields(group)
+    ]
     options = [name.replace("_", "-") for name in names]
     assert [name for name in options if not re.search(rf"`--(\[no-\])?{name}[` ]", text)] == []
 
@@ -68,6 +70,7 @@ JSON_COMMANDS = (
     ("diff", os.fspath(ROOT / "examples" / "llama3-70b-on-64-h100.toml"), "--cluster", "dgx-b200"),
     ("diff", "dgx-a100", "dgx-h100"),
     ("export", *JOB, "--to", "megatron"),
+    ("estimate", *JOB, "--price", "2", "--tokens", "1B"),
     ("profiles", "list"),
     ("profiles", "check", os.fspath(ROOT / "profiles" / "data" / "models" / "gpt2.toml")),
 )

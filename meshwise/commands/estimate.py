@@ -1,17 +1,24 @@
 """`meshwise estimate`: what one split of a job costs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, ReportFlags, SplitFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, MoneyFlags, ReportFlags, SplitFlags, given, takes
+
+if TYPE_CHECKING:
+    from meshwise.asking import Asked, Explanation
+    from meshwise.money.terms import Terms
+    from planner.cost.estimate import Estimate
+    from planner.cost.inventory import Item
 
 
-@takes(JobFlags, SplitFlags, ReportFlags)
+@takes(JobFlags, SplitFlags, MoneyFlags, ReportFlags)
 def estimate(
     job: JobFlags,
     split: SplitFlags,
+    cost: MoneyFlags,
     reports: ReportFlags,
     *,
     file: Annotated[Path | None, typer.Argument(help="A job or plan file; options win over it.")] = None,
@@ -32,20 +39,21 @@ def estimate(
     Example: meshwise estimate examples/llama3-8b-chat.toml
     """
     from meshwise import asking, jsonout, screen, waterfall
+    from meshwise.money import document, terms
     from meshwise.serving import jobfile
-    from meshwise.tables import explain as explain_tables
-    from meshwise.tables import memory as memory_tables
-    from meshwise.tables import plans
     from profiles.files import PICTURES, check_writable
 
     reports.check(force)
     if file is not None and jobfile.is_serving(file):
         pictures = {"memory": memory, "explain": explain, "plot": plot}
-        jobfile.refuse_options(given(job) | given(split) | {name: value for name, value in pictures.items() if value})
+        stated = given(job) | given(split) | given(cost)
+        jobfile.refuse_options(stated | {name: value for name, value in pictures.items() if value})
         return _estimate_serving(file, reports, force=force, json=json)
     if plot:
         check_writable(plot, force, PICTURES)
-    asked = asking.plan_question(file, given(job), given(split))
+    dollars = terms.read(file, given(cost))
+    asked = asking.plan_question(file, terms.on_offer(dollars, given(job), file), given(split))
+    price = terms.terms_of(dollars, asked.question)
     answer = asking.estimate(asked)
     tensors = asking.tensors(asked) if memory else None
     story = asking.explanation(asked, answer) if explain else None
@@ -54,16 +62,28 @@ def estimate(
         waterfall.save_waterfall(asking.losses(asked, answer), plot, title)
     reports.write("estimate", force, asked, answer, story, tensors or (), file)
     if json:
-        screen.print_json(jsonout.estimate(asked.question, answer, tensors, story))
+        bills = document.money(asked.question, answer.breakdown, price)
+        screen.print_json(jsonout.estimate(asked.question, answer, tensors, story, bills))
     else:
-        plans.show_estimate(screen.console(), asked.question, answer)
-        memory_tables.show_stages(screen.console(), asked.question, asked.plan)
-        memory_tables.show_tensors(screen.console(), tensors or [])
-        if story:
-            explain_tables.show_explanation(screen.console(), story)
+        _show(asked, answer, tensors or [], price, story)
         if plot:
             screen.console().print(f"wrote {plot}", markup=False)
     return 0
+
+
+def _show(
+    asked: "Asked", answer: "Estimate", tensors: "list[Item]", price: "Terms | None", story: "Explanation | None"
+) -> None:
+    from meshwise import screen
+    from meshwise.tables import explain, memory, plans
+    from meshwise.tables.money import show_money
+
+    plans.show_estimate(screen.console(), asked.question, answer)
+    memory.show_stages(screen.console(), asked.question, asked.plan)
+    memory.show_tensors(screen.console(), tensors)
+    show_money(screen.console(), asked.question, asked.plan, answer.breakdown, price)
+    if story:
+        explain.show_explanation(screen.console(), story)
 
 
 def _estimate_serving(file: Path, reports: ReportFlags, *, force: bool, json: bool) -> int:

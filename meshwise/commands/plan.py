@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, ReportFlags, SearchFlags, given, takes
+from meshwise.options import JobFlags, JsonFlag, MoneyFlags, ReportFlags, SearchFlags, changed, given, takes
+
+if TYPE_CHECKING:
+    from meshwise.jobfile import Question
+    from meshwise.money.terms import Terms
+    from planner.choose.search import Answer
+    from planner.cost.estimate import Estimate
 
 if TYPE_CHECKING:
     from meshwise.serving.jobfile import ServingFile
@@ -13,10 +19,11 @@ if TYPE_CHECKING:
 NO_PLAN_FITS = 3
 
 
-@takes(JobFlags, SearchFlags, ReportFlags)
+@takes(JobFlags, SearchFlags, MoneyFlags, ReportFlags)
 def plan(
     job: JobFlags,
     look: SearchFlags,
+    cost: MoneyFlags,
     reports: ReportFlags,
     *,
     file: Annotated[
@@ -33,19 +40,20 @@ def plan(
     Example: meshwise plan examples/llama3-8b-chat.toml --save deployment.toml
     """
     from meshwise import asking, jobfile, jsonout, scaling, screen
+    from meshwise.money import document, terms
     from meshwise.serving import jobfile as serving_jobs
-    from meshwise.tables import explain, plans
+    from meshwise.tables import plans
     from meshwise.tables import scaling as scaling_tables
     from profiles.files import check_writable, write_whole
 
     reports.check(force)
     if file is not None and serving_jobs.is_serving(file):
-        usual, kept = SearchFlags(), ("top", "no_simulate")
-        turned = {name: value for name, value in given(look).items() if value != getattr(usual, name)}
-        serving_jobs.refuse_options(given(job) | {name: turned[name] for name in turned if name not in kept})
+        serving_jobs.refuse_options(given(job) | given(cost) | changed(look, "top", "no_simulate"))
         return _plan_serving(file, look, save, reports, force=force, json=json)
-    asked = jobfile.read(file, given(job), {})
+    dollars = terms.read(file, given(cost))
+    asked = jobfile.read(file, terms.on_offer(dollars, given(job), file), {})
     question = jobfile.question(asked.job)
+    price = terms.terms_of(dollars, question)
     fixed = asking.fixed_fields(look.fix or [], asked.split)
     if save:
         check_writable(save, force, (".toml",))
@@ -53,24 +61,41 @@ def plan(
     if counts:
         question.alike("--scale")
     with screen.progress() as on_progress:
-        answer = asking.best_plans(question, fixed, look, on_progress)
+        answer = asking.best_plans(question, fixed, look, on_progress, price)
     if save and answer.candidates:
         best = answer.candidates[0].plan
         write_whole(save, jobfile.render(question.table, best, save.parent), force)
     other = asking.another(look.explain, question, answer) if look.explain and answer.candidates else None
-    scales = scaling.scaled(question, counts, fixed)
+    scales = scaling.scaled(question, counts, fixed, dollars)
     reports.write("plan", force, question, answer, scales, file)
     if json:
-        screen.print_json(jsonout.search(question, answer, other[1] if other else None, scales))
+        bills = document.money(question, answer.candidates[0].breakdown, price) if answer.candidates else None
+        screen.print_json(jsonout.search(question, answer, other[1] if other else None, scales, bills))
     elif answer.candidates:
-        plans.show_answer(screen.console(), question, answer, save)
-        if other:
-            explain.show_against_best(screen.console(), answer.candidates[0].estimate, *other)
+        _show(question, answer, save, price, other)
     else:
         plans.show_refusal(screen.console(), question, answer, fixed)
     if scales and not json:
         scaling_tables.show_scales(screen.console(), scales)
     return 0 if answer.candidates else NO_PLAN_FITS
+
+
+def _show(
+    question: "Question",
+    answer: "Answer",
+    save: Path | None,
+    price: "Terms | None",
+    other: "tuple[str, Estimate] | None",
+) -> None:
+    from meshwise import screen
+    from meshwise.tables import explain, plans
+    from meshwise.tables.money import show_money
+
+    first = answer.candidates[0]
+    plans.show_answer(screen.console(), question, answer, save)
+    show_money(screen.console(), question, first.plan, first.breakdown, price)
+    if other:
+        explain.show_against_best(screen.console(), first.estimate, *other)
 
 
 def _plan_serving(

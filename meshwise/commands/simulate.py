@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshwise.options import JobFlags, JsonFlag, LongRunFlags, NetworkFlags, ReportFlags, SplitFlags, given, takes
+from meshwise.options import (
+    JobFlags,
+    JsonFlag,
+    LongRunFlags,
+    MoneyFlags,
+    NetworkFlags,
+    ReportFlags,
+    SplitFlags,
+    given,
+    takes,
+)
 
 if TYPE_CHECKING:
     from meshwise.asking import Asked
@@ -16,12 +26,13 @@ if TYPE_CHECKING:
     from simulator.engine import Simulation
 
 
-@takes(JobFlags, SplitFlags, NetworkFlags, LongRunFlags, ReportFlags)
+@takes(JobFlags, SplitFlags, NetworkFlags, LongRunFlags, MoneyFlags, ReportFlags)
 def simulate(
     job: JobFlags,
     split: SplitFlags,
     wires: NetworkFlags,
     long_run: LongRunFlags,
+    cost: MoneyFlags,
     reports: ReportFlags,
     *,
     file: Annotated[
@@ -45,28 +56,35 @@ def simulate(
     Example: meshwise simulate examples/llama3-8b-chat.toml --trace requests.json
     """
     from meshwise import asking, jsonout, longrun, onnetwork, screen
+    from meshwise.money import document, terms
     from meshwise.serving import jobfile
+    from meshwise.tables.money import show_money
 
     _check_files(gantt, heat_map, trace, force)
     reports.check(force)
     if file is not None and jobfile.is_serving(file):
-        jobfile.refuse_options(given(job) | given(split) | given(wires) | given(long_run))
+        jobfile.refuse_options(given(job) | given(split) | given(wires) | given(long_run) | given(cost))
         if heat_map:
             jobfile.refuse_options({"heat_map": heat_map})
         return _simulate_serving(file, gantt, trace, reports, force=force, json=json)
     on_links, weeks, runs = _kinds(wires, long_run, heat_map)
-    asked = asking.plan_question(file, given(job), given(split))
+    dollars = terms.read(file, given(cost))
+    asked = asking.plan_question(file, terms.on_offer(dollars, given(job), file), given(split))
+    price = terms.terms_of(dollars, asked.question)
     answer = asking.estimate(asked)
     with screen.progress() as on_progress:
         shared = onnetwork.answer(asked, on_links, runs, partial(on_progress, "steps")) if on_links else None
         played = shared.step.lane_simulation() if shared else asking.play(asked.question, asked.plan)
         _write_files(asked, played, shared, gantt, trace, heat_map)
         over_weeks = longrun.answer(asked, weeks, partial(on_progress, "runs")) if weeks else None
+    useful = over_weeks.spread("useful")[0] if over_weeks else 1.0
     reports.write("simulate", force, asked, answer, played, over_weeks, shared, file)
     if json:
-        screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared))
+        bills = document.money(asked.question, played.breakdown, price, useful)
+        screen.print_json(jsonout.simulation(asked.question, answer, played, over_weeks, shared, bills))
     else:
         _show(asked, answer, played, shared, over_weeks)
+        show_money(screen.console(), asked.question, asked.plan, played.breakdown, price, useful)
         _say_written(gantt, trace, heat_map)
     return 0
 

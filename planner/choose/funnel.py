@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.breakdown import Breakdown
 from planner.choose.bounds import busy_bound_seconds
 from planner.choose.legality import legal
 from planner.choose.pareto import Front
@@ -105,7 +106,7 @@ class Funnel:
         places = np.arange(self.num_seen, self.num_seen + len(plans), dtype=np.intp)
         self.num_seen += len(plans)
         fitting = self._fitting(self._legal(_Batch(plans, places, np.empty(len(plans)))))
-        if self.objective == "time" and not self.wants_front:
+        if self.objective != "memory" and not self.wants_front:
             self._price_by_bound(fitting)
         else:
             self._price(fitting)
@@ -139,7 +140,7 @@ class Funnel:
         """
         if not len(batch):
             return
-        bound = busy_bound_seconds(batch.plans, self.on.job, self.on.cluster, self.on.stack)
+        bound = self._least_score(busy_bound_seconds(batch.plans, self.on.job, self.on.cluster, self.on.stack))
         left = np.ones(len(batch), dtype=bool)
         for num_splits in (FIRST_SPLITS * self.top, len(batch), 0):
             wave = np.full(len(batch), num_splits == 0)
@@ -154,15 +155,26 @@ class Funnel:
         if not len(batch):
             return
         on = self.on
-        seconds = step_breakdown(batch.plans, on.job, on.cluster, on.stack).step_seconds
+        steps = step_breakdown(batch.plans, on.job, on.cluster, on.stack)
+        seconds = steps.step_seconds
         self.num_estimated += len(batch)
         rows = self._meeting("time", batch.plans, seconds)
+        score = self._score(steps, batch.values)[rows]
         batch, seconds = batch.take(rows), seconds[rows]
         if self.wants_front:
             self.front.add(batch.plans, seconds, batch.values)
-        score = seconds if self.objective == "time" else batch.values
         rows = np.flatnonzero(score <= self.limit)
         self._best = _best_of_each_split(self._best, _Batch(batch.plans, batch.places, score).take(rows), self.top)
+
+    def _score(self, steps: Breakdown, peak_bytes: Floats) -> Floats:
+        """What plans are ranked by."""
+        if self.objective == "memory":
+            return peak_bytes
+        return np.asarray(steps.step_seconds if self.on.dollars is None else self.on.dollars(steps))
+
+    def _least_score(self, seconds: Floats) -> Floats:
+        """No step of at least so many seconds scores less: none is cheaper than one that only waits."""
+        return seconds if self.on.dollars is None else np.asarray(self.on.dollars(Breakdown(idle_seconds=seconds)))
 
     def _meeting(self, needs: str, plans: PlanGrid, price: Floats | None) -> Rows:
         met, unmet = meeting(self.requirements, needs, plans, price, self.on)

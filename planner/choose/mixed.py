@@ -215,6 +215,8 @@ def search_any(
         return alike.search(job, cluster, stack, wants_front=wants_front, **asked)
     if wants_front:
         raise ValueError(f"pareto: devices of {cluster.name} differ in memory; rank by --objective memory instead")
+    if asked.pop("dollars", None) is not None or asked.get("objective") == "dollars":
+        raise ValueError(f"objective: no one price is of all devices of {cluster.name}; rank by time or memory")
     return search_mixed(job, cluster, stack, **asked)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.breakdown import Breakdown
 from planner.cost.memory import usable_bytes
 from planner.cost.metrics import mfu, tokens_per_second
 from planner.plan import PLAN_FIELDS, PlanGrid
@@ -20,8 +21,8 @@ from profiles.workload import TrainingJob
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-Objective = Literal["time", "memory"]
-"""What plans are ranked by, smallest first: seconds of a step, or bytes on the fullest rank."""
+Objective = Literal["time", "memory", "dollars"]
+"""What plans are ranked by, smallest first: seconds of a step, bytes on the fullest rank, or dollars of a step."""
 
 
 def objective_named(text: str) -> Objective:
@@ -39,6 +40,8 @@ class Scenario:
     job: TrainingJob
     cluster: Cluster
     stack: SoftwareStack
+    dollars: Callable[[Breakdown], Any] | None = None
+    """Dollars of a step, or of each of an array of steps; None: no price is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,12 @@ class Candidate:
     @property
     def step_seconds(self) -> float:
         """Simulated where there is a simulation, else estimated."""
-        return self.simulated.step_seconds if self.simulated else self.estimate.step_seconds
+        return self.breakdown.step_seconds
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """Simulated where there is a simulation, else estimated."""
+        return self.simulated or self.estimate.breakdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +103,20 @@ def search(
     objective: Objective = "time",
     requirements: Sequence[Requirement] = (),
     wants_front: bool = False,
+    dollars: Callable[[Breakdown], Any] | None = None,
     simulate: Simulate | None = None,
     on_progress: Progress | None = None,
 ) -> Answer:
     """Rank the plans of `job` on `cluster` by `objective`, the best of each split, and say why the others lost.
 
     `fixed` holds plan fields to a value; `exhaustive` offers every choice of every knob. Ties go to the simpler
-    plan. The result is that of pricing every legal plan. Raises ValueError for an unknown field or value
-    in `fixed`.
+    plan. The result is that of pricing every legal plan. `dollars` prices steps, which that objective needs. Raises
+    ValueError for an unknown field or value in `fixed`.
     """
+    if objective == "dollars" and dollars is None:
+        raise ValueError("objective: dollars needs a price; give one (--offer NAME or --price DOLLARS)")
     started = time.perf_counter()
-    codes, on = codes_of(fixed or {}), Scenario(job, cluster, stack)
+    codes, on = codes_of(fixed or {}), Scenario(job, cluster, stack, dollars if objective == "dollars" else None)
     layouts = _layouts(job, cluster, stack) if stack.uneven_stages else None
     look = partial(Space, job, cluster, codes, max_micro_batch=max_micro_batch, layout_of=layouts,
                    schedules=stack.schedules, orders=stack.rank_orders)  # fmt: skip
@@ -190,6 +199,9 @@ def _rank(funnel: Funnel, simulate: Simulate | None, on_progress: Progress | Non
             on_progress("simulate", done + 1, len(funnel.best))
     if funnel.objective == "time":
         found.sort(key=lambda candidate: candidate.step_seconds)
+    elif on.dollars is not None:
+        price = on.dollars
+        found.sort(key=lambda candidate: float(price(candidate.breakdown)))
     return with_reasons(found, funnel.objective)
 
 
@@ -198,9 +210,12 @@ def with_reasons(found: Sequence[Candidate], objective: Objective) -> tuple[Cand
     return tuple(replace(one, reason=_reason(one, found[0], objective)) for one in found)
 
 
+_WINS = {"time": "the fastest plan that fits", "memory": "the smallest plan", "dollars": "the cheapest plan that fits"}
+
+
 def _reason(candidate: Candidate, winner: Candidate, objective: Objective) -> str:
     if candidate is winner:
-        return "the fastest plan that fits" if objective == "time" else "the smallest plan"
+        return _WINS[objective]
     if objective == "memory":
         return why_larger(candidate.estimate, winner.estimate)
     if candidate.simulated and winner.simulated:

@@ -1,0 +1,1 @@
+"""What a job costs: the prices asked for, bills, and the JSON of them."""
