@@ -1,7 +1,8 @@
 """Whole training runs: device hours as published, beside what meshwise predicts, with its interval.
 
-`python -m benchmarks.gpu_hours`. Nothing is fitted to these runs: splits, batches and clusters are as their authors
-state them, steps are the estimate's, and stops are those of a published fleet (profiles/data/reliability).
+`python -m benchmarks.gpu_hours`. No step is fitted to these runs: splits, batches and clusters are as their authors
+state them, steps are the estimate's, and stops are those of a published fleet (profiles/data/reliability). What is
+assumed is printed, and where a fleet's times were chosen in view of the run itself.
 """
 
 import tomllib
@@ -53,8 +54,6 @@ class PublishedRun(BaseModel):
     fleet: str
     checkpoint_minutes: Positive | None = None
     spares: Count | None = None
-    spares_range: tuple[Count, ...] = ()
-    """Other numbers that the source could mean."""
     assumed: str
     split: Mapping[str, Any]
     phases: tuple[Phase, ...] = Field(min_length=1)
@@ -132,10 +131,6 @@ def main() -> None:
         if run.computing_hours:
             low, high = found.computing_low, found.computing_high
             print(_line("computing", run.computing_hours, found.computing_hours, low, high))
-        for spares in run.spares_range:
-            other = predict(run.model_copy(update={"spares": spares}))
-            ends = other.device_hours, other.low_hours, other.high_hours
-            print(_line(f"{spares} spares", run.device_hours, *ends))
         print(f"  useful share  {found.computing_hours / found.device_hours:.1%}, stops as of {run.fleet}")
         print(f"  assumed       {' '.join(run.assumed.split())}\n")
 

@@ -14,7 +14,7 @@ from planner.cost.metrics import tokens_per_second
 from profiles.units import HOUR, TERA
 
 if TYPE_CHECKING:
-    from meshwise.money.terms import Asked
+    from meshwise.money.terms import MoneyAsked
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def parse_counts(text: str) -> list[int]:
 
 
 def scaled(
-    question: Question, counts: Sequence[int], fixed: dict[str, int | str | bool], asked: "Asked | None" = None
+    question: Question, counts: Sequence[int], fixed: dict[str, int | str | bool], asked: "MoneyAsked | None" = None
 ) -> list[Scale]:
     """The best plan of the same job, batch and all, on each number of devices, and its dollars if those are `asked`.
 

@@ -47,6 +47,6 @@ def offer(name: str, own: Sequence[Offer] = ()) -> Offer:
     words = set(key(name).split("-"))
     close = difflib.get_close_matches(key(name), by_key, n=_NUM_NEIGHBOURS, cutoff=0.5)
     holding = [one for one in by_key if words <= set(one.split("-"))]
-    neighbours = ", ".join(by_key[one] for one in dict.fromkeys([*holding, *close]))
+    neighbours = ", ".join([by_key[one] for one in dict.fromkeys([*holding, *close])][:_NUM_NEIGHBOURS])
     hint = f"close names: {neighbours}" if neighbours else "`meshwise profiles list offers` shows all"
     raise UnknownName(f"no offer is called {name!r}; {hint}")

@@ -31,5 +31,5 @@ def test_the_table_says_what_its_sources_do() -> None:
 
 def test_fewer_spare_nodes_never_need_fewer_hours() -> None:
     run = RUNS["OPT-175B"]
-    few, many = (predict(run.model_copy(update={"spares": spares})).device_hours for spares in run.spares_range)
+    few, many = (predict(run.model_copy(update={"spares": spares})).device_hours for spares in (1, 12))
     assert few > many

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshwise.money.table import MoneyTable
-from meshwise.money.terms import Asked, bills, read, terms_of
+from meshwise.money.terms import MoneyAsked, bills, read, terms_of
 from planner.breakdown import Breakdown
 from planner.choose.search import search
 from planner.cost.estimate import estimate
@@ -136,7 +136,7 @@ def test_ranking_by_dollars_is_that_of_pricing_every_plan() -> None:
     """The bound drops no plan that is cheaper, even where electricity is dear enough to prefer a slower one."""
     work, here, software = job("llama3-8b", global_batch=64), cluster(16), stack()
     table = MoneyTable(offer="buy-dgx-h100", electricity_dollars_per_kwh=20.0)
-    price = terms_of(Asked(table, ()), _question())
+    price = terms_of(MoneyAsked(table, ()), _question())
     assert price is not None
     look = partial(search, work, here, software, objective="dollars", dollars=price.dollars, top=5)
     bounded, everything = look(), look(wants_front=True)

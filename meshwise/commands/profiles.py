@@ -1,4 +1,4 @@
-"""`meshwise profiles`: the catalog of accelerators, nodes, clusters, links, models, stacks and calibrations."""
+"""`meshwise profiles`: the catalog of accelerators, nodes, clusters, links, models, stacks, calibrations and offers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from meshwise.options import JsonFlag
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The catalog: accelerators, nodes, clusters, links, models, software, calibration.",
+    help="The catalog: accelerators, nodes, clusters, links, models, software, calibration, offers, costs.",
 )
 
 KindArgument = Annotated[str | None, typer.Argument(metavar="KIND", help="One kind only, e.g. models.")]

@@ -28,7 +28,7 @@ _OWNED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MoneyAsked:
     """What is asked about money: the table, and the offers that are the user's own."""
 
     table: MoneyTable
@@ -63,7 +63,7 @@ class Terms:
         return self.bill(breakdown).total_dollars
 
 
-def read(file: Path | None, flags: Mapping[str, Any]) -> Asked | None:
+def read(file: Path | None, flags: Mapping[str, Any]) -> MoneyAsked | None:
     """What a job file's `[money]` and `[[offers]]` ask under the given flags, which win; None when nothing does.
 
     Raises ValueError naming the file or the flags, the field, the value and what is right.
@@ -82,10 +82,10 @@ def read(file: Path | None, flags: Mapping[str, Any]) -> Asked | None:
     if (table.offer is None) == (table.price is None):
         got = "both" if table.price is not None else "neither"
         raise ValueError(f"money: give an offer (--offer NAME) or a price (--price DOLLARS), got {got}")
-    return Asked(table, own)
+    return MoneyAsked(table, own)
 
 
-def on_offer(asked: Asked | None, job_flags: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+def on_offer(asked: MoneyAsked | None, job_flags: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     """The flags of the job, with the cluster of the offer where neither they nor the file name one."""
     offer = asked.offer() if asked else None
     if offer is None or jobfile.read(file, job_flags, {}).job.cluster is not None:
@@ -93,7 +93,7 @@ def on_offer(asked: Asked | None, job_flags: Mapping[str, Any], file: Path | Non
     return {**job_flags, "cluster": offer.cluster}
 
 
-def terms_of(asked: Asked | None, question: Question, num_devices: int | None = None) -> Terms | None:
+def terms_of(asked: MoneyAsked | None, question: Question, num_devices: int | None = None) -> Terms | None:
     """What the devices of a question cost; None when nothing is asked.
 
     Raises ValueError for an offer of other devices than the cluster's, or that cannot be had in this number, and for
