@@ -93,7 +93,7 @@ class PriceList(Sourced):
     """One provider's offers."""
 
     provider: str = ""
-    offers: tuple[Offer, ...] = Field(min_length=1)
+    offers: tuple[Offer, ...]
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +109,8 @@ class PriceList(Sourced):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "PriceList":
+        if not self.offers:
+            raise ValueError("offers: the list is empty; give at least one [[offers]]")
         seen: set[str] = set()
         for offer in self.offers:
             if offer.name in seen:

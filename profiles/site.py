@@ -30,6 +30,13 @@ def _figures() -> dict[str, SiteFigures]:
     return {name: one for name, one in found.items() if isinstance(one, SiteFigures)}
 
 
+def is_known(country: str) -> bool:
+    """Whether the catalog has the price or the carbon intensity of a country's electricity."""
+    tables = [one.carbon_kilograms_per_joule for one in _figures().values() if not one.provider]
+    tables += [one.electricity_dollars_per_joule for one in _figures().values()]
+    return key(country) in {key(name) for table in tables for name in table}
+
+
 def site(
     provider: str = "", region: str = "", country: str = "", *, pue: float | None = None,
     dollars_per_joule: float | None = None, carbon_kilograms_per_joule: float | None = None,

@@ -107,6 +107,7 @@ country = "Sweden"
         (("--tokens", "15T"), "got neither"),
         (("--price", "-1"), "price must be greater than 0, got -1"),
         (("--price", "2", "--tokens", "much"), "tokens: 'much' is not an amount, e.g. 15T"),
+        (("--price", "2", "--country", "Atlantis"), "country: nothing is known of 'Atlantis'"),
         (("--price", "2", "--pue", "0.5"), "pue must be greater than or equal to 1"),
         (("--offer", "gcp-tpu-v5p-on-demand-us-east1"), "is of tpu-v5p, and the cluster has h100-sxm"),
         (("--offer", "nebius-gpu-h100-sxm-1gpu-on-demand-eu-north1"), "at most 1 in one cluster, got 8"),
@@ -116,6 +117,17 @@ def test_faults_are_one_sentence(arguments: tuple[str, ...], sentence: str) -> N
     result = meshwise("estimate", *SPLIT, "--cluster", "dgx-h100", *arguments)
     assert faults(result) == []
     assert sentence in result.err
+
+
+def test_a_price_list_alone_prices_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "offers.toml"
+    file.write_text('[[offers]]\naccelerator = "h100-sxm"\ncluster = "dgx-h100"\nterms = "on-demand"\n'
+                    "dollars_per_device_hour = 2\n")  # fmt: skip
+    result = meshwise("estimate", *SPLIT, "--cluster", "dgx-h100", "--offers", str(file))
+    assert faults(result) == []
+    assert "--offer own-h100-sxm-on-demand" in result.err
+    file.write_text("offers = []\n")
+    assert "the list is empty" in meshwise("estimate", *SPLIT, "--offers", str(file), "--offer", "x").err
 
 
 def test_an_objective_of_dollars_needs_a_price() -> None:

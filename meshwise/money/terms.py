@@ -17,7 +17,7 @@ from profiles.files import read_table, validated
 from profiles.model import LayerList
 from profiles.offer import Offer
 from profiles.prices import parse_offers
-from profiles.site import Site, site
+from profiles.site import Site, is_known, site
 from profiles.units import HOUR, KWH, MEGA, MILLI, from_vendor_units
 
 _OWNED = (
@@ -75,6 +75,8 @@ def read(file: Path | None, flags: Mapping[str, Any]) -> MoneyAsked | None:
     if "offers" in flags:
         own = (*own, *parse_offers(read_table(flags["offers"]), flags.pop("offers")))
     if not stated and not flags:
+        if own and not asked.offers:
+            raise ValueError(f"offers: a price list is given; name one of its offers, e.g. --offer {own[0].name}")
         return None
     if {"offer", "price"} & set(flags):  # a price on the command line replaces the offer of a file, and so back
         stated = {name: value for name, value in stated.items() if name not in ("offer", "price")}
@@ -149,6 +151,10 @@ def _site(table: MoneyTable, offer: Offer | None) -> Site:
     """Where the offer's devices stand, or in a country of the user's."""
     price, grams = table.electricity_dollars_per_kwh, table.carbon_grams_per_kwh
     provider, region, country = (offer.provider, offer.region, offer.country) if offer else ("", "", "")
+    if table.country and not is_known(table.country):
+        raise ValueError(
+            f"country: nothing is known of {table.country!r}; `meshwise profiles show carbon-countries` lists them"
+        )
     return site(
         provider,
         "" if table.country else region,
