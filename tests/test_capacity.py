@@ -217,7 +217,7 @@ def test_what_changes_the_choice_is_found() -> None:
     assert cheaper.dollars < dearer.dollars
     fastest = by_key(ranked([rent()], demand()))["rented", max(COUNTS)]
     tight = demand(deadline_seconds=1.1 * fastest.high_seconds)
-    nothing = {one.change_factor: one for one in what_if([rent()], tight) if one.name == "utilisation"}
+    nothing = {one.change_factor: one for one in what_if([rent()], tight) if one.name == "speed"}
     assert nothing[0.8].best is None
     assert nothing[0.8].changes_choice
 
@@ -255,6 +255,9 @@ def test_the_largest_job_uses_up_the_time_or_the_money() -> None:
     option = by_key(ranked([rent()], then))[found.option.key]
     assert not option.shortfall
     assert by_key(ranked([rent()], demand(budget_dollars=1e6, tokens=found.tokens * 1.01)))[option.key].shortfall
+    with_purchase = ranked([rent(), purchase(price=1e6)], asked)
+    assert largest(with_purchase.options, asked) == found  # there is no money for the outlay
+    assert {name for name, _ in choice_fractions(with_purchase.options, asked, np.random.default_rng(1))} == {"rented"}
     assert largest(ranked([rent()], asked).options, demand(deadline_seconds=np.inf)) is None
 
 

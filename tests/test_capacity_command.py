@@ -60,6 +60,20 @@ def test_the_best_is_the_cheapest_of_those_that_will_do(usual: dict[str, Any]) -
     assert good[0]["dollars_per_million_tokens"] * tokens == pytest.approx(good[0]["dollars"])
 
 
+def test_a_step_is_as_long_and_as_large_as_the_estimate_says(usual: dict[str, Any]) -> None:
+    """Also where the length of a sequence is left to the default."""
+    best = of(usual, "buy-dgx-h100", 16)
+    flags = [f"--{name.replace('_', '-')}={best['plan'][name]}" for name in ("tp", "pp", "zero_stage", "micro_batch")]
+    said = ("--model", "gpt2-xl", "--global-batch", "256", "--cluster", "dgx-h100", "--devices", "16", "--json")
+    estimate = json.loads(meshwise("estimate", *said, *flags).out)
+    tokens_per_step = estimate["tokens_per_second"] * estimate["step_seconds"]
+    strong = next(one for one in usual["scaling"] if (one["cluster"], one["kind"]) == ("dgx-h100", "strong"))
+    point = next(one for one in strong["points"] if one["devices"] == 16)
+    assert point["tokens_per_second"] * point["step_seconds"] == pytest.approx(tokens_per_step)
+    run = best["run_seconds"] * best["goodput"]["useful"]
+    assert run / best["step_seconds"] == pytest.approx(3e11 / tokens_per_step, rel=1e-3)
+
+
 RENTED = "nebius-gpu-h100-sxm-8gpu-on-demand-eu-north1"
 
 
@@ -74,7 +88,6 @@ def changed(field: str) -> Callable[[dict[str, Any]], Any]:
         (("--deadline", "30d"), changed("late_fraction")),
         (("--deadline", "2027-02-15"), changed("late_fraction")),
         (("--budget", "20k"), changed("over_budget_fraction")),
-        (("--deadline", "23d", "--max-risk", "0.000001"), changed("shortfall")),
         (("--fleet", "opt-175b"), changed("num_interruptions")),
         (("--storage-gb-per-second", "0.01"), changed("run_seconds")),
         (("--counts", "16"), lambda found: len(found["options"])),
@@ -82,6 +95,11 @@ def changed(field: str) -> Callable[[dict[str, Any]], Any]:
         (("--providers", "Nebius"), lambda found: len(found["options"])),
         (("--terms", "purchase"), lambda found: len(found["options"])),
         (("--regions", "eu-north1"), lambda found: len(found["options"])),
+        (("--pue", "2"), changed("energy_joules")),
+        (("--electricity-dollars-per-kwh", "1"), lambda found: of(found, "buy-dgx-h100", 16)["dollars"]),
+        (("--carbon-grams-per-kwh", "0"), changed("carbon_kilograms")),
+        (("--country", "norway"), lambda found: of(found, "buy-dgx-h100", 16)["carbon_kilograms"]),
+        (("--family", "gpt2"), lambda found: len(found["family"])),
         (("--spares", "0.5"), lambda found: of(found, "buy-dgx-h100", 16)["dollars"]),
         (("--start", "2027-01-02"), lambda found: found["demand"]["start"]),
     ],
@@ -95,6 +113,13 @@ def test_every_option_has_an_effect(
         assert figure(document(*flags)) == flags[1]
         return
     assert figure(document(*flags)) != figure(usual)
+
+
+def test_the_accepted_risk_decides(usual: dict[str, Any]) -> None:
+    hours = of(usual, RENTED, 16)["run_seconds"] / 3600.0 * 1.02
+    careful, bold = (document("--deadline", f"{hours:.2f}h", "--max-risk", risk) for risk in ("0.01", "0.9"))
+    assert "too risky" in of(careful, RENTED, 16)["shortfall"]
+    assert of(bold, RENTED, 16)["shortfall"] == ""
 
 
 def test_clusters_at_a_price_need_no_offer() -> None:
@@ -116,6 +141,16 @@ def test_a_job_file_says_the_same_as_options(tmp_path: Path, usual: dict[str, An
     found = json.loads(meshwise("capacity", path, "--workers", "1", "--json").out)
     assert found["options"] == usual["options"]
     assert meshwise("plan", path, "--cluster", "dgx-h100", "--no-simulate").code == 0
+
+
+def test_figures_of_owners_can_be_stated(tmp_path: Path, usual: dict[str, Any]) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text("[capacity.ownership]\nutilisation_fraction = 0.4\nlifetime_years = 4\n")
+    found = json.loads(meshwise("capacity", path, *ASKED, *AMONG, "--json").out)
+    half, whole = (of(one, "buy-dgx-h100", 16)["bill_dollars"]["hardware"] for one in (found, usual))
+    assert half == pytest.approx(2.0 * whole)
+    path.write_text("[capacity.ownership]\nlifetime_years = 0\n")
+    assert "capacity.ownership: lifetime_seconds" in meshwise("capacity", path, *ASKED, *AMONG).err
 
 
 def test_offers_of_the_users_own_join_the_catalog(tmp_path: Path) -> None:
@@ -151,6 +186,9 @@ def test_nothing_that_will_do_is_an_answer() -> None:
         (("--terms", "spot"), "offers: none is left"),
         (("--price", "2"), "price: 2 is of no cluster"),
         (("--fleet", "none"), "'none'"),
+        (("--pue", "0.5"), "--pue"),
+        (("--country", "atlantis"), "atlantis"),
+        (("--electricity-dollars-per-kwh", "-1"), "electricity_dollars_per_kwh must be greater than 0"),
         (("--model", "gpt5"), "gpt5"),
     ],
 )

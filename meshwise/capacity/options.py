@@ -33,12 +33,23 @@ class CapacityFlags:
         _ask("Spare devices of a bought or reserved cluster, as a share (default: 0.05).", min=0.0, max=1.0),
     ] = None
     storage_gb_per_second: Annotated[float | None, _ask("Rate of checkpoints (default: the fleet's a device).")] = None
+    country: Annotated[str | None, _ask("Where an owner's devices stand: its electricity and its grid.")] = None
+    pue: Annotated[float | None, _ask("Power usage effectiveness of the site (default: the provider's).", min=1.0)] = (
+        None
+    )
+    electricity_dollars_per_kwh: Annotated[
+        float | None, _ask("Price of electricity (default: the country's).", metavar="DOLLARS")
+    ] = None
+    carbon_grams_per_kwh: Annotated[
+        float | None, _ask("CO2 of electricity (default: the region's, or the country's).", metavar="GRAMS")
+    ] = None
     clusters: Annotated[str | None, _among("Clusters or nodes of the catalog, or cluster files.")] = None
     offers: Annotated[str | None, _among("Offers by name (`profiles list offers`), or price lists (.toml).")] = None
     accelerators: Annotated[str | None, _among("Accelerators by name.")] = None
     providers: Annotated[str | None, _among("Who rents out or sells.")] = None
     terms: Annotated[str | None, _among("on-demand, reserved, spot, purchase.")] = None
     regions: Annotated[str | None, _among("Regions as providers call them.")] = None
+    family: Annotated[str | None, _among("Also these models in place of the job's: what would they cost?")] = None
     counts: Annotated[
         str | None,
         typer.Option(help="Numbers of devices: 64,128 or 64-4096 (doublings) or 64-512:64 (default: from what could "

@@ -37,4 +37,10 @@ class CapacityTable(BaseModel):
     fleet: str | None = None
     spares: float | None = Field(default=None, ge=0.0, le=1.0)
     storage_gb_per_second: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    country: str | None = None
+    pue: float | None = Field(default=None, ge=1.0, le=5.0)
+    electricity_dollars_per_kwh: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    carbon_grams_per_kwh: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
+    ownership: dict[str, float] = Field(default_factory=dict)
+    """Figures of owners in place of the catalog's, as in profiles/data/costs/ownership.toml."""
     family: Words = ()

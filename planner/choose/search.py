@@ -14,7 +14,7 @@ from planner.choose.funnel import Funnel
 from planner.choose.requirements import Objective, Requirement, Scenario
 from planner.choose.space import Space
 from planner.cost.estimate import Estimate, estimate
-from planner.cost.layouts import fastest_layout
+from planner.cost.layouts import fastest_split, layer_seconds
 from planner.cost.memory import usable_bytes
 from planner.layout import layout_code, parsed
 from planner.offload import Offload
@@ -150,11 +150,12 @@ def search(
 
 
 def _layouts(job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Callable[[int], int]:
-    """The code of the fastest layout for a number of chunks, found once for each."""
+    """The code of the fastest layout for a number of chunks, found once for each; a layer costs the same in all."""
+    costs = layer_seconds(Plan(), job, cluster, stack)
 
     @cache
     def layout(num_chunks: int) -> int:
-        return layout_code(fastest_layout(Plan(pp=num_chunks), job, cluster, stack))
+        return layout_code(fastest_split(num_chunks, job, *costs))
 
     return layout
 

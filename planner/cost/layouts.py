@@ -36,12 +36,23 @@ def fastest_layout(plan: Plan, job: TrainingJob, cluster: Cluster, stack: Softwa
     Raises ValueError where there are fewer layers than chunks.
     """
     num_chunks = int(SCHEDULES[plan.schedule].placement.num_pieces(plan.pp, plan.vp))
-    costs, first, last = layer_seconds(plan, job, cluster, stack)
-    found = assign(costs, num_chunks, first, last)
+    return fastest_split(num_chunks, job, *layer_seconds(plan, job, cluster, stack))
+
+
+def fastest_split(
+    num_chunks: int,
+    job: TrainingJob,
+    block_seconds: NDArray[np.float64],
+    embedding_seconds: float,
+    tail_seconds: float,
+) -> Layout:
+    """The same for layers whose `layer_seconds` are known."""
+    found = assign(block_seconds, num_chunks, embedding_seconds, tail_seconds)
     if not divides_evenly(num_blocks(job.model), num_chunks):
         return found
-    even = _slowest(costs, even_counts(job, num_chunks), first, last)
-    return found if _slowest(costs, found, first, last) <= WORTHWHILE * even else EVEN
+    ends = embedding_seconds, tail_seconds
+    even = _slowest(block_seconds, even_counts(job, num_chunks), *ends)
+    return found if _slowest(block_seconds, found, *ends) <= WORTHWHILE * even else EVEN
 
 
 def best_layout(plan: Plan, job: TrainingJob, cluster: Cluster, stack: SoftwareStack) -> Layout:

@@ -9,20 +9,28 @@ from planner.choose.capacity.answer import Setup, cheapest
 from planner.choose.capacity.demand import Demand
 from planner.choose.capacity.option import Option
 from planner.choose.capacity.pace import NoPace, Pace
+from profiles.costs import OwnershipFigures
 from profiles.offer import Offer
 
 Vary = Callable[[Demand, float], Demand]
 
 VARIED: Mapping[str, tuple[tuple[float, ...], Vary]] = {
     "price": ((0.8, 1.25), lambda demand, factor: replace(demand, price_factor=factor)),
-    "utilisation": ((0.8, 1.25), lambda demand, factor: replace(demand, speed_factor=factor)),
+    "speed": ((0.8, 1.25), lambda demand, factor: replace(demand, speed_factor=factor)),
+    "use of owned devices": ((0.5, 0.75), lambda demand, factor: replace(demand, ownership=_used(demand, factor))),
     "failure rate": ((0.5, 2.0, 5.0), lambda demand, factor: replace(demand, failure_factor=factor)),
     "time": ((0.75, 1.5), lambda demand, factor: replace(demand, deadline_seconds=demand.deadline_seconds * factor)),
     "budget": ((0.75, 1.5), lambda demand, factor: replace(demand, budget_dollars=demand.budget_dollars * factor)),
 }
 """What is varied -> by which factors, and how."""
-OF_THE_CHOICE = ("price", "utilisation")
+OF_THE_CHOICE = ("price", "speed")
 """What is also varied for the chosen accelerator alone, all others as they are."""
+
+
+def _used(demand: Demand, factor: float) -> OwnershipFigures:
+    """Figures of owners whose devices are used so much less of their life."""
+    used = demand.ownership.utilisation_fraction * factor
+    return demand.ownership.model_copy(update={"utilisation_fraction": used})
 
 
 @dataclass(frozen=True, slots=True)
