@@ -114,6 +114,21 @@ def test_networks_are_those_a_topology_names(
     assert gigabytes is None or outer.bytes_per_second == pytest.approx(gigabytes * GIGA)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ("16,0,8,1024", "no nodes"), ("1,1,1,1024", "fewer than two"), ("16,2,8,0", "no bytes"),
+        ("3,4,1,1024", "fewer than two"), ("inf,2,8,1024", "nan or inf"),
+    ],
+)  # fmt: skip
+def test_groups_that_cannot_be_are_counted(tmp_path: Path, sizes: str, reason: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(
+        f"{HEADER}\nh100_sxm,nvswitch,all_reduce,{sizes},float16,30,nccl-tests,loop,a@1:x\n", encoding="utf-8"
+    )
+    assert list(score_collectives(path).skipped.values()) == [1], reason
+
+
 def test_implementations_have_curves_of_their_own() -> None:
     node = catalog.cluster("h100-sxm", 8)
     seconds = {

@@ -68,10 +68,15 @@ def read_messages(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
     if missing:
         raise BadTable(f"the columns {', '.join(missing)} of a table of collectives are missing")
     try:
-        latencies, _, _, _ = numbers(table, "latency_us", "bytes", "num_gpus", "num_nodes")
+        latencies, num_bytes, num_gpus, num_nodes = numbers(table, "latency_us", "bytes", "num_gpus", "num_nodes")
         timed = np.isfinite(latencies) & (latencies > 0.0)
         if not timed.all():
             skipped["no latency"] += int(np.sum(~timed))
+        sent = (num_bytes > 0.0) & (num_nodes >= 1.0) & (num_gpus >= np.maximum(num_nodes, 2.0))
+        sent &= np.isfinite(num_bytes) & np.isfinite(num_gpus)
+        if not sent[timed].all():
+            skipped["no bytes, no nodes, or fewer than two devices"] += int(np.sum(timed & ~sent))
+        timed &= sent
         names = np.array(["\t".join(map(str, row)) for row in zip(*(table[label] for label in labels), strict=True)])
         for name in np.unique(names[timed]):
             index = np.flatnonzero(timed & (names == name))
