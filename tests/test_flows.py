@@ -175,6 +175,10 @@ def test_a_ring_of_two_axes_has_twice_the_links_of_one():
     assert message_seconds("send_recv", 1e9, 2.0, 2.0, cluster) > message_seconds("send_recv", 1e9, 2.0, 1.0, cluster)
 
 
+def test_a_torus_of_one_device_sends_nothing():
+    assert message_seconds("all_reduce", 1e9, 1.0, 1.0, catalog.cluster("tpu-v5e", 1)) == 0.0
+
+
 def test_between_two_sites_small_messages_wait_for_the_line_and_large_ones_fill_it():
     """An all-reduce over both sites by the prices of plans, by its rounds, and by delay and bytes over the line."""
     sites = catalog.cluster(Path(__file__).parents[1] / "examples" / "two-sites-over-a-wan.toml", 64)

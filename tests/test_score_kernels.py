@@ -140,6 +140,7 @@ def test_gzipped_tables_read_as_plain_ones(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "no table of kernels"),
         ("gpu,k\n", "no rows"),
         (GEMM.replace("4096,8192,8192,900", "4096,wide,8192,900"), "column n: 'wide' is not a number"),
+        (GEMM.replace("4096,8192,8192,900", "4096,inf,8192,900"), "column n: 'inf' is not a finite number"),
         (GEMM.replace(",latency_us", ",time"), "column 'latency_us' is missing"),
         ("gpu,k\n1\n", "line 2: 1 fields"),
     ],

@@ -45,7 +45,7 @@ def torus_share(collective: str, tier: Tier, members_inside: MembersInside, dist
         each.append(np.where(members > 1.0, ways, np.inf if collective == "all_to_all" else 0.0))
         inner *= length
     used = np.min(each, axis=0) if collective == "all_to_all" else np.sum(each, axis=0)
-    return np.where((used > 0.0) & np.isfinite(used), used / whole, 1.0)
+    return np.where((used > 0.0) & np.isfinite(used), used / max(whole, 1.0), 1.0)
 
 
 def _crossings(members: Numbers, size: Numbers) -> Numbers:

@@ -62,6 +62,8 @@ def _floats(table: Table, name: str) -> NDArray[np.float64]:
     if found.dtype.kind != "f":
         odd = next(text for text in found if column([text]).dtype.kind != "f")
         raise ValueError(f"column {name}: {str(odd)[:40]!r} is not a number")
+    if np.isinf(found).any():
+        raise ValueError(f"column {name}: 'inf' is not a finite number")
     return np.asarray(found)
 
 

@@ -73,7 +73,6 @@ def read_messages(table: Table, skipped: Skipped) -> Iterator[MessageBatch]:
         if not timed.all():
             skipped["no latency"] += int(np.sum(~timed))
         sent = (num_bytes > 0.0) & (num_nodes >= 1.0) & (num_gpus >= np.maximum(num_nodes, 2.0))
-        sent &= np.isfinite(num_bytes) & np.isfinite(num_gpus)
         if not sent[timed].all():
             skipped["no bytes, no nodes, or fewer than two devices"] += int(np.sum(timed & ~sent))
         timed &= sent
