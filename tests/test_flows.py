@@ -176,7 +176,9 @@ def test_a_ring_of_two_axes_has_twice_the_links_of_one():
 
 
 def test_a_torus_of_one_device_sends_nothing():
-    assert message_seconds("all_reduce", 1e9, 1.0, 1.0, catalog.cluster("tpu-v5e", 1)) == 0.0
+    alone = catalog.cluster("tpu-v5e", 1)
+    assert message_seconds("all_reduce", 1e9, 1.0, 1.0, alone) == 0.0
+    assert len(build_network(alone).links) == 0
 
 
 def test_between_two_sites_small_messages_wait_for_the_line_and_large_ones_fill_it():

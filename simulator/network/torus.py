@@ -18,7 +18,8 @@ def torus(order: Order) -> Wiring:
     strides = [int(np.prod(axes[index + 1 :])) for index in range(len(axes))]
     devices = np.arange(order.num_devices)
     num_links = sum(1 + (closed and size > 2) for size, closed in zip(axes, wraps, strict=True) if size > 1)
-    parts, number = [], np.full((len(axes), 2, order.num_devices), NO_LINK)
+    parts = [Links.alike(devices[:0], devices[:0], order.bytes_per_second, order.latency_seconds)]
+    number = np.full((len(axes), 2, order.num_devices), NO_LINK)
     count = 0
     for axis, (size, stride, closed) in enumerate(zip(axes, strides, wraps, strict=True)):
         place = devices // stride % size
