@@ -103,6 +103,7 @@ def _show_options(console: Console, shown: Sequence[Option], found: CapacityAnsw
         ">goodput",
         ">MFU",
     )
+    made.columns[0].overflow = "fold"  # a name that is cut cannot be asked for
     chances: dict[str, float] = {}
     for (name, _), chance in found.chances.items():
         chances[name] = chances.get(name, 0.0) + chance
