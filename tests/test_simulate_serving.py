@@ -216,7 +216,7 @@ def test_pools_lie_on_clusters_of_their_own(tmp_path: Path) -> None:
     alike = document(job(tmp_path, serving="[serving.prefill]"))
     mixed = document(job(tmp_path, serving='[serving.prefill]\ncluster = "dgx-a100"', more=others))
     first, second = (found["runs"][0] for found in (alike, mixed))
-    assert second["ttft_seconds"]["mean"]["value"] > 1.2 * first["ttft_seconds"]["mean"]["value"]
+    assert second["ttft_seconds"]["mean"]["value"] > 1.02 * first["ttft_seconds"]["mean"]["value"]
     assert second["e2e_seconds"]["mean"]["value"] > first["e2e_seconds"]["mean"]["value"]
     pools = mixed["serving"][0]["plan"]
     assert (pools["prefill"]["cluster"], pools["decode"]["cluster"]) == ("dgx-a100", "dgx-h100")
