@@ -198,6 +198,22 @@ def test_an_offer_that_cannot_serve_says_why(file: jobfile.ServingFile) -> None:
     assert set(missed.refused.values()) == {"an idle replica misses the targets"}
 
 
+def test_a_replica_lies_within_an_instance(file: jobfile.ServingFile) -> None:
+    """Where single devices are rented, no replica has two; on hosts it may, and a model that needs two is refused."""
+    assert file.capacity is not None
+    large = file.model_copy(update={"serving": (file.serving[0].model_copy(update={"model": "llama3.1-70b"}),)})
+    single, host = (
+        dict(OFFERS["offers"][0], name=name, max_devices=most) for name, most in (("single", 1), ("host", 8))
+    )
+    offers = parse_offers({"offers": [single, host]}, "a test")
+    found = answer(large, file.capacity, offers)
+    sizes = {one.offer.name: max(each.num_devices for each in one.deployment.replicas) for one in found.options}
+    assert sizes["host"] > 1
+    assert sizes.get("single", 1) == 1
+    wide = large.model_copy(update={"serving": (large.serving[0].model_copy(update={"tp": 4}),)})
+    assert "more than the 1 devices" in answer(wide, file.capacity, offers).refused["single"]
+
+
 @given(
     free=st.lists(st.integers(0, 40), min_size=1, max_size=6),
     sizes=st.lists(st.integers(1, 32), min_size=1, max_size=3, unique=True),

@@ -1,5 +1,6 @@
 """Every offer with its best deployment and every way to pay for it, the cheapest first; and why others are out."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,6 +34,12 @@ class Hardware:
     refused: str = ""
     """Why there are none."""
 
+    def of(self, offer: Offer) -> Kinds:
+        """Those on no more devices than work as one cluster in `offer`."""
+        most = offer.max_devices or math.inf
+        whole, prompts, decodes = ([one for one in kind if one.num_devices <= most] for kind in self.kinds)
+        return whole, prompts, decodes
+
 
 def offered(
     offers: Sequence[Offer], hardware: Mapping[str, Hardware], day: ServedDay, prices: Prices,
@@ -48,9 +55,17 @@ def offered(
         for offer in these:
             made = list(_options(offer, these, hardware[offer.cluster], day, prices, revise))
             if not made and offer.terms != "spot":
-                refused[offer.name] = hardware[offer.cluster].refused or "an idle replica misses the targets"
+                refused[offer.name] = _why(offer, hardware[offer.cluster])
             found += made
     return tuple(sorted(found, key=lambda one: (one.dollars, one.offer.name, one.how))), refused
+
+
+def _why(offer: Offer, on: Hardware) -> str:
+    if on.refused:
+        return on.refused
+    if not any(on.of(offer)):
+        return f"a replica needs more than the {offer.max_devices} devices that work together there"
+    return "an idle replica misses the targets"
 
 
 def _market(offer: Offer) -> tuple[str, str, str]:
@@ -67,7 +82,7 @@ def _options(
     fleets = {
         scales: [
             Fleet(revise(one), day, on.error_factor, prices)
-            for one in promising(on.kinds, day, headroom, offer.devices_per_instance, scales=scales)
+            for one in promising(on.of(offer), day, headroom, offer.devices_per_instance, scales=scales)
         ]
         for scales in (False, True)
     }
