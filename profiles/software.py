@@ -18,6 +18,8 @@ class SoftwareStack(Sourced):
     """"unfused": two batched GEMMs with softmax and dropout in memory between them."""
     fused_elementwise: bool = True
     """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
+    composed: tuple[Literal["rms_norm", "rotary"], ...] = ()
+    """Operations that the framework puts together from small kernels, each launched and moved through memory."""
     elementwise_efficiency_fraction: Fraction = Field(default=1.0, gt=0.0)
     """Norms, softmax, dropout and activations reach this share of the rate of a streaming kernel (an addition)."""
     host_seconds_per_launch: NonNegative = 0.0
@@ -53,6 +55,8 @@ class SoftwareStack(Sourced):
     gather_copy_bytes_per_parameter: NonNegative = 0.0
     """Memory traffic of copying gathered parameters from the buffer of their message into place (FSDP2: read and
     written once in 16 bits)."""
+    cp_overlap: bool = True
+    """Keys and values that go around a ring travel beside the attention of the step before."""
     pp_overlap: bool = True
     """Sends and receives between stages run beside compute."""
     regathers_inputs: bool = True

@@ -40,7 +40,7 @@ class Machine:
         factor = self.slower * (self.odd if len(self.launched) == 1 else 1.0)
         parts = estimate(spec.plan, spec.job, self.cluster, STACK).breakdown.parts()
         spans, clock = [], 0.0
-        for name in ("forward", "backward", "optimizer", "tp", "dp"):
+        for name in ("forward", "backward", "optimizer", "tp", "cp", "dp"):
             seconds = float(parts[name]) * (factor if name in ("forward", "backward") else 1.0)
             spans.append([name, clock, clock + seconds])
             clock += seconds
@@ -75,12 +75,9 @@ def test_steps_that_agree_correct_the_prices(machine: ClusterSpec, tmp_path: Pat
     )
     assert after / before == pytest.approx(1.3, rel=0.08)
     assert "which are applied" in mine.notes
-    assert {spec.plan.dp * spec.plan.tp * spec.plan.pp for spec in launcher.launched} == {2}
-    assert {(spec.plan.dp, spec.plan.tp, spec.plan.pp) for spec in launcher.launched} == {
-        (2, 1, 1),
-        (1, 2, 1),
-        (1, 1, 2),
-    }
+    degrees = {(spec.plan.dp, spec.plan.tp, spec.plan.pp, spec.plan.cp) for spec in launcher.launched}
+    assert degrees == {(2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2)}
+    assert {spec.plan.zero_stage for spec in launcher.launched} == {0, 3}
 
 
 def test_prices_that_were_right_stay(machine: ClusterSpec) -> None:

@@ -56,6 +56,17 @@ class Launch:
     preemptions_per_step: float = 0.0
     """Times the kernel took a core away from a rank, over all ranks."""
 
+    @classmethod
+    def of_values(cls, values: Row) -> "Launch":
+        """A launch out of the plain values that a journal holds."""
+        return cls(
+            step_seconds=tuple(values["step_seconds"]),
+            foreign_cores=values["foreign_cores"],
+            losses=tuple(values["losses"]),
+            breakdown=Breakdown(**values["breakdown"]),
+            preemptions_per_step=values["preemptions_per_step"],
+        )
+
     @property
     def median_seconds(self) -> float:
         """Median over the timed steps."""

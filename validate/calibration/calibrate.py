@@ -91,6 +91,7 @@ def check(spec: ClusterSpec, sampler: Sampler, tell: Progress) -> ClusterSpec:
         launcher=sampler.launcher,
         timeout_seconds=sampler.timeout_seconds,
         origin=Origin(machine_words(), date.today().isoformat(), "training steps of small models"),
+        journal=sampler.journal,
         tell=lambda fraction: tell("training steps of small models", start + (1.0 - start) * fraction),
     )
 

@@ -7,7 +7,7 @@ only if that makes them better.
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from planner.choose.legality import check_plan
 from planner.plan import Plan
@@ -16,6 +16,7 @@ from profiles.cluster import Cluster, ClusterSpec
 from profiles.model import TransformerShape
 from profiles.workload import Precision, TrainingJob
 from validate.calibration.fit import Origin
+from validate.calibration.journal import Journal
 from validate.calibration.recalibrate import Observation, Recalibration, observed_parts, recalibrate
 from validate.calibration.sampling import Launcher
 from validate.compare import MOST_FOREIGN_CORES, Launch, Runner
@@ -69,10 +70,12 @@ def probe(
     timeout_seconds: float,
     origin: Origin,
     tell: Callable[[float], None],
+    journal: Journal | None = None,
 ) -> ClusterSpec:
     """`spec` with what small training steps on `num_ranks` ranks say of it, in its prices and in its notes.
 
-    `tell` gets the fraction done. Steps that fail leave `spec` as it was, and are told in its notes.
+    `tell` gets the fraction done; `journal` keeps every launch, and gives back those of an interrupted run. Steps that
+    fail leave `spec` as it was, and are told in its notes.
     """
     cluster = catalog.expand(spec, num_ranks)
     stack = catalog.software("pytorch-eager-cpu" if cluster.accelerator.kind == "cpu" else "pytorch-eager")
@@ -82,7 +85,7 @@ def probe(
         tell(index / len(work))
         runner = Runner(job, _NUM_WARMUP, num_steps, device, timeout_seconds, True, None, 1, launcher=launcher)
         try:
-            launched = _undisturbed(runner, plan)
+            launched = _kept(runner, plan, f"steps of {job.model.name} {plan}", journal)
         except LaunchError as error:
             return _noted(spec, f"training steps to check it failed: {error}")
         if launched is not None:
@@ -93,14 +96,36 @@ def probe(
     return _chosen(spec, recalibrate(spec, runs, origin), len(work) - len(runs))
 
 
+def _kept(runner: Runner, plan: Plan, name: str, journal: Journal | None) -> Launch | None:
+    """An undisturbed launch, from the journal where it holds one."""
+    if journal is None:
+        return _undisturbed(runner, plan)
+    found = journal.kept(name)
+    if found is not None:
+        return Launch.of_values(found[0])
+    launched = _undisturbed(runner, plan)
+    if launched is not None:
+        journal.keep(name, [asdict(launched)])
+    return launched
+
+
 def _work(cluster: Cluster, num_ranks: int, precision: Precision) -> Iterator[tuple[TrainingJob, Plan]]:
-    """Every model on all ranks by data parallelism, the first two by tensor parallelism and pipeline too."""
+    """Every model on all ranks by data and tensor parallelism, the first two by every axis.
+
+    Microbatches of one sample tell what the host takes around each kernel; sharded parameters and rings, what other
+    collectives cost in a step.
+    """
     probes = CPU_PROBES if cluster.accelerator.kind == "cpu" else GPU_PROBES
     for index, one in enumerate(probes):
-        job = one.job(precision)
-        plans = [Plan(dp=num_ranks, micro_batch=max(1, one.batch // num_ranks // 2))]
+        job, share = one.job(precision), max(1, one.batch // num_ranks // 2)
+        plans = [Plan(dp=num_ranks, micro_batch=share)]
+        if num_ranks > 1:
+            plans += [Plan(tp=num_ranks, micro_batch=1), Plan(dp=num_ranks, micro_batch=share, zero_stage=3)]
         if num_ranks > 1 and index < len(probes) - 1:
-            plans += [Plan(tp=num_ranks, micro_batch=one.batch // 2), Plan(pp=num_ranks, micro_batch=1)]
+            plans += [
+                Plan(tp=num_ranks, micro_batch=one.batch // 2), Plan(pp=num_ranks, micro_batch=1),
+                Plan(cp=num_ranks, micro_batch=max(1, one.batch // 4)),
+            ]  # fmt: skip
         yield from ((job, plan) for plan in plans if not check_plan(plan, job, cluster) and _runs(job, plan))
 
 

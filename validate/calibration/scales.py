@@ -4,12 +4,12 @@ A run says how long it took; which price was wrong is found among these few fact
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from profiles import catalog
-from profiles.calibration import CollectiveCurve, KernelCurves, LinkCurves, Sustained
+from profiles.calibration import CollectiveCurve, CollectiveOp, KernelCurves, LinkCurves, Sustained
 from profiles.cluster import ClusterSpec
 from validate.calibration.fit import Origin
 
@@ -18,6 +18,8 @@ KERNEL_SPREADS: Mapping[str, float] = {
 }  # fmt: skip
 LINK_SPREADS: Mapping[str, float] = {"latency": 0.4, "transfer": 0.25}
 """What a factor multiplies -> how far it is believed to be from 1 before any run is seen, in log units."""
+HOST_LAUNCH_SPREAD = 1.0
+"""Of launches where the host computes: kernels that run alone say little of what it does around each in a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +28,36 @@ class Scale:
 
     cause: str
     link: str = ""
+    collective: str = ""
+    """The only collective it is on; "": all of the link."""
+    log_spread: float = field(default=0.0, compare=False)
+    """One standard deviation of what is believed before any run is seen."""
 
     @property
     def name(self) -> str:
         """As people read it."""
-        return f"{self.link} {self.cause}" if self.link else self.cause
-
-    @property
-    def log_spread(self) -> float:
-        """One standard deviation of what is believed before any run is seen."""
-        return (LINK_SPREADS if self.link else KERNEL_SPREADS)[self.cause]
+        words = (self.link, self.collective.replace("_", "-"), self.cause)
+        return " ".join(word for word in words if word)
 
 
 def scales_of(spec: ClusterSpec, num_devices: int) -> tuple[Scale, ...]:
-    """The factors that runs on `num_devices` can tell of."""
-    links = dict.fromkeys(tier.link for tier in catalog.expand(spec, num_devices).tiers) if num_devices > 1 else ()
+    """The factors that runs on `num_devices` can tell of.
+
+    On CPUs every collective has its own: what a framework does around a message there, and how long ranks wait for
+    each other's threads, differs by collective.
+    """
+    cluster = catalog.expand(spec, num_devices)
+    is_host = cluster.accelerator.kind == "cpu"
+    spreads = {**KERNEL_SPREADS, "launches": HOST_LAUNCH_SPREAD} if is_host else KERNEL_SPREADS
+    links = dict.fromkeys(tier.link for tier in cluster.tiers) if num_devices > 1 else ()
+    collectives = get_args(CollectiveOp) if is_host else ("",)
     return (
-        *(Scale(cause) for cause in KERNEL_SPREADS),
-        *(Scale(cause, link) for link in links for cause in LINK_SPREADS),
-    )
+        *(Scale(cause, log_spread=spread) for cause, spread in spreads.items()),
+        *(
+            Scale(cause, link, op, spread)
+            for link in links for op in collectives for cause, spread in LINK_SPREADS.items()
+        ),
+    )  # fmt: skip
 
 
 def scaled(
@@ -60,7 +73,7 @@ def scaled(
     if kernels:
         spec = spec.model_copy(update={"kernels": _kernels(cluster.kernels, kernels, dtypes, origin)})
     for link in dict.fromkeys(scale.link for scale in factors if scale.link):
-        found = {scale.cause: factor for scale, factor in factors.items() if scale.link == link}
+        found = {(scale.cause, scale.collective): by for scale, by in factors.items() if scale.link == link}
         whole = next(tier.curves for tier in cluster.tiers if tier.link == link)
         spec = _with_link(spec, link, whole, partial(_link, factors=found, origin=origin))
     return spec
@@ -121,10 +134,13 @@ def _with_link(
     return spec.model_copy(update={"curves": (*others, own)})
 
 
-def _link(curves: LinkCurves, factors: Mapping[str, float], origin: Origin) -> LinkCurves:
-    latency, transfer = factors.get("latency", 1.0), factors.get("transfer", 1.0)
+def _link(curves: LinkCurves, factors: Mapping[tuple[str, str], float], origin: Origin) -> LinkCurves:
+    """`curves` by factors of (cause, collective), "" for all of them."""
 
-    def change(curve: CollectiveCurve) -> CollectiveCurve:
+    def change(op: CollectiveOp, curve: CollectiveCurve) -> CollectiveCurve:
+        latency, transfer = (
+            factors.get((cause, ""), 1.0) * factors.get((cause, op), 1.0) for cause in ("latency", "transfer")
+        )
         return _changed(curve, {
             "latency_seconds": lambda one: tuple(seconds * latency for seconds in one.latency_seconds),
             "bus_fraction": lambda one: tuple(fraction / transfer for fraction in one.bus_fraction),
@@ -132,7 +148,7 @@ def _link(curves: LinkCurves, factors: Mapping[str, float], origin: Origin) -> L
 
     return curves.model_copy(
         update={
-            "collectives": {op: change(curve) for op, curve in curves.collectives.items()},
+            "collectives": {op: change(op, curve) for op, curve in curves.collectives.items()},
             "source": f"{curves.source}; scaled by {origin.source}",
         }
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from planner.breakdown import Breakdown
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from profiles.cluster import Cluster
@@ -82,7 +81,7 @@ class Sweeper:
                 self.peaks[plan] = Peak(
                     **self._kept(plan, "memory", lambda: asdict(self.runner.peak(plan, self.stack)))
                 )
-            launch = _launch(self._kept(plan, f"launch {number}", lambda: asdict(self.runner.timed(plan))))
+            launch = Launch.of_values(self._kept(plan, f"launch {number}", lambda: asdict(self.runner.timed(plan))))
             if self.alone in self.launches:
                 check_losses(launch, self.launches[self.alone][0], self.job)
         except ValueError as error:
@@ -137,14 +136,3 @@ def setting(job: TrainingJob, runner: Runner) -> dict[str, Any]:
         "num_warmup": runner.num_warmup,
         "device": runner.device,
     }
-
-
-def _launch(values: dict[str, Any]) -> Launch:
-    """A launch out of the plain values that a journal holds."""
-    return Launch(
-        step_seconds=tuple(values["step_seconds"]),
-        foreign_cores=values["foreign_cores"],
-        losses=tuple(values["losses"]),
-        breakdown=Breakdown(**values["breakdown"]),
-        preemptions_per_step=values["preemptions_per_step"],
-    )

@@ -23,7 +23,9 @@ def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[St
     heads = model.num_heads / shard.tp
     kv_heads = np.maximum(model.num_kv_heads / shard.tp, 1.0)
     query, keys = heads * dim, kv_heads * dim
-    rotary = 0.0 if model.num_learned_positions else 2.0 if shard.stack.fused_elementwise else EAGER_ROTARY
+    turns = not model.num_learned_positions
+    composes = turns and "rotary" in shard.stack.composed
+    rotary = 0.0 if not turns or composes else 2.0 if shard.stack.fused_elementwise else EAGER_ROTARY
     layout = 2.0 if shard.stack.attention_kernel == "unfused" else 0.0
     permutes = shard.tokens * (query * (rotary + 2.0 * layout) + keys * (rotary + 2.0 * layout))
     return [
@@ -31,6 +33,7 @@ def attention(model: TransformerShape, shard: Shard, *, causal: bool) -> list[St
         *enter(shard, hidden),
         *shard.adapted(hidden, query + 2.0 * keys, again_fraction=keys / (query + 2.0 * keys)),
         shard.traffic(permutes, 1.0, 1.25, 2.0),
+        *([shard.composed(shard.tokens * (query + keys), "rotary")] if composes else []),
         *core(model, shard, heads, kv_heads, dim, dim, causal),
         shard.linear(query, hidden, again_fraction=1.0),
         *leave(shard, hidden),

@@ -47,13 +47,13 @@ def pass_keys(shard: Shard, context: ContextShard, features: Numbers, kernel: At
     """Keys and values of `features` a token reach the other ranks of the ring, beside or before the core `kernel`.
 
     A ring of n passes n - 1 pieces forward; backward, each piece travels with its gradient. One step's transfer
-    has one n-th of the kernel beside it (none where the core is not one kernel).
+    has one n-th of the kernel beside it (none where the core is not one kernel, or the stack does not overlap them).
     """
     ring = shard.cp / shard.cp_a2a
     gathers = np.logical_and(shard.cp_gather > 0.0, ring > 1.0) * 1.0
     passes = np.where(shard.cp_gather > 0.0, 0.0, ring - 1.0)
     piece = shard.width * shard.sequences * context.query_length * features
-    forth_beside, back_beside = _steps_of(kernel, ring)
+    forth_beside, back_beside = _steps_of(kernel if shard.stack.cp_overlap else None, ring)
     forth = Message("cp_ring", "send_recv", piece, beside=forth_beside)
     back = Message("cp_ring", "send_recv", 2.0 * piece, beside=back_beside)
     gather = Message("cp_ring", "all_gather", ring * piece)
