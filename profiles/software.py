@@ -18,7 +18,7 @@ class SoftwareStack(Sourced):
     """"unfused": two batched GEMMs with softmax and dropout in memory between them."""
     fused_elementwise: bool = True
     """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
-    composed: tuple[Literal["rms_norm", "rotary"], ...] = ()
+    composed: tuple[Literal["rms_norm", "rotary", "ring"], ...] = ()
     """Operations that the framework puts together from small kernels, each launched and moved through memory."""
     elementwise_efficiency_fraction: Fraction = Field(default=1.0, gt=0.0)
     """Norms, softmax, dropout and activations reach this share of the rate of a streaming kernel (an addition)."""
@@ -57,6 +57,9 @@ class SoftwareStack(Sourced):
     written once in 16 bits)."""
     cp_overlap: bool = True
     """Keys and values that go around a ring travel beside the attention of the step before."""
+    keeps_stage_buffers: bool = False
+    """A pipeline stage has a buffer for what it receives of every microbatch, and keeps its outputs for their backward
+    pass (torch.distributed.pipelining); else both are freed once they were used."""
     pp_overlap: bool = True
     """Sends and receives between stages run beside compute."""
     regathers_inputs: bool = True
@@ -74,6 +77,8 @@ class SoftwareStack(Sourced):
     fp32_parameters: bool = False
     """Parameters are stored in fp32 and cast where layers use them (FSDP's mixed precision): no low-precision copy
     is kept, gradients are kept in fp32, and the optimizer needs no master copy."""
+    fp32_shards: bool = False
+    """The same, of parameters that are fully sharded only."""
     gradient_bytes: Positive = 4.0
     """Bytes per element of the gradient that is accumulated and reduced."""
     gradient_copy_bytes: NonNegative = 0.0

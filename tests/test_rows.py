@@ -1,5 +1,6 @@
 """A measured plan goes into a table and comes out as the same plan, job and cluster."""
 
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -9,16 +10,23 @@ from cli import faults, meshwise
 
 from benchmarks import gpu_steps
 from planner.breakdown import Breakdown
+from planner.cost.estimate import estimate
 from planner.plan import Plan
 from planner.recompute import Recompute
 from profiles import catalog
 from profiles.model import TransformerShape
 from profiles.units import GIB
 from profiles.workload import TrainingJob
+from profiles.writer import to_toml
+from tests.test_calibrate import messages, samples
+from validate.calibration.describe import describe
+from validate.calibration.sampling import Samples
 from validate.compare import Launch, Measurement, Peak, Runner
 from validate.rows import Measured, append_rows, row_of
+from validate.runs.clusters import own_clusters
 from validate.runs.resolve import resolve
 from validate.runs.table import BadTable, read_runs
+from validate.score.training import score_training
 
 TODAY = date(2026, 11, 21)
 MEASUREMENT = Measurement((Launch((2.0,) * 3, 0.0, (1.0,), Breakdown(forward_seconds=2.0)),), 0, 0)
@@ -122,3 +130,19 @@ def test_append_is_refused_before_anything_runs(tmp_path: Path) -> None:
     table.write_text("a,b\n1,2\n")
     asked = ("validate", "--model", "gpt-20m", "--cluster", "l40s", "--devices", "1", "--precision", "fp32")
     assert not faults(meshwise(*asked, "--append", table))
+
+
+def test_runs_of_a_calibrated_machine_are_scored_on_its_own_file(tmp_path: Path) -> None:
+    machine, table = tmp_path / "machine.toml", tmp_path / "runs.csv"
+    machine.write_text(to_toml(describe(Samples(([samples(), samples()],), ([messages(), messages()],)), 2)))
+    model = catalog.model("gpt-20m")
+    job = TrainingJob(model=model, global_batch=8, sequence_length=128, precision="fp32")
+    mine = Measured(job, Plan(dp=2, micro_batch=2), catalog.cluster(machine), MEASUREMENT, 0.4 * GIB)
+    append_rows(table, [row_of(mine, TODAY)])
+    assert score_training(table).overall.n == 0
+    (scored,) = score_training(table, own=own_clusters([machine])).scored
+    expected = estimate(mine.plan, job, catalog.cluster(machine, 2), catalog.software("pytorch-eager-cpu"))
+    assert scored.predicted_seconds == pytest.approx(float(expected.step_seconds))
+    said = meshwise("score", "training", table, "--cluster", machine, "--json")
+    assert json.loads(said.out)["overall"]["n"] == 1
+    assert not faults(meshwise("score", "kernels", "gemm.csv", "--cluster", machine))

@@ -32,7 +32,11 @@ def score(
     ],
     *,
     cluster: Annotated[
-        str | None, typer.Option(help="What served a log whose meta.json names no device: a name or .toml.")
+        str | None,
+        typer.Option(
+            help="A cluster file of your own, for the runs of a table on its accelerator; or what served a log whose "
+            "meta.json names no device: a name or .toml."
+        ),
     ] = None,
     fidelity: Annotated[
         str, typer.Option(help="Of collectives: by price, or as flows on the network's links.", metavar="prices|flows")
@@ -55,8 +59,8 @@ def score(
     if fidelity != "prices" and not (what is What.COLLECTIVES and fidelity == "flows"):
         raise ValueError(f"--fidelity: {fidelity} is not one of prices and, for collectives, flows")
     is_log = table.suffix == ".jsonl" or table.is_dir()
-    if cluster is not None and not (what is What.SERVING and is_log):
-        raise ValueError(f"--cluster: {cluster} is for logs of serving; tables name their accelerators")
+    if cluster is not None and not (what is What.TRAINING or (what is What.SERVING and is_log)):
+        raise ValueError(f"--cluster: {cluster} is for training runs and logs of serving; this table names its devices")
     match what:
         case What.COLLECTIVES:
             return _score_collectives(table, flows=fidelity == "flows", rows=rows, json=json)
@@ -66,12 +70,13 @@ def score(
             return _score_log(table, cluster, rows=rows, json=json)
         case What.SERVING:
             return _score_serving(table, rows=rows, json=json)
-    return _score_training(table, rows=rows, plot=plot, force=force, json=json)
+    return _score_training(table, cluster, rows=rows, plot=plot, force=force, json=json)
 
 
-def _score_training(table: Path, *, rows: bool, plot: Path | None, force: bool, json: bool) -> int:
+def _score_training(table: Path, cluster: str | None, *, rows: bool, plot: Path | None, force: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.score import show_score
+    from validate.runs.clusters import own_clusters
     from validate.runs.published import TABLES, published_runs
     from validate.runs.table import read_runs
     from validate.score.training import score_runs
@@ -81,9 +86,10 @@ def _score_training(table: Path, *, rows: bool, plot: Path | None, force: bool, 
         from profiles.files import PICTURES, check_writable
 
         check_writable(plot, force, PICTURES)
+    own = own_clusters([cluster] if cluster else [])
     runs = published_runs(str(table)) if str(table) in TABLES else read_runs(table)
     with screen.progress() as on_progress:
-        board = score_runs(runs, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+        board = score_runs(runs, rows=rows, own=own, on_progress=lambda done, total: on_progress("score", done, total))
     if plot:
         save_scatter(board.scored, plot)
     if json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.cost.memory import stage_memory
+from planner.cost.stage_buffers import output_bytes, stage_buffers
 from planner.cost.stage_loads import LayerBytes, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
 from planner.offload import Offload
@@ -58,6 +59,7 @@ def inventory(plan: Plan, job: TrainingJob, stack: SoftwareStack, rank: int) -> 
         *_states(plan, job, stack, held),
         *_gathered(plan, job, stack, held),
         *_activations(plan, job, stack, held, microbatches),
+        *_buffers(grid, rank, job, stack, microbatches),
         *_peak(plan, job, stack, held, microbatches),
         *_overheads(plan, job, stack, rank),
     ]
@@ -107,6 +109,14 @@ def _activations(
             yield Item("activations", kind, tensor.name, kept, count * microbatches, tensor.kept_by)
 
 
+def _buffers(grid: PlanGrid, rank: int, job: TrainingJob, stack: SoftwareStack, microbatches: float) -> Iterator[Item]:
+    """What a pipeline stage holds of what it receives and hands on."""
+    if stack.keeps_stage_buffers:
+        num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
+        held = stage_buffers(grid, np.array([float(rank)]), microbatches, num_microbatches, job, stack)
+        yield Item("activations", "rank", "buffers between stages", float(held[0]), 1.0, ALWAYS)
+
+
 def _peak(
     plan: Plan, job: TrainingJob, stack: SoftwareStack, held: dict[str, float], microbatches: float
 ) -> Iterator[Item]:
@@ -114,15 +124,22 @@ def _peak(
     loads = LayerBytes.of(PlanGrid.of([plan]), job, stack)
     unreduced = loads.unreduced_bytes if reduces_in_backward(plan) else 0.0
     at = {kind: load[:, 0] for kind, load in zip(loads.kinds, loads.loads, strict=True)}
-    gradient = {kind: 0.0 if kind in ENDS else unreduced * float(at[kind][0] + at[kind][1]) for kind in held}
+    gradient = {
+        kind: 0.0 if kind in ENDS else unreduced * float(at[kind][0] + at[kind][1]) if unreduced else float(at[kind][6])
+        for kind in held
+    }
     widest = max(held, key=lambda kind: float(at[kind][4] + at[kind][5] + gradient[kind]))
     waiting = sum(at[kind][3] * count for kind, count in held.items())
     yield Item("logits", widest, "logits and loss", float(at[widest][4]), 1.0, ALWAYS)
     held_losses = float(waiting_losses(SCHEDULE_NAMES.index(plan.schedule), microbatches))
     yield Item("logits", "head", "softmax of waiting microbatches", float(waiting), held_losses, ALWAYS)
+    if stack.keeps_stage_buffers and plan.pp > 1:
+        outputs = float(output_bytes(waiting, job, stack))
+        yield Item("logits", "head", "logits kept as outputs of the stage", outputs, microbatches, ALWAYS)
     for name, num_bytes in _running(plan, job, stack, widest, float(at[widest][5])).items():
         yield Item("workspace", widest, name, num_bytes, 1.0, ALWAYS)
-    yield Item("workspace", widest, "weight gradient before its reduction", gradient[widest], 1.0, ALWAYS)
+    words = "weight gradient before its reduction" if unreduced else "weight gradient before it is added"
+    yield Item("workspace", widest, words, gradient[widest], 1.0, ALWAYS)
     for name in dict.fromkeys(name for parts in loads.dummies for name in parts):
         bytes_of = [float(parts[name][0]) for kind, parts in zip(loads.kinds, loads.dummies, strict=False)
                     if name in parts and kind in held]  # fmt: skip

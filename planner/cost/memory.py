@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from planner.cost.columns import GRADIENT_COLUMNS, LOAD_COLUMNS
 from planner.cost.grid import combinations
+from planner.cost.stage_buffers import output_bytes, stage_buffers
 from planner.cost.stage_loads import LayerBytes, StageLoads, fullest_candidates, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
 from planner.offload import Offload
@@ -161,6 +162,10 @@ def _work(
     if away.any():
         kept = np.where(away, np.minimum(kept, load.passing_bytes[load_of]), kept)
     logits, working = load.logits_bytes[load_of], load.working_bytes[load_of]
+    if stack.keeps_stage_buffers:
+        buffers = stage_buffers(grid, rank, microbatches, num_microbatches, job, stack)
+        kept = kept + buffers
+        logits = logits + output_bytes(load.waiting_bytes[load_of], job, stack) * microbatches * (grid.pp > 1)
     is_reduced = reduces_in_backward(grid)
     if is_reduced.any():
         logits = np.where(is_reduced, load.sharded_logits_bytes[load_of], logits)

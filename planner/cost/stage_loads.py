@@ -56,7 +56,8 @@ class LayerBytes:
 
     kinds: tuple[str, ...]
     loads: tuple[Floats, ...]
-    """By kind, (6, plans): dense and expert parameters, kept bytes, waiting logits; logits, working bytes."""
+    """By kind, (7, plans): dense and expert parameters, kept bytes, waiting logits; logits, working bytes; the widest
+    weight gradient that is added to an accumulated one."""
     dummies: tuple[dict[str, Floats], ...]
     """By kind: bytes of the dummy weight gradients of a layer, by the part they belong to."""
     unreduced_bytes: float
@@ -112,11 +113,13 @@ class LayerBytes:
     def _widest(self, counts: list[Floats], unreduced_bytes: float) -> tuple[Floats, Floats]:
         """(logits, working bytes) at the peak, with so many bytes of gradient a parameter of a layer on top.
 
-        The loss and the backward pass of a layer take turns, the larger counts.
+        Where a layer's gradient is not reduced at once (0 bytes), one matrix of it waits to be added to what earlier
+        microbatches left. The loss and the backward pass of a layer take turns, the larger counts.
         """
         logits, working = 0.0 * counts[0], 0.0 * counts[0]
         for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
-            own = load[5] + (0.0 if kind in ENDS else unreduced_bytes * (load[0] + load[1]))
+            gradient = unreduced_bytes * (load[0] + load[1]) if unreduced_bytes else load[6]
+            own = load[5] + (0.0 if kind in ENDS else gradient)
             wider = (count > 0.0) & (load[4] + own > logits + working)
             logits, working = np.where(wider, load[4], logits), np.where(wider, own, working)
         return logits, working
@@ -130,7 +133,8 @@ def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) 
     """
     layers = LayerBytes.of(split, job, stack)
     rows, shape_of = combinations(split, STAGE_COLUMNS)
-    found = [_uncovered(rank_counts(job.model, split.plan(row))) for row in rows]
+    also = (1,) if stack.keeps_stage_buffers else ()
+    found = [_uncovered(rank_counts(job.model, split.plan(row)), also) for row in rows]
     for index in range(max((len(ranks) for ranks, _ in found), default=0)):
         picked = [(ranks[at := min(index, len(ranks) - 1)], counts[at]) for ranks, counts in found]
         ranks = np.array([rank for rank, _ in picked], dtype=float)
@@ -147,18 +151,19 @@ def rank_counts(model: ModelShape, plan: Plan) -> list[Floats]:
     ]
 
 
-def _uncovered(counts_by_rank: list[Floats]) -> tuple[list[int], list[Floats]]:
+def _uncovered(counts_by_rank: list[Floats], also: tuple[int, ...]) -> tuple[list[int], list[Floats]]:
+    """The ranks with more layers of some kind than any before, and `also`: a rank between others receives from both."""
     ranks: list[int] = []
     counts: list[Floats] = []
     for rank, own in enumerate(counts_by_rank):
-        if not any((own <= earlier).all() for earlier in counts):
+        if rank in also or not any((own <= earlier).all() for earlier in counts):
             ranks.append(rank)
             counts.append(own)
     return ranks, counts
 
 
 def _layer_loads(job: TrainingJob, kind: str, split: PlanGrid, stack: SoftwareStack) -> Floats:
-    """(6, plans) of one layer: dense and expert parameters, kept bytes, waiting logits; logits, working bytes."""
+    """(7, plans) of one layer, the rows of `LayerBytes.loads`."""
     dense, expert = layer_parameters(job.model, kind, split)
     kept = saved_bytes(job, kind, split, stack)
     working = recomputed_bytes(job, kind, split, stack) + transient_bytes(job, kind, split, stack)
@@ -174,8 +179,29 @@ def _layer_loads(job: TrainingJob, kind: str, split: PlanGrid, stack: SoftwareSt
         waiting = min(stack.loss_bytes_per_logit, FLOAT_BYTES) * elements
         if stack.weight_gradient_workspace:
             working = working + DTYPE_BYTES["bf16"] * width * job.model.hidden_size
-    loads = (dense, expert, kept, waiting, logits, working)
+        if not stack.fused_accumulation:
+            logits, working = _fuller(
+                (logits, working),
+                (compute_bytes(job) * elements, working + compute_bytes(job) * width * job.model.hidden_size),
+            )
+    beside = 0.0 if stack.fused_accumulation or kind in ENDS else compute_bytes(job) * _widest_matrix(job.model, split)
+    loads = (dense, expert, kept, waiting, logits, working, beside)
     return np.stack([np.broadcast_to(np.asarray(load, dtype=float), len(split)) for load in loads])
+
+
+def _fuller(at_loss: tuple[Any, Any], at_weights: tuple[Any, Any]) -> tuple[Any, Any]:
+    """(logits, working bytes) of the head at its fuller moment: in the loss, or when only the gradient of the logits
+    is left and makes the weight gradient."""
+    later = np.greater(sum(at_weights), sum(at_loss))
+    return np.where(later, at_weights[0], at_loss[0]), np.where(later, at_weights[1], at_loss[1])
+
+
+def _widest_matrix(model: ModelShape, split: PlanGrid) -> Any:
+    """Elements of the largest weight of a dense layer on a rank: of QKV, or of one feed-forward product."""
+    if isinstance(model, LayerList) or model.mla or model.moe:
+        return 0.0
+    rows = (model.num_heads + 2.0 * model.num_kv_heads) * model.head_dim
+    return model.hidden_size * np.maximum(rows, model.ffn_size) / (split.tp * 1.0)
 
 
 def _dummy_gradients(model: ModelShape, kind: str, split: PlanGrid) -> dict[str, Floats]:

@@ -26,9 +26,9 @@ NUM_MOMENTS = {"adam": 2.0, "sgd": 1.0}
 class StateBytes:
     """Bytes per parameter held for the whole step; the optimizer's are what sharding divides."""
 
-    weights: float
-    gradients: float
-    optimizer: float
+    weights: Any
+    gradients: Any
+    optimizer: Any
 
     @classmethod
     def of(cls, job: TrainingJob, stack: SoftwareStack) -> "StateBytes":
@@ -40,9 +40,20 @@ class StateBytes:
         """
         moments = NUM_MOMENTS[job.optimizer] * stack.moment_bytes
         if job.precision == "fp32" or stack.fp32_parameters:
-            return cls(DTYPE_BYTES["fp32"], DTYPE_BYTES["fp32"], moments)
+            return cls.fp32(job, stack)
         gradients = stack.gradient_bytes + stack.gradient_copy_bytes
         return cls(DTYPE_BYTES["bf16"], gradients, DTYPE_BYTES["fp32"] + moments + stack.optimizer_gradient_bytes)
+
+    @classmethod
+    def fp32(cls, job: TrainingJob, stack: SoftwareStack) -> "StateBytes":
+        """Parameters and gradients in fp32, beside the optimizer's moments."""
+        moments = NUM_MOMENTS[job.optimizer] * stack.moment_bytes
+        return cls(DTYPE_BYTES["fp32"], DTYPE_BYTES["fp32"], moments)
+
+    def where(self, chosen: Any, other: "StateBytes") -> "StateBytes":
+        """These where `chosen` holds, else `other`."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__slots__)
+        return StateBytes(*(np.where(chosen, mine, its) for mine, its in pairs))
 
 
 OUTER_STATE_BYTES = 8.0
@@ -60,6 +71,8 @@ def state_bytes(
     was lost beside the gradient. What lives on the host takes none.
     """
     state = StateBytes.of(job, stack)
+    if stack.fp32_shards:
+        state = StateBytes.fp32(job, stack).where(np.equal(split.zero_stage, 3), state)
     shared = dense / num_shards(split) + expert / num_expert_shards(split)
     held = dense + expert
     there = offloads(split, Offload.OPTIMIZER)

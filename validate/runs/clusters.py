@@ -1,11 +1,16 @@
 """The cluster of a published run: from the accelerator, the nodes and the interconnect that its source states."""
 
+import os
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 
 from profiles import catalog
-from profiles.cluster import Cluster, Node
+from profiles.cluster import Cluster, ClusterSpec, Node
 from profiles.units import GIGA
+
+Own = Mapping[str, ClusterSpec]
+"""Accelerator -> the cluster of the user's own that rows with it ran on."""
 
 _NETWORK_LINKS = (
     ("omni-path", "omni-path"), ("roce", "roce"), ("edr", "infiniband-edr"), ("ndr", "infiniband-ndr"),
@@ -16,6 +21,20 @@ _NETWORK_LINKS = (
 _BITS_PER_BYTE = 8.0
 _LEAST_NAME_LENGTH = 5
 """Shorter names of nodes ("t4") may stand in a text by chance."""
+
+
+def own_clusters(paths: Iterable[str | os.PathLike[str]]) -> Own:
+    """Cluster files by the accelerator they describe.
+
+    Raises ValueError where a file is no cluster of one kind of accelerator, or two describe the same.
+    """
+    found: dict[str, ClusterSpec] = {}
+    for path in paths:
+        name = catalog.cluster(path).accelerator.name
+        if name in found:
+            raise ValueError(f"cluster: {path} is a second cluster of {name}; give one for each accelerator")
+        found[name] = catalog.cluster_spec(path)
+    return found
 
 
 def accelerator_name(stated: str) -> str:

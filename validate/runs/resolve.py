@@ -7,6 +7,7 @@ as far as the catalog knows it (`validate.runs.known`).
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import cast, get_args
 
 from planner.cost.layouts import fastest_layout
@@ -19,7 +20,7 @@ from profiles.parameters import num_parameters
 from profiles.software import SoftwareStack
 from profiles.units import GIGA
 from profiles.workload import Precision, TrainingJob
-from validate.runs.clusters import accelerator_name, cluster_of
+from validate.runs.clusters import Own, accelerator_name, cluster_of
 from validate.runs.frameworks import Framework, framework_of, stack_of
 from validate.runs.known import known_shape
 from validate.runs.offloading import offload_of
@@ -45,6 +46,10 @@ SIZE_TOLERANCE_FRACTION = 0.06
 """How far the parameters of a row's shape may be from the size its source states."""
 
 
+CPU_STACK = "pytorch-eager-cpu"
+"""What runs on CPUs: `meshwise validate`."""
+
+
 class Unmodelled(ValueError):
     """A row that cannot be predicted; the message is the reason, in words that rows share."""
 
@@ -60,8 +65,11 @@ class Setting:
     stack: SoftwareStack
 
 
-def resolve(run: Run) -> Setting:
-    """The setting of a run; raises Unmodelled with the reason when the row says too little or too much."""
+def resolve(run: Run, own: Own = MappingProxyType({})) -> Setting:
+    """The setting of a run, on the user's `own` cluster of its accelerator where there is one.
+
+    Raises Unmodelled with the reason when the row says too little or too much.
+    """
     _refuse(run)
     rule = framework_of(run)
     if rule is None:
@@ -70,14 +78,14 @@ def resolve(run: Run) -> Setting:
         run = with_whole_batch(run, shards=rule.zero_stage == 3)
     job = _job(run)
     assert isinstance(job.model, TransformerShape)
-    cluster = _cluster(run)
+    cluster = _cluster(run, own)
     plan = _plan(run, rule, cluster, job.model)
     _check_split(run, plan, job)
     try:
         cluster.accelerator.flops_per_second(job.compute_dtype)
     except ValueError:
         raise Unmodelled(f"accelerator has no peak for {job.precision}") from None
-    stack = stack_of(run, rule)
+    stack = stack_of(run, replace(rule, stack=CPU_STACK) if cluster.accelerator.kind == "cpu" else rule)
     return Setting(run, job, cluster, _laid_out(plan, job, cluster, stack), stack)
 
 
@@ -277,10 +285,15 @@ def _check_split(run: Run, plan: Plan, job: TrainingJob) -> None:
         raise Unmodelled("ep does not divide the experts, or etp x ep the tp x cp x dp ranks of a stage")
 
 
-def _cluster(run: Run) -> Cluster:
+def _cluster(run: Run, own: Own) -> Cluster:
     if not run.num_accelerators:
         raise Unmodelled("number of accelerators is not stated")
     name = accelerator_name(run.accelerator)
+    if name in own:
+        try:
+            return catalog.expand(own[name], run.num_accelerators)
+        except ValueError:
+            raise Unmodelled(f"cluster {own[name].name} has fewer devices") from None
     try:
         return cluster_of(run.accelerator, run.num_accelerators, run.gpus_per_node, run.interconnect)
     except catalog.UnknownName:

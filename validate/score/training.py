@@ -5,12 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from planner.cost.estimate import Estimate
 from planner.cost.intervals import Interval, interval
 from planner.plan import Recompute
 from planner.work.layers import model_flops
+from validate.runs.clusters import Own
 from validate.runs.least import is_too_big
 from validate.runs.pricing import priced
 from validate.runs.readings import measured_bytes, predicted_bytes, reading_of
@@ -97,20 +99,22 @@ class Score:
 
 
 def score_training(
-    table_path: str | Path, *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
-) -> Score:
+    table_path: str | Path, *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None,
+    own: Own = MappingProxyType({}),
+) -> Score:  # fmt: skip
     """Predict every run of a table that can be modelled, and compare.
 
     `on_progress(done, total)` is called as rows are done with. Raises BadTable with file, line and column.
     """
-    return score_runs(read_runs(table_path), rows=rows, on_progress=on_progress)
+    return score_runs(read_runs(table_path), rows=rows, on_progress=on_progress, own=own)
 
 
 def score_runs(
-    runs: Sequence[Run], *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
-) -> Score:
-    """As `score_training`, of runs already read."""
-    settings, skipped = settings_of(runs)
+    runs: Sequence[Run], *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None,
+    own: Own = MappingProxyType({}),
+) -> Score:  # fmt: skip
+    """As `score_training`, of runs already read; `own` clusters stand for those of the catalog."""
+    settings, skipped = settings_of(runs, own)
     done = len(runs) - len(settings)
 
     def count(more: int) -> None:
@@ -127,13 +131,13 @@ def score_runs(
     return _board(scored, skipped, rows)
 
 
-def settings_of(runs: Iterable[Run]) -> tuple[list[Setting], dict[str, int]]:
+def settings_of(runs: Iterable[Run], own: Own = MappingProxyType({})) -> tuple[list[Setting], dict[str, int]]:
     """The settings of the runs that can be modelled and tell a figure; and how many cannot, by reason."""
     settings: list[Setting] = []
     skipped: Counter[str] = Counter()
     for run in runs:
         try:
-            setting = resolve(run)
+            setting = resolve(run, own)
         except Unmodelled as reason:
             skipped[str(reason)] += 1
             continue

@@ -60,7 +60,8 @@ def _add(found: "Counter[Key]", op: Op, count: float, phase: str, plan: Plan) ->
 
 def _memory(plan: Plan, job: TrainingJob, stack: SoftwareStack, stage: int) -> dict[Key, Any]:
     parts = stage_memory(plan, job, stack)[stage]
-    waiting = [item for item in inventory(plan, job, stack, stage) if item.part == "activations"]
+    items = [item for item in inventory(plan, job, stack, stage) if item.part == "activations"]
+    waiting = [item for item in items if item.layer != "rank"]  # buffers between stages are traced apart
     return {
         (MEMORY, "parameters", ""): float(parts.weights_bytes),
         (MEMORY, "gradients", ""): float(parts.gradients_bytes),

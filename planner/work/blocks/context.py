@@ -65,6 +65,9 @@ def merge_partial(shard: Shard, context: ContextShard, features: Numbers, *, cau
     """Partial outputs of `features` a token are rescaled and added up, and so are the gradients of queries."""
     share = 0.5 if causal else 1.0
     elements = share * shard.sequences * context.query_length * features
+    if "ring" in shard.stack.composed:
+        merged = shard.composed(elements, "ring")
+        return Step(merged.op, merged.backward, context.ring_steps - 1.0, is_core=True)
     kernel = Elementwise(3.0 * shard.width * elements, 3.0 * shard.width * elements)
     return Step(kernel, kernel.backward(), context.ring_steps - 1.0, is_core=True)
 

@@ -235,11 +235,14 @@ class Shard:
 COMPOSED: Mapping[str, tuple[float, float, float, float]] = {
     "rms_norm": (7.0, 21.0, 6.0, 16.0),
     "rotary": (9.0, 12.0, 23.0, 20.0),
+    "ring": (9.0, 54.0, 14.0, 28.0),
 }
 """Reads and writes per element, forward and backward, and launches, likewise, of operations without a kernel of their
 own, where nothing is converted (torch 2.13 on CPUs). RMS norm: a square, a mean, a root and two products, and through
 all of them backward. Rotary positions of queries and keys: four products of halves, their sum and difference, and the
-halves joined, with nine launches for the angles."""
+halves joined, with nine launches for the angles. A step of a ring: two partial outputs rescaled and added (ten
+kernels, and copies of queries, keys and values before); backward, inputs of two blocks copied, and three gradients
+added of each."""
 
 
 def gemm_dtype(job: TrainingJob) -> str:

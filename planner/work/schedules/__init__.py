@@ -15,6 +15,7 @@ from planner.work.schedules.registry import (
     chunks_per_rank,
     in_flight,
     num_copies,
+    rank_of_head,
     schedule,
     splits_backward,
     waiting_losses,
@@ -22,6 +23,6 @@ from planner.work.schedules.registry import (
 
 __all__ = [
     "FOLD", "LOOP", "MIRROR", "SCHEDULES", "Placement", "Ranks", "Requirement", "Schedule", "chunk_lead",
-    "chunks_per_rank", "classic", "dualpipe", "in_flight", "num_copies", "schedule", "splits_backward",
+    "chunks_per_rank", "classic", "dualpipe", "in_flight", "num_copies", "rank_of_head", "schedule", "splits_backward",
     "waiting_losses", "zero_bubble",
 ]  # fmt: skip

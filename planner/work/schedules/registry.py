@@ -135,6 +135,12 @@ def waiting_losses(schedule_codes: Any, held: Numbers) -> Numbers:
     return np.where(turns_at_once, 0.0, np.maximum(held - 1.0, 0.0))
 
 
+def rank_of_head(schedule_codes: Any, num_stages: Numbers) -> Any:
+    """The pipeline rank that holds the last chunk, by schedule code: the last one, or at the end of a V the first."""
+    loops = np.array([SCHEDULES[name].placement is LOOP for name in SCHEDULE_NAMES])[schedule_codes]
+    return np.where(loops, num_stages - 1.0, 0.0)
+
+
 def splits_backward(schedule_codes: Any) -> Any:
     """Whether backward passes run in two parts, by schedule code."""
     return np.array([SCHEDULES[name].splits_backward for name in SCHEDULE_NAMES])[schedule_codes]
