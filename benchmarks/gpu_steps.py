@@ -23,9 +23,9 @@ from profiles.software import SoftwareStack
 from profiles.units import GIB
 from profiles.workload import TrainingJob
 from validate.calibration.calibrate import calibrate
-from validate.compare import Runner
 from validate.rows import Measured, append_rows, row_of
 from validate.runnable import check_runnable
+from validate.runner import Runner
 from validate.score.agreement import Errors
 
 MODELS = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "qwen2.5-0.5b", "opt-1.3b", "phi-2", "llama2-7b", "llama3-8b")

@@ -2,31 +2,36 @@
 
 `python -m benchmarks.test_bed` makes networks of chosen rate and latency on this machine (`validate.netbed`; root and
 iproute2 are needed), calibrates each in place, and trains small models under every split that two ranks can run. It
-takes about seven minutes, in which nothing else should run. `--quick` runs one regime.
+takes about twelve minutes, in which nothing else should run. `--quick` runs one regime, `--four` also four emulated
+hosts. With `--keep FILE` everything measured is written as soon as it is there, and the next call goes on from it.
 """
 
+import argparse
 import itertools
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from planner.choose.legality import check_plan
 from planner.cost.estimate import estimate
 from planner.plan import Plan
 from profiles import catalog
-from profiles.calibration import KernelCurves
 from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.units import GIGA, KIB, MEGA, MIB, MILLI
 from profiles.workload import TrainingJob
-from validate.calibration.calibrate import check, measure
+from validate.calibration.calibrate import check
 from validate.calibration.describe import describe
 from validate.calibration.effort import NORMAL, Effort
+from validate.calibration.journal import Journal
+from validate.calibration.machine import machine_words, torch_version
 from validate.calibration.sampling import Row, Sampler, Samples
-from validate.compare import NOISE_FRACTION, Measurement, Runner
+from validate.measured import NOISE_FRACTION, Measurement
 from validate.netbed import NetBed, why_not
 from validate.runnable import is_runnable
+from validate.runner import Runner
 
 NUM_LAUNCHES, NUM_STEPS, NUM_WARMUP = 2, 5, 2
 TIMEOUT_SECONDS = 120.0
@@ -143,26 +148,30 @@ class Outcome:
         return self.regret_fraction <= max(NOISE_FRACTION, self.noise_fraction)
 
 
-def run(networks: Sequence[Network], works: Sequence[Work], num_ranks: int, effort: Effort) -> Iterator[Outcome]:
-    """Measure and predict every work on every network; kernels are calibrated once, links on each."""
-    kernels, curves = calibrated_kernels(num_ranks, effort)
+def run(
+    networks: Sequence[Network], works: Sequence[Work], num_ranks: int, effort: Effort, keep: Path | None
+) -> Iterator[Outcome]:
+    """Measure and predict every work on every network; kernels are measured once, links and small steps on each."""
+    kernels = Sampler(num_ranks, effort, "cpu", journal=journal_of(keep, num_ranks, "kernels")).kernels(_silent)
     for network in networks:
+        journal = journal_of(keep, num_ranks, network.name)
         with network.bed() as bed:
-            sampler = Sampler(num_ranks, effort, "cpu", launcher=bed.launch, timeout_seconds=TIMEOUT_SECONDS)
-            messages = sampler.messages(lambda what, fraction: None)
-            spec = describe(Samples(kernels, whole_groups(messages, num_ranks)), num_ranks)
-            cluster = catalog.expand(spec.model_copy(update={"kernels": curves}))
+            sampler = Sampler(num_ranks, effort, "cpu", bed.launch, TIMEOUT_SECONDS, journal)
+            messages = whole_groups(sampler.messages(_silent), num_ranks)
+            spec = check(describe(Samples(kernels, messages), num_ranks), sampler, _silent)
+            print(f"{network.name}: {spec.notes}", flush=True)
             for work in works:
-                yield regime(network, work, bed, cluster)
+                yield regime(network, work, bed, catalog.expand(spec), journal)
 
 
-def calibrated_kernels(num_ranks: int, effort: Effort) -> tuple[tuple[list[Row], ...], KernelCurves | None]:
-    """Samples and curves of this machine's kernels, as `meshwise calibrate` makes them."""
-    sampler = Sampler(num_ranks, effort, "cpu")
-    samples = measure(sampler, lambda what, fraction: None)
-    spec = check(describe(samples, num_ranks), sampler, lambda what, fraction: None)
-    print(spec.notes, flush=True)
-    return samples.kernels, spec.kernels
+def journal_of(keep: Path | None, num_ranks: int, place: str) -> Journal | None:
+    """The journal of what is measured at one place; none without a file."""
+    setting = {"machine": machine_words(), "torch": torch_version(), "ranks": num_ranks, "place": place}
+    return Journal.beside(keep, setting) if keep else None
+
+
+def _silent(what: str, fraction: float) -> None:
+    """Progress that nobody looks at."""
 
 
 def whole_groups(messages: Sequence[list[Row]], num_ranks: int) -> tuple[list[Row], ...]:
@@ -170,11 +179,14 @@ def whole_groups(messages: Sequence[list[Row]], num_ranks: int) -> tuple[list[Ro
     return tuple(results for results in messages if num_ranks % len(results) == 0)
 
 
-def regime(network: Network, work: Work, bed: NetBed, cluster: Cluster) -> Outcome:
+def regime(network: Network, work: Work, bed: NetBed, cluster: Cluster, journal: Journal | None) -> Outcome:
     """Predict and measure every alternative of `work` on the hosts of `bed`, in turn."""
     job, stack = work.job(), catalog.software("pytorch-eager-cpu")
     plans = alternatives(job, network.num_hosts, cluster)
-    runner = Runner(job, NUM_WARMUP, NUM_STEPS, "cpu", TIMEOUT_SECONDS, True, None, NUM_LAUNCHES, launcher=bed.launch)
+    runner = Runner(
+        job, NUM_WARMUP, NUM_STEPS, "cpu", TIMEOUT_SECONDS, True, None, NUM_LAUNCHES, launcher=bed.launch,
+        journal=journal, label=f"{work.name}: ",
+    )  # fmt: skip
     found: dict[str, Measurement] = dict(zip(plans, runner.alternate(list(plans.values())), strict=True))
     return Outcome(
         network=network.name,
@@ -219,23 +231,30 @@ def split(plan: str) -> str:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    """Print every regime and the summary; `--quick` runs one, `--four` also four emulated hosts."""
+    """Print every regime and the summary; see the module's words for the arguments."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.test_bed")
+    parser.add_argument("--quick", action="store_true", help="one regime")
+    parser.add_argument("--four", action="store_true", help="also four emulated hosts")
+    parser.add_argument("--keep", type=Path, help="file whose journal holds everything measured")
+    asked = parser.parse_args(arguments)
     if reason := why_not():
         print(f"skipped: no test bed here: {reason}")
         return
-    count = 1 if "--quick" in arguments else len(NETWORKS) + len(WORKS)
-    effort = replace(EFFORT, patience_seconds=0.0) if "--quick" in arguments else EFFORT
-    outcomes = []
-    for outcome in run(NETWORKS[:count], WORKS[:count], 2, effort):
+    count = 1 if asked.quick else len(NETWORKS) + len(WORKS)
+    effort = replace(EFFORT, patience_seconds=0.0) if asked.quick else EFFORT
+    shown(run(NETWORKS[:count], WORKS[:count], 2, effort, asked.keep))
+    if asked.four:
+        print("emulated (four ranks on fewer cores):")
+        shown(run([FOUR_HOSTS], WORKS[:2], 4, effort, asked.keep))
+
+
+def shown(outcomes: Iterator[Outcome]) -> None:
+    """Print every regime as it is found, then the summary."""
+    found = []
+    for outcome in outcomes:
         show(outcome)
-        outcomes.append(outcome)
-    print(summary(outcomes))
-    if "--four" in arguments:
-        emulated = []
-        for outcome in run([FOUR_HOSTS], WORKS[:2], 4, effort):
-            show(outcome)
-            emulated.append(outcome)
-        print("emulated (four ranks on fewer cores):\n" + summary(emulated))
+        found.append(outcome)
+    print(summary(found))
 
 
 if __name__ == "__main__":

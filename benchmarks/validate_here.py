@@ -22,10 +22,12 @@ from profiles.units import MIB, MILLI
 from profiles.workload import TrainingJob
 from validate.calibration.calibrate import calibrate
 from validate.calibration.journal import Journal
-from validate.compare import NOISE_FRACTION, Runner, rank
+from validate.compare import rank
 from validate.launch import num_cores
+from validate.measured import NOISE_FRACTION
+from validate.runner import Runner, setting
 from validate.sweep.outcome import Outcome, Sweep
-from validate.sweep.run import Sweeper, setting
+from validate.sweep.run import Sweeper
 
 MODEL = "gpt-20m"
 PLANS = {
@@ -55,10 +57,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     assert isinstance(model, TransformerShape)
     job = TrainingJob(model=model, global_batch=8, sequence_length=128, precision="fp32")
     runner = Runner(job, NUM_WARMUP, NUM_STEPS, "auto", TIMEOUT_SECONDS, True, None, NUM_LAUNCHES)
-    journal = Journal.beside(asked.keep, setting(job, runner)) if asked.keep else None
+    runner.journal = Journal.beside(asked.keep, setting(job, runner)) if asked.keep else None
     plans = {name: PLANS[name] for name in asked.only or PLANS}
     stack = catalog.software("pytorch-eager-cpu")
-    sweeper = Sweeper(job, _cluster(asked.cluster), stack, list(plans.values()), runner, journal)
+    sweeper = Sweeper(job, _cluster(asked.cluster), stack, list(plans.values()), runner)
     sweeper.run()
     print_tables({plan: name for name, plan in plans.items()}, sweeper.cluster, job, sweeper.result())
 

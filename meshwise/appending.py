@@ -7,7 +7,8 @@ from pathlib import Path
 from meshwise import screen
 from meshwise.jobfile import Question
 from planner.plan import Plan
-from validate.compare import Comparison, Measurement
+from validate.compare import Comparison
+from validate.measured import Measurement
 from validate.rows import Measured, append_rows, row_of
 from validate.sweep.outcome import Outcome
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from planner.choose.sensitivity import Sensitivity
     from planner.cost.inventory import Item
     from simulator.engine import Simulation
-    from validate.compare import Comparison, Measurement, Peak
+    from validate.compare import Comparison
+    from validate.measured import Measurement, Peak
 
 
 def plan_fields(plan: Plan) -> dict[str, Any]:

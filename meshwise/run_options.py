@@ -57,16 +57,17 @@ class SweepFlags:
     ] = None
     output: Annotated[
         Path | None,
-        typer.Option(help="A .json file for the answer; launches are kept beside it until it is there.",
-                     rich_help_panel=_SWEEP),
-    ] = None  # fmt: skip
+        typer.Option(help="A .json file for the answer; launches are kept beside it until it is there."),
+    ] = None
     plot: Annotated[Path | None, typer.Option(help="Draw all plans (.png, .svg, .pdf).", rich_help_panel=_SWEEP)] = None
     force: Annotated[bool, typer.Option("--force", help="Let --output, --plot and --report replace files.")] = False
 
     def check(self, *, reports: bool) -> None:
-        """Raise ValueError when an option of a sweep is given without one; reports may be forced too."""
-        if not self.sweep and (self.only or self.output or self.plot or (self.force and not reports)):
-            raise ValueError("--only, --output, --plot, --force: they are of --sweep; give --sweep too")
+        """Raise ValueError when an option of a sweep is given without one, or --force without a file to replace."""
+        if not self.sweep and (self.only or self.plot):
+            raise ValueError("--only, --plot: they are of --sweep; give --sweep too")
+        if self.force and not (self.output or self.plot or reports):
+            raise ValueError("--force: lets files be replaced; name one with --output, --plot or --report too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class TraceFlags:
             raise ValueError("--report: shows what was measured, but --trace runs nothing; leave one of them out")
         if self.whole and not self.trace:
             raise ValueError("--whole: it says how much --trace counts; give --trace too")
+        if self.trace and sweep.output:
+            raise ValueError("--output: keeps what was measured, but --trace runs nothing; --json prints its answer")
         if self.trace and append:
             raise ValueError("--append: takes what was measured, but --trace runs nothing; leave one of them out")
         if self.trace and sweep.sweep:

@@ -15,10 +15,10 @@ from planner.choose.legality import check_plan
 from planner.plan import Plan
 from profiles.files import PICTURES, check_writable, validated, write_whole
 from validate.calibration.journal import Journal
-from validate.compare import Runner
 from validate.runnable import check_runnable
+from validate.runner import Runner, setting
 from validate.sweep.plans import runnable_plans
-from validate.sweep.run import Sweeper, setting
+from validate.sweep.run import Sweeper
 
 INTERRUPTED = 130
 NUM_WARMUP = 3
@@ -51,9 +51,9 @@ def sweep(
         is_interrupted = _run(sweeper)
     found = sweeper.result()
     document = sweepout.document(question, found)
-    if flags.output and sweeper.journal and not is_interrupted:
+    if flags.output and sweeper.runner.journal and not is_interrupted:
         write_whole(flags.output, screen.json_text(document), flags.force)
-        sweeper.journal.forget()
+        sweeper.runner.journal.forget()
     if launch.append:
         append(launch.append, question, found.outcomes)
     if flags.plot and found.outcomes:
@@ -78,8 +78,8 @@ def _sweeper(question: Question, plans: Sequence[Plan], launch: LaunchFlags, out
         on_progress=None,
         num_launches=launch.launches,
     )
-    journal = Journal.beside(output, setting(question.job, runner)) if output else None
-    return Sweeper(question.job, question.alike("validate"), question.stack, plans, runner, journal)
+    runner.journal = Journal.beside(output, setting(question.job, runner)) if output else None
+    return Sweeper(question.job, question.alike("validate"), question.stack, plans, runner)
 
 
 def _run(sweeper: Sweeper) -> bool:
@@ -87,7 +87,11 @@ def _run(sweeper: Sweeper) -> bool:
     try:
         sweeper.run()
     except KeyboardInterrupt:
-        where = "the same command goes on from here" if sweeper.journal else "give --output to keep what was measured"
+        where = (
+            "the same command goes on from here"
+            if sweeper.runner.journal
+            else "give --output to keep what was measured"
+        )
         screen.say(f"sweep interrupted; {where}")
         return True
     return False

@@ -1,5 +1,7 @@
 """Estimated, simulated and measured side by side: the arithmetic of launches, and one small run for real."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,10 @@ from profiles.cluster import Cluster
 from profiles.model import TransformerShape
 from profiles.workload import TrainingJob
 from validate import compare
-from validate.compare import Launch, Measurement, Runner, check_losses, exclusive_seconds, rank, single_rank
+from validate.compare import rank, single_rank
+from validate.launch import LaunchError
+from validate.measured import MOST_REPEATS, NOISE_FRACTION, Launch, Measurement, Peak, exclusive_seconds
+from validate.runner import Runner, check_losses
 
 MODEL = TransformerShape(
     name="gpt", source="made up for tests", family="gpt", num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=4,
@@ -42,7 +47,7 @@ def test_a_measurement_is_the_median_of_medians() -> None:
     assert found.range_seconds == (1.0, 3.0)
     assert found.breakdown.forward_seconds == 2.0
     assert found.noise_fraction == pytest.approx(0.5)
-    assert measurement(2.0, 2.0).noise_fraction == compare.NOISE_FRACTION
+    assert measurement(2.0, 2.0).noise_fraction == NOISE_FRACTION
 
 
 @pytest.mark.parametrize(
@@ -110,10 +115,10 @@ def test_a_launch_far_slower_than_the_best_is_run_again(monkeypatch: pytest.Monk
 
 
 def test_on_a_busy_machine_launches_count_in_the_end_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    noisy = [made(1.0, foreign_cores=1.0) for _ in range(2 + compare.MOST_REPEATS)]
+    noisy = [made(1.0, foreign_cores=1.0) for _ in range(2 + MOST_REPEATS)]
     (found,) = launches_in_turn(monkeypatch, noisy).alternate([Plan()])
     assert not noisy
-    assert (len(found.launches), found.num_discarded, found.num_contended) == (2, compare.MOST_REPEATS, 2)
+    assert (len(found.launches), found.num_discarded, found.num_contended) == (2, MOST_REPEATS, 2)
 
 
 def test_a_split_with_other_losses_is_not_timed_further(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,3 +160,34 @@ def test_what_cannot_run_is_refused_before_anything_starts(cluster: Cluster) -> 
     stack = catalog.software("pytorch-eager-cpu")
     with pytest.raises(ValueError, match="etp: validate runs whole experts"):
         compare.validate_plan(JOB, Plan(dp=2, etp=2), cluster, stack)
+
+
+def test_a_run_that_failed_goes_on_from_its_launches(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, tmp_path: Path
+) -> None:
+    asked: list[Plan] = []
+
+    def timed(self: Runner, plan: Plan) -> Launch:
+        asked.append(plan)
+        if len(asked) == 3:
+            raise LaunchError("rank 1 failed in 'step 2': it was ended by SIGKILL")
+        return made(1.0)
+
+    def run() -> compare.Comparison:
+        return compare.validate_plan(
+            JOB,
+            Plan(dp=2),
+            cluster,
+            catalog.software("pytorch-eager-cpu"),
+            num_launches=2,
+            output=tmp_path / "run.json",
+        )
+
+    monkeypatch.setattr(Runner, "_timed", timed)
+    monkeypatch.setattr(Runner, "_peak", lambda self, plan, stack: Peak(1e6, 2e6))
+    with pytest.raises(LaunchError):
+        run()
+    assert list(tmp_path.iterdir()) == [tmp_path / ".run.json.measured"]
+    assert run().measured.step_seconds == 1.0
+    assert asked == [Plan(), Plan(dp=2), Plan(), Plan(), Plan(dp=2)]
+    assert not list(tmp_path.iterdir())

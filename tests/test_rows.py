@@ -21,9 +21,10 @@ from profiles.writer import to_toml
 from tests.test_calibrate import messages, samples
 from validate.calibration.describe import describe
 from validate.calibration.sampling import Samples
-from validate.compare import Launch, Measurement, Peak, Runner
+from validate.measured import Launch, Measurement, Peak
 from validate.rows import Measured, append_rows, row_of
-from validate.runs.clusters import own_clusters
+from validate.runner import Runner
+from validate.runs.clusters import own_cluster
 from validate.runs.resolve import resolve
 from validate.runs.table import BadTable, read_runs
 from validate.score.training import score_training
@@ -140,7 +141,7 @@ def test_runs_of_a_calibrated_machine_are_scored_on_its_own_file(tmp_path: Path)
     mine = Measured(job, Plan(dp=2, micro_batch=2), catalog.cluster(machine), MEASUREMENT, 0.4 * GIB)
     append_rows(table, [row_of(mine, TODAY)])
     assert score_training(table).overall.n == 0
-    (scored,) = score_training(table, own=own_clusters([machine])).scored
+    (scored,) = score_training(table, own=own_cluster(machine)).scored
     expected = estimate(mine.plan, job, catalog.cluster(machine, 2), catalog.software("pytorch-eager-cpu"))
     assert scored.predicted_seconds == pytest.approx(float(expected.step_seconds))
     said = meshwise("score", "training", table, "--cluster", machine, "--json")

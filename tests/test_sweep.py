@@ -17,11 +17,13 @@ from profiles.workload import TrainingJob
 from validate.calibration import quiet
 from validate.calibration.journal import Journal
 from validate.calibration.quiet import Probe
-from validate.compare import Launch, Peak, Runner, single_rank
+from validate.compare import single_rank
 from validate.launch import LaunchError
+from validate.measured import Launch, Peak
 from validate.runnable import check_runnable
+from validate.runner import Runner, setting
 from validate.sweep.plans import runnable_plans
-from validate.sweep.run import Sweeper, setting
+from validate.sweep.run import Sweeper
 
 MODEL = TransformerShape(
     name="gpt", source="made up for tests", family="gpt", num_layers=4, hidden_size=32, num_heads=4, num_kv_heads=4,
@@ -48,15 +50,15 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         asked.append(plan)
         return Launch((SECONDS[plan],) * 3, 0.0, (1.0,), Breakdown(forward_seconds=SECONDS[plan]))
 
-    monkeypatch.setattr(Runner, "timed", timed)
-    monkeypatch.setattr(Runner, "peak", lambda self, plan, stack: Peak(1e6, 2e6))
+    monkeypatch.setattr(Runner, "_timed", timed)
+    monkeypatch.setattr(Runner, "_peak", lambda self, plan, stack: Peak(1e6, 2e6))
     monkeypatch.setattr(Probe, "now", classmethod(lambda cls: cls(0.0, 1.0)))
     return asked
 
 
 def sweeper(cluster: Cluster, journal: Journal | None = None) -> Sweeper:
-    runner = Runner(JOB, 0, 3, "cpu", 60.0, True, None, 2)
-    return Sweeper(JOB, cluster, STACK, PLANS, runner, journal)
+    runner = Runner(JOB, 0, 3, "cpu", 60.0, True, None, 2, journal=journal)
+    return Sweeper(JOB, cluster, STACK, PLANS, runner)
 
 
 def test_plans_take_turns_and_are_judged_by_their_order(cluster: Cluster, told: list[Plan]) -> None:
@@ -93,7 +95,8 @@ def test_an_interrupted_sweep_goes_on_where_it_was(cluster: Cluster, told: list[
     assert second.result().num_pending == 0
     told.clear()
     other = Runner(JOB, 0, 5, "cpu", 60.0, True, None, 2)
-    Sweeper(JOB, cluster, STACK, PLANS, other, Journal.beside(tmp_path / "sweep.json", setting(JOB, other))).run()
+    other.journal = Journal.beside(tmp_path / "sweep.json", setting(JOB, other))
+    Sweeper(JOB, cluster, STACK, PLANS, other).run()
     assert len(told) == 8  # another number of steps is another measurement
 
 
@@ -105,7 +108,7 @@ def test_a_plan_that_fails_is_named_and_the_others_go_on(
             raise LaunchError("rank 1 failed in 'step 2': it was ended by SIGKILL")
         return Peak(1e6, 2e6)
 
-    monkeypatch.setattr(Runner, "peak", peak)
+    monkeypatch.setattr(Runner, "_peak", peak)
     one = sweeper(cluster)
     one.run()
     found = one.result()

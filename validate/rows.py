@@ -14,7 +14,7 @@ from profiles.parameters import num_parameters
 from profiles.units import GIB, GIGA
 from profiles.workload import TrainingJob
 from validate.calibration.machine import machine_words, torch_version
-from validate.compare import Measurement
+from validate.measured import Measurement
 from validate.runs.table import COLUMNS, BadTable, Run, read_runs
 
 FRAMEWORK = "pytorch"

@@ -76,7 +76,7 @@ def score(
 def _score_training(table: Path, cluster: str | None, *, rows: bool, plot: Path | None, force: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.score import show_score
-    from validate.runs.clusters import own_clusters
+    from validate.runs.clusters import own_cluster
     from validate.runs.published import TABLES, published_runs
     from validate.runs.table import read_runs
     from validate.score.training import score_runs
@@ -86,7 +86,7 @@ def _score_training(table: Path, cluster: str | None, *, rows: bool, plot: Path 
         from profiles.files import PICTURES, check_writable
 
         check_writable(plot, force, PICTURES)
-    own = own_clusters([cluster] if cluster else [])
+    own = own_cluster(cluster) if cluster else {}
     runs = published_runs(str(table)) if str(table) in TABLES else read_runs(table)
     with screen.progress() as on_progress:
         board = score_runs(runs, rows=rows, own=own, on_progress=lambda done, total: on_progress("score", done, total))

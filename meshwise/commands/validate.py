@@ -47,7 +47,7 @@ def validate(
         from meshwise import sweeping
 
         return sweeping.sweep(file, job_given, given(split), launch, sweep, reports, as_json=json)
-    return _compare(file, job_given, given(split), launch, reports, force=sweep.force, as_json=json)
+    return _compare(file, job_given, given(split), launch, sweep, reports, as_json=json)
 
 
 def _serve(file: Path, launch: LaunchFlags, reports: ReportFlags, *, force: bool, as_json: bool) -> int:
@@ -68,14 +68,17 @@ def _serve(file: Path, launch: LaunchFlags, reports: ReportFlags, *, force: bool
 
 
 def _compare(
-    file: Path | None, job: dict[str, object], split: dict[str, object], launch: LaunchFlags, reports: ReportFlags, *,
-    force: bool, as_json: bool,
+    file: Path | None, job: dict[str, object], split: dict[str, object], launch: LaunchFlags, answer: SweepFlags,
+    reports: ReportFlags, *, as_json: bool,
 ) -> int:  # fmt: skip
-    """Run one plan here, beside one rank."""
+    """Run one plan here, beside one rank; the answer goes to a file too if `answer` names one."""
     from meshwise import asking, jsonout, screen
     from meshwise.tables.comparison import show_comparison
+    from profiles.files import check_writable, write_whole
     from validate.compare import validate_plan
 
+    if answer.output:
+        check_writable(answer.output, answer.force, (".json",))
     asked = asking.plan_question(file, job, split)
     question = asked.question
     with screen.progress() as on_progress:
@@ -89,6 +92,7 @@ def _compare(
             timeout_seconds=launch.timeout,
             oversubscribe=launch.oversubscribe,
             on_progress=on_progress,
+            output=answer.output,
         )
     if os.environ.get("RANK", "0") != "0":
         return 0
@@ -96,7 +100,9 @@ def _compare(
         from meshwise import appending
 
         appending.append(launch.append, question, [comparison])
-    reports.write("validate", force, question, comparison, file)
+    if answer.output:
+        write_whole(answer.output, screen.json_text(jsonout.comparison(question, comparison)), answer.force)
+    reports.write("validate", answer.force, question, comparison, file)
     if as_json:
         screen.print_json(jsonout.comparison(question, comparison))
     else:

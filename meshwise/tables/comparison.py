@@ -9,7 +9,8 @@ from meshwise.tables.plans import show_question
 from planner.breakdown import PARTS
 from planner.choose.explain import PART_WORDS, duration
 from profiles.units import MIB
-from validate.compare import Comparison, Measurement
+from validate.compare import Comparison
+from validate.measured import Measurement
 
 
 def show_comparison(console: Console, question: Question, found: Comparison) -> None:

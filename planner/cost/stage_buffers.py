@@ -1,7 +1,7 @@
 """What a pipeline stage holds of what it receives and hands on, where the framework keeps both.
 
 torch.distributed.pipelining receives every microbatch into a buffer of its own, forward and backward, and keeps the
-output of a stage until its backward pass (pytorch/pytorch torch/distributed/pipelining/stage.py).
+output of a stage until its backward pass (Source: pytorch/pytorch torch/distributed/pipelining/stage.py).
 """
 
 from typing import Any

@@ -19,9 +19,10 @@ from validate.calibration.fit import Origin
 from validate.calibration.journal import Journal
 from validate.calibration.recalibrate import Observation, Recalibration, observed_parts, recalibrate
 from validate.calibration.sampling import Launcher
-from validate.compare import MOST_FOREIGN_CORES, Launch, Runner
 from validate.launch import LaunchError
+from validate.measured import MOST_FOREIGN_CORES, Launch
 from validate.runnable import check_runnable
+from validate.runner import Runner
 
 _NUM_WARMUP = 2
 _NOISE_FRACTION = 0.03

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache, lru_cache
 
 from profiles import catalog
@@ -23,18 +23,9 @@ _LEAST_NAME_LENGTH = 5
 """Shorter names of nodes ("t4") may stand in a text by chance."""
 
 
-def own_clusters(paths: Iterable[str | os.PathLike[str]]) -> Own:
-    """Cluster files by the accelerator they describe.
-
-    Raises ValueError where a file is no cluster of one kind of accelerator, or two describe the same.
-    """
-    found: dict[str, ClusterSpec] = {}
-    for path in paths:
-        name = catalog.cluster(path).accelerator.name
-        if name in found:
-            raise ValueError(f"cluster: {path} is a second cluster of {name}; give one for each accelerator")
-        found[name] = catalog.cluster_spec(path)
-    return found
+def own_cluster(name_or_path: str | os.PathLike[str]) -> Own:
+    """A cluster, by the accelerator it has; raises ValueError as `catalog.cluster`."""
+    return {catalog.cluster(name_or_path).accelerator.name: catalog.cluster_spec(name_or_path)}
 
 
 def accelerator_name(stated: str) -> str:

@@ -7,7 +7,7 @@ from planner.breakdown import Breakdown
 from planner.cost.estimate import Estimate
 from planner.plan import Plan
 from validate.calibration.quiet import Probe, doubts
-from validate.compare import NOISE_FRACTION, Measurement, Peak
+from validate.measured import NOISE_FRACTION, Measurement, Peak
 from validate.score.agreement import rank_correlation, regret
 
 

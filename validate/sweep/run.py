@@ -1,11 +1,10 @@
 """Measures the plans of a sweep in rounds, so that a machine whose speed drifts hits all alike, and keeps each launch.
 
-What was measured is in a journal as soon as it is there: a sweep that was interrupted, or failed, goes on from it.
+With a journal of its runner, a sweep that was interrupted, or failed, goes on from what it had measured.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from planner.cost.estimate import estimate
 from planner.plan import Plan
@@ -13,22 +12,11 @@ from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 from simulator.play import play_plan
-from validate.calibration.journal import Journal
-from validate.calibration.machine import machine_words, torch_version
 from validate.calibration.quiet import Probe
-from validate.compare import (
-    MOST_REPEATS,
-    Launch,
-    Peak,
-    Runner,
-    check_losses,
-    measurement_of,
-    num_disturbed,
-    single_rank,
-)
+from validate.compare import single_rank
+from validate.measured import MOST_REPEATS, Launch, Peak, measurement_of, num_disturbed
+from validate.runner import Progress, Runner, check_losses
 from validate.sweep.outcome import Failure, Outcome, Sweep
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
@@ -40,8 +28,6 @@ class Sweeper:
     stack: SoftwareStack
     plans: Sequence[Plan]
     runner: Runner
-    journal: Journal | None = None
-    """Where every launch is kept; None: nowhere."""
     on_progress: Progress | None = None
     launches: dict[Plan, list[Launch]] = field(default_factory=dict)
     peaks: dict[Plan, Peak] = field(default_factory=dict)
@@ -64,7 +50,7 @@ class Sweeper:
         for number in range(self.runner.num_launches + MOST_REPEATS):
             for plan in everyone:
                 if plan not in self.failures and number < self._num_wanted(plan):
-                    self._measure(plan, number)
+                    self._measure(plan)
                     if self.on_progress:
                         done = sum(map(len, self.launches.values())) + len(self.peaks)
                         self.on_progress("sweep", min(done, total), total)
@@ -74,14 +60,12 @@ class Sweeper:
         found, wanted = self.launches.get(plan, []), self.runner.num_launches
         return min(wanted + num_disturbed(found), wanted + MOST_REPEATS) if len(found) >= wanted else wanted
 
-    def _measure(self, plan: Plan, number: int) -> None:
+    def _measure(self, plan: Plan) -> None:
         """One launch of a plan, before the first one its peak memory too."""
         try:
             if plan not in self.peaks:
-                self.peaks[plan] = Peak(
-                    **self._kept(plan, "memory", lambda: asdict(self.runner.peak(plan, self.stack)))
-                )
-            launch = Launch.of_values(self._kept(plan, f"launch {number}", lambda: asdict(self.runner.timed(plan))))
+                self.peaks[plan] = self.runner.peak(plan, self.stack)
+            launch = self.runner.timed(plan)
             if self.alone in self.launches:
                 check_losses(launch, self.launches[self.alone][0], self.job)
         except ValueError as error:
@@ -90,17 +74,6 @@ class Sweeper:
             self.failures[plan] = str(error)
             return
         self.launches.setdefault(plan, []).append(launch)
-
-    def _kept(self, plan: Plan, what: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the journal holds of `plan`, or what `measure` gives, put into the journal."""
-        name = f"{plan}: {what}"
-        if self.journal is None:
-            return measure()
-        found = self.journal.kept(name)
-        if found is None:
-            found = [measure()]
-            self.journal.keep(name, found)
-        return found[0]
 
     def result(self) -> Sweep:
         """What has been measured so far; raises ValueError before one rank alone has been."""
@@ -124,15 +97,3 @@ class Sweeper:
             measured=measurement_of(found, min(self.runner.num_launches, len(found))),
             peak=self.peaks[plan],
         )
-
-
-def setting(job: TrainingJob, runner: Runner) -> dict[str, Any]:
-    """What must be the same for launches to be taken up again."""
-    return {
-        "machine": machine_words(),
-        "torch": torch_version(),
-        "job": job.model_dump(mode="json"),
-        "num_steps": runner.num_steps,
-        "num_warmup": runner.num_warmup,
-        "device": runner.device,
-    }
