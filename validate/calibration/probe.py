@@ -111,21 +111,20 @@ def _kept(runner: Runner, plan: Plan, name: str, journal: Journal | None) -> Lau
 
 
 def _work(cluster: Cluster, num_ranks: int, precision: Precision) -> Iterator[tuple[TrainingJob, Plan]]:
-    """Every model on all ranks by data and tensor parallelism, the first two by every axis.
+    """Every model on all ranks by every axis.
 
     Microbatches of one sample tell what the host takes around each kernel; sharded parameters and rings, what other
-    collectives cost in a step.
+    collectives cost in a step. With fewer plans of a model its odd ones would be put down to the wrong cause.
     """
     probes = CPU_PROBES if cluster.accelerator.kind == "cpu" else GPU_PROBES
-    for index, one in enumerate(probes):
+    for one in probes:
         job, share = one.job(precision), max(1, one.batch // num_ranks // 2)
         plans = [Plan(dp=num_ranks, micro_batch=share)]
         if num_ranks > 1:
-            plans += [Plan(tp=num_ranks, micro_batch=1), Plan(dp=num_ranks, micro_batch=share, zero_stage=3)]
-        if num_ranks > 1 and index < len(probes) - 1:
             plans += [
-                Plan(tp=num_ranks, micro_batch=one.batch // 2), Plan(pp=num_ranks, micro_batch=1),
-                Plan(cp=num_ranks, micro_batch=max(1, one.batch // 4)),
+                Plan(dp=num_ranks, micro_batch=share, zero_stage=3),
+                Plan(tp=num_ranks, micro_batch=1), Plan(tp=num_ranks, micro_batch=one.batch // 2),
+                Plan(pp=num_ranks, micro_batch=1), Plan(cp=num_ranks, micro_batch=max(1, one.batch // 4)),
             ]  # fmt: skip
         yield from ((job, plan) for plan in plans if not check_plan(plan, job, cluster) and _runs(job, plan))
 
