@@ -14,7 +14,7 @@ from profiles import catalog
 from simulator.play import play_plan
 from validate.calibration.quiet import Probe
 from validate.compare import Comparison as RunComparison
-from validate.compare import Launch, Measurement, Peak
+from validate.measured import Launch, Measurement, Peak
 from validate.serving.compare import Comparison as LoadComparison
 from validate.serving.compare import Figures, Server
 from validate.serving.prices import MeasuredPrices

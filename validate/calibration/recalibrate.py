@@ -5,7 +5,8 @@ measured part of a step to be met up to its noise (a robust, regularised least s
 shrinks is what the runs say of it: one step time says something of all prices together, and nothing of any alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,11 @@ class _Problem:
         noise = [max(run.noise_fraction, LEAST_NOISE_FRACTION) * run.seconds[STEP] for run in runs]
         self.unit = np.array(noise)[self.owner]
         """What each measured part may be off by: the noise of its step."""
+        alike: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
+        for index, run in enumerate(runs):
+            alike[id(run.job), id(run.stack), run.plan.num_ranks].append(index)
+        self.alike = tuple(alike.values())
+        """Runs that are priced together: plans of one job."""
 
     def spec_at(self, position: Floats) -> ClusterSpec:
         """The profile at `position`."""
@@ -139,7 +145,11 @@ class _Problem:
         """Seconds of every part of every run."""
         spec = self.spec_at(position)
         clusters = {size: catalog.expand(spec, size) for size in {run.plan.num_ranks for run in self.runs}}
-        return np.concatenate([_predicted(clusters[run.plan.num_ranks], run) for run in self.runs])
+        found: dict[int, list[float]] = {}
+        for indices in self.alike:
+            runs = [self.runs[index] for index in indices]
+            found |= zip(indices, _predicted(clusters[runs[0].plan.num_ranks], runs), strict=True)
+        return np.concatenate([found[index] for index in range(len(self.runs))])
 
     def step_errors(self, predicted: Floats) -> dict[str, float]:
         """Run -> predicted over measured step, minus 1."""
@@ -192,12 +202,16 @@ class _Solution:
         return problem.step_errors(found)
 
 
-def _predicted(cluster: Cluster, run: Observation) -> list[float]:
-    breakdown = step_breakdown(PlanGrid.of([run.plan]), run.job, cluster, run.stack).row(0)
-    parts = {name: float(seconds) for name, seconds in breakdown.parts().items()}
-    joined = {name: sum(parts[one] for one in ones) for name, ones in _PARTS.items()}
-    whole = joined | {STEP: float(breakdown.step_seconds)}
-    return [whole[name] for name in run.seconds]
+def _predicted(cluster: Cluster, runs: Sequence[Observation]) -> Iterator[list[float]]:
+    """Seconds of every measured part of each of `runs`, which differ in their plan alone."""
+    plans = PlanGrid.of([run.plan for run in runs])
+    breakdowns = step_breakdown(plans, runs[0].job, cluster, runs[0].stack)
+    for index, run in enumerate(runs):
+        breakdown = breakdowns.row(index)
+        parts = {name: float(seconds) for name, seconds in breakdown.parts().items()}
+        joined = {name: sum(parts[one] for one in ones) for name, ones in _PARTS.items()}
+        whole = joined | {STEP: float(breakdown.step_seconds)}
+        yield [whole[name] for name in run.seconds]
 
 
 __all__ = ["Factor", "Observation", "Recalibration", "observed_parts", "recalibrate"]

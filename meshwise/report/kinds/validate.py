@@ -15,7 +15,8 @@ from meshwise.report.provenance import training_sources
 from meshwise.report.steps import PARTS_BASIS, parts_table, seconds_cell
 from planner.choose.explain import duration
 from profiles.units import MIB
-from validate.compare import Comparison, Measurement
+from validate.compare import Comparison
+from validate.measured import Measurement
 
 
 @kind("validate")
