@@ -155,6 +155,8 @@ def read(path: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[s
     file are relative to it.
     """
     values = dict(read_table(path)) if path else {}
+    if "job" not in values and not values.keys().isdisjoint({"groups", "node"}):
+        raise ValueError(f"{path}: describes a cluster, not a job; name it by --cluster, or in a [job] as its cluster")
     file = validated(JobFile, values, path) if path else JobFile()
     job = validated(JobTable, {**_set(file.job, path), **job_flags}, "command line")
     split = {**(_set(file.split, None) if file.split else {}), **split_flags}

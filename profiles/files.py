@@ -4,9 +4,10 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -96,24 +97,34 @@ def validated(record: type[AnyRecord], values: Mapping[str, Any], where: str | o
     try:
         return record.model_validate(values)
     except ValidationError as error:
-        raise BadFile(f"{where}: {explain(error)}") from None
+        raise BadFile(f"{where}: {explain(error, _field_names(record))}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """One sentence for a pydantic error: for each fault the path of the field, what is wrong, and the value."""
-    faults = [_fault(details) for details in error.errors(include_url=False)]
+def explain(error: ValidationError, known: Collection[str] = ()) -> str:
+    """One sentence for a pydantic error: for each fault the path of the field, what is wrong, and the value; a field
+    that does not exist is compared with those `known`."""
+    faults = [_fault(details, known) for details in error.errors(include_url=False)]
     more = len(faults) - _MAX_FAULTS
     return "; ".join(faults[:_MAX_FAULTS]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _fault(details: Any) -> str:
+def _field_names(record: Any) -> set[str]:
+    """Names of the fields of a record and of those inside it."""
+    if not (isinstance(record, type) and issubclass(record, BaseModel)):
+        return set().union(*(_field_names(part) for part in get_args(record)))
+    inner = (_field_names(field.annotation) for field in record.model_fields.values())
+    return set(record.model_fields).union(*inner)
+
+
+def _fault(details: Any, known: Collection[str] = ()) -> str:
     path = ".".join(str(part) for part in details["loc"])
     message = str(details["msg"])
     kind = details["type"]
     if kind == "missing":
         return f"{path} is missing"
     if kind == "extra_forbidden":
-        return f"{path} is not a field here"
+        near = get_close_matches(str(details["loc"][-1]), known, n=1)
+        return f"{path} is not a field here" + (f" (did you mean {near[0]}?)" if near else "")
     if kind in ("value_error", "assertion_error"):
         message = message.split(", ", 1)[1]
         return f"{path}: {message}" if path else message

@@ -55,7 +55,8 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[job]\nmodle = 'x'", "job.modle is not a field"),
+        ("[job]\nmodle = 'x'", "job.modle is not a field here (did you mean model?)"),
+        ("[[groups]]\nnode = 'dgx-h100'", "describes a cluster, not a job; name it by --cluster"),
         ("[job]\ndevices = 0", "job.devices must be greater than or equal to 1, got 0"),
         ("[job]\ndevices = -8", "job.devices must be greater than or equal to 1, got -8"),
         ("[job]\ndevices = nan", "job.devices must be a valid integer, got nan"),
