@@ -40,9 +40,10 @@ def plan(answer: dict[str, Any]) -> str:
     low, high = best["interval"]["low"], best["interval"]["high"]
     unit = "s" if best["step_seconds"] > 1.0 else "ms"
     scale = 1.0 if unit == "s" else 1e3
+    rate = float(f"{best['tokens_per_second_per_device']:.3g}")
     return (
         f"`{named(best['plan'])}`, {best['step_seconds'] * scale:.3g} {unit} a step ({low * scale:.3g} to "
-        f"{high * scale:.3g}), {best['tokens_per_second_per_device']:,.0f} tokens/s a device, MFU {best['mfu']:.1%}"
+        f"{high * scale:.3g}), {rate:,.0f} tokens/s a device, MFU {best['mfu']:.1%}"
     )
 
 
