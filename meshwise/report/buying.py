@@ -10,6 +10,7 @@ from planner.choose.capacity.option import Option
 from planner.choose.explain import duration
 from profiles.units import DAY, GIGA, HOUR, MEGA
 
+_SMALLEST_RISK = 0.01
 _MOST_REASONS = 300
 """Rows of what is out; the commonest reasons come first in any case."""
 _JOULES_PER_MEGAWATT_HOUR = MEGA * HOUR
@@ -36,8 +37,12 @@ def chosen_words(one: Option) -> str:
     return (
         f"{one.num_devices:,} {one.offer.accelerator} ({one.offer.name}, {one.offer.terms}): {days_text(one.days)} "
         f"days ({' to '.join(days)}, {100.0 * one.pace.level_fraction:.0f} % range), {money_words(one.dollars)} "
-        f"({' to '.join(dollars)}), {100.0 * one.risk_fraction:.0f} % risk"
+        f"({' to '.join(dollars)}), {_risk_words(one.risk_fraction)} risk"
     )
+
+
+def _risk_words(fraction: float) -> str:
+    return f"{100.0 * fraction:.0f} %" if fraction >= _SMALLEST_RISK else "under 1 %"
 
 
 def short_offer(one: Option) -> str:

@@ -19,6 +19,8 @@ from planner.choose.capacity.whatif import WhatIf
 from planner.choose.explain import PART_WORDS, duration
 from profiles.units import DAY, HOUR, TERA
 
+_MOST_CLUSTERS = 5
+"""Clusters whose scaling is shown; `--json` has all."""
 _SPEED = "Ranges are of the speed of the run at that price; the change itself is taken as given."
 
 
@@ -28,7 +30,7 @@ def comparisons(found: CapacityAnswer) -> tuple[Section, ...]:
     return (
         Section("What would change the choice", _what_ifs(found.what_ifs, best) if best and found.what_ifs else ()),
         Section("Buying against renting", _break_evens(found.break_evens) if found.break_evens else ()),
-        Section("More devices", _curves(found.curves) if found.curves else ()),
+        Section("More devices", _curves(_shown_curves(found))),
         Section("What is affordable", _affordable(found)),
     )
 
@@ -116,7 +118,16 @@ def _break_evens(found: Sequence[BreakEven]) -> tuple[Block, ...]:
     return (Table("break-even of buying against renting", columns, rows, basis),)
 
 
+def _shown_curves(found: CapacityAnswer) -> list[Curve]:
+    """Those of the clusters of the cheapest options, and the weak one."""
+    options = found.ranking.good or found.ranking.options
+    clusters = list(dict.fromkeys(one.offer.cluster for one in options))[:_MOST_CLUSTERS]
+    return [one for one in found.curves if one.is_weak or one.cluster in clusters]
+
+
 def _curves(found: Sequence[Curve]) -> tuple[Block, ...]:
+    if not found:
+        return ()
     drawn = {
         f"{one.cluster}, {'weak' if one.is_weak else 'strong'}": (
             [point.num_devices for point in one.points], [point.tokens_per_second for point in one.points],
@@ -125,9 +136,9 @@ def _curves(found: Sequence[Curve]) -> tuple[Block, ...]:
         for one in found
     }  # fmt: skip
     return (
-        Picture("scaling", "Speed-up by number of devices",
-                "Tokens a second over those of the fewest devices, with the range of each step; dashed: without loss. "
-                "Strong: the same batch; weak: a batch for each device.",
+        Picture("scaling", "What more devices bring each",
+                "Tokens a second of a device over those on the fewest devices, with the range of each step; dashed: "
+                "without loss. Strong: the same batch; weak: a batch for each device.",
                 lambda: draw_curves(drawn)),
         *(Paragraph(_bend(one)) for one in found),
         *(_points(one) for one in found),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_FARTHEST_FACTOR = 8.0
+"""Runs that take so many times the deadline, or more, are left out of the plot."""
 MARKERS = "osD^vP*X"
 
 
@@ -50,6 +52,7 @@ def draw_choice(spots: Sequence[Spot], deadline_days: float, budget_dollars: flo
     plain_decades(axes.xaxis)
     plain_decades(axes.yaxis)
     if np.isfinite(deadline_days):
+        axes.set_xlim(right=min(axes.get_xlim()[1], _FARTHEST_FACTOR * deadline_days))
         axes.axvline(deadline_days, color=RED, linewidth=1.2)
         axes.annotate("deadline ", (deadline_days, 0.99), xycoords=("data", "axes fraction"), ha="right", va="top",
                       fontsize=8.0)  # fmt: skip

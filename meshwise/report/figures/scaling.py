@@ -38,24 +38,24 @@ def draw_scaling(counts: Sequence[int], rates: Sequence[Sequence[float]]) -> "Fi
 
 
 def draw_curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[tuple[float, float]]]]) -> "Figure":
-    """Of each named curve (devices, rates, ends of their error bars): the speed-up over its fewest devices."""
+    """Of each named curve (devices, rates, ends of their error bars): rate a device over that of its fewest devices."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, 4.6), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, (counts, rates, ends)) in enumerate(curves.items()):
-        first, colour = rates[0], COLOURS[number % len(COLOURS)]
-        y, (low, high) = np.array(rates) / first, np.array(ends).T / first
-        axes.errorbar(counts, y, yerr=np.abs(np.array([low, high]) - y), fmt="osD^v"[number % 5] + "-", color=colour,
-                      elinewidth=0.9, capsize=2.5, markersize=4.5, label=name)  # fmt: skip
-        axes.plot(counts, np.array(counts) / counts[0], color=FAINT, linewidth=0.8, linestyle="--")
+        ideal = rates[0] / counts[0] * np.array(counts) / 100.0
+        y, (low, high) = np.array(rates) / ideal, np.array(ends).T / ideal
+        axes.errorbar(counts, y, yerr=np.abs(np.array([low, high]) - y), fmt="osD^v"[number % 5] + "-",
+                      color=COLOURS[number % len(COLOURS)], elinewidth=0.9, capsize=2.5, markersize=4.5,
+                      label=name)  # fmt: skip
+    axes.axhline(100.0, color=FAINT, linewidth=0.8, linestyle="--")
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    plain_decades(axes.yaxis)
     shown = sorted({count for counts, _, _ in curves.values() for count in counts})
     axes.set_xticks(shown, labels=[f"{count:,}" for count in shown])
     axes.minorticks_off()
+    axes.set_ylim(bottom=0.0)
     axes.set_xlabel("devices")
-    axes.set_ylabel("speed-up")
+    axes.set_ylabel("tokens/s a device, % of the first")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
