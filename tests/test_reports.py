@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -36,6 +36,7 @@ SAMPLES: dict[str, tuple[str, ...]] = {
     "plan": ("plan", *SMALL, "--top", "3", "--max-micro-batch", "2", "--pareto", "--scale", "4,8"),
     "simulate": ("simulate", *SMALL, "--tp", "2", "--pp", "2", "--network", "flows", "--jitter", "0.01", "--runs", "3",
                  "--days", "2"),
+    "serving-capacity": ("capacity", "examples/serve-chat-for-a-day.toml", "--providers", "Lambda"),
     "serving-estimate": ("estimate", "examples/llama3-8b-chat.toml"),
     "serving-plan": ("plan", "examples/llama3-8b-chat.toml", "--top", "3", "--no-simulate"),
     "serving-simulate": ("simulate", "examples/assistant.toml"),
@@ -48,42 +49,40 @@ MEASURED: dict[str, Callable[[Callable[..., Report]], Report]] = {
     "validate-sweep": lambda build: build(measured.asked(), measured.sweep(measured.asked()), None),
 }
 """Kinds whose commands run something for real, from answers that are made up."""
-NAMES = sorted({*SAMPLES, *MEASURED})
+SLOW = ("serving-capacity", "serving-plan")
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted({*SAMPLES, *MEASURED})]
+
+
+class Made(dict[str, tuple[Report, Path]]):
+    """Of a kind, the report that its command makes and the page that it writes; made when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> tuple[Report, Path]:
+        caught: list[Report] = []
+        page, really = self.folder / f"{name}.html", writing.write
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+            patch.setattr(writing, "write", lambda paths, report, force: caught.append(report))
+            if name in MEASURED:
+                caught.append(MEASURED[name](assembling.find(name)))
+            else:
+                result = meshwise(*SAMPLES[name], "--report", page)
+                assert result.code == 0, result.err
+        really([page], caught[-1], False)
+        self[name] = (caught[-1], page)
+        return self[name]
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Report, Path]]]:
-    """Of every kind, the report that its command makes and the page that it writes."""
-    folder = tmp_path_factory.mktemp("reports")
-    caught: list[Report] = []
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SOURCE_DATE_EPOCH", "1800000000")
-    really = writing.write
-
-    def write(paths: list[Path], report: Report, overwrite: bool) -> None:
-        caught.append(report)
-        really(paths, report, overwrite)
-
-    patch.setattr(writing, "write", write)
-    found = {}
-    for name, command in SAMPLES.items():
-        page = folder / f"{name}.html"
-        result = meshwise(*command, "--report", page)
-        assert result.code == 0, result.err
-        found[name] = (caught[-1], page)
-    for name, make in MEASURED.items():
-        report = make(assembling.find(name))
-        really([folder / f"{name}.html"], report, False)
-        found[name] = (report, folder / f"{name}.html")
-    yield found
-    patch.undo()
-
-
-Made = dict[str, tuple[Report, Path]]
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("reports"))
 
 
 def test_every_kind_has_a_sample() -> None:
-    assert set(NAMES) == set(assembling.load())
+    assert {*SAMPLES, *MEASURED} == set(assembling.load())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,7 +50,7 @@ def capacity(
     if file is not None and serving_jobs.is_serving(file):
         usual = {"cache": cache, "workers": workers is None, "scheduler": scheduler is None}
         turned = given(asked) | {name: name for name, is_usual in usual.items() if not is_usual}
-        return _capacity_of_serving(file, given(job), turned, top, json=json)
+        return _capacity_of_serving(file, given(job), turned, top, reports, force=force, json=json)
     question = read(file, given(job), given(asked))
     with screen.progress() as on_progress, searchers(question, workers, scheduler) as executor:
         found = answer(question, usual_cache() if cache else None, executor, on_progress)
@@ -62,7 +62,10 @@ def capacity(
     return 0 if found.ranking.best else NOTHING_MEETS_IT
 
 
-def _capacity_of_serving(file: Path, job_flags: dict[str, Any], flags: dict[str, Any], top: int, *, json: bool) -> int:
+def _capacity_of_serving(
+    file: Path, job_flags: dict[str, Any], flags: dict[str, Any], top: int, reports: ReportFlags, *,
+    force: bool, json: bool,
+) -> int:  # fmt: skip
     """The same for a serving job: replicas by the hour on every offer."""
     from meshwise import screen
     from meshwise.serving.capacity.answering import answer
@@ -73,6 +76,7 @@ def _capacity_of_serving(file: Path, job_flags: dict[str, Any], flags: dict[str,
     question = read(file, job_flags, flags)
     with screen.progress() as on_progress:
         found = answer(question.file, question.asked, question.offers, question.folder, on_progress)
+    reports.write("serving-capacity", force, found, file)
     if json:
         screen.print_json(document(found))
     else:

@@ -52,8 +52,8 @@ def draw_choice(spots: Sequence[Spot], deadline_days: float, budget_dollars: flo
     plain_decades(axes.xaxis)
     plain_decades(axes.yaxis)
     if np.isfinite(deadline_days):
-        axes.set_xlim(right=min(axes.get_xlim()[1], _FARTHEST_FACTOR * deadline_days))
         axes.axvline(deadline_days, color=RED, linewidth=1.2)
+        axes.set_xlim(right=min(axes.get_xlim()[1], _FARTHEST_FACTOR * deadline_days))
         axes.annotate("deadline ", (deadline_days, 0.99), xycoords=("data", "axes fraction"), ha="right", va="top",
                       fontsize=8.0)  # fmt: skip
     if np.isfinite(budget_dollars):
