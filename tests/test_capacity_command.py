@@ -170,6 +170,13 @@ def test_nothing_that_will_do_is_an_answer() -> None:
     assert "too slow" in result.out
 
 
+def test_offers_that_no_plan_runs_on_say_so() -> None:
+    result = ask("--precision", "nvfp4")
+    assert result.code == 3
+    assert "no plan can run" in result.out
+    assert "no units for nvfp4" in result.out
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

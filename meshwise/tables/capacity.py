@@ -24,7 +24,9 @@ def show_answer(console: Console, found: CapacityAnswer, top: int) -> None:
     """The demand, the options, the best in detail, what would change the choice, and why the others are out."""
     ranking = found.ranking
     _show_demand(console, found)
-    if ranking.best is None:
+    if not ranking.options:
+        console.print("\nnothing will do: no plan can run on any of these offers", style="bold", markup=False)
+    elif ranking.best is None:
         console.print("\nnothing will do; the nearest misses:", style="bold", markup=False)
         _show_options(console, ranking.nearest, found)
         for one in ranking.nearest:
@@ -69,7 +71,15 @@ def span(low: str, high: str) -> str:
 
 
 def _days(seconds: float) -> str:
-    return f"{seconds / DAY:,.0f}" if seconds >= 10 * DAY else f"{seconds / DAY:.1f}"
+    return f"{seconds / DAY:,.0f}" if seconds >= 10 * DAY else f"{seconds / DAY:.2g}"
+
+
+def _amount(tokens: float) -> str:
+    """Tokens in the largest unit that leaves at least one of it."""
+    for size, unit in ((TERA, "T"), (GIGA, "G"), (MEGA, "M")):
+        if tokens >= size:
+            return f"{tokens / size:.3g} {unit}"
+    return f"{tokens:,.0f}"
 
 
 def _show_demand(console: Console, found: CapacityAnswer) -> None:
@@ -80,7 +90,7 @@ def _show_demand(console: Console, found: CapacityAnswer) -> None:
     if np.isfinite(demand.budget_dollars):
         limits.append(f"for {money(demand.budget_dollars)}")
     console.print(
-        f"{question.job.model}: {demand.tokens / TERA:.3g} T tokens {', '.join(limits)}; a risk of "
+        f"{question.job.model}: {_amount(demand.tokens)} tokens {', '.join(limits)}; a risk of "
         f"{demand.max_risk_fraction:.0%} is accepted",
         style="bold", markup=False,
     )  # fmt: skip
@@ -200,7 +210,7 @@ def _show_largest(console: Console, found: CapacityAnswer) -> None:
     if found.largest is not None:
         one = found.largest.option
         console.print(
-            f"\nthe largest job for the time and money: {found.largest.tokens / TERA:.3g} T tokens on {_words(one)}",
+            f"\nthe largest job for the time and money: {_amount(found.largest.tokens)} tokens on {_words(one)}",
             markup=False,
         )
     if not found.family:
@@ -209,9 +219,9 @@ def _show_largest(console: Console, found: CapacityAnswer) -> None:
     for member in found.family:
         best, most = member.ranking.best, member.largest
         made.add_row(
-            member.model, f"{member.num_parameters / GIGA:.3g} G", f"{member.ranking.demand.tokens / TERA:.3g} T",
+            member.model, f"{member.num_parameters / GIGA:.3g} G", _amount(member.ranking.demand.tokens),
             money(best.dollars) if best else "none will do", _words(best),
-            f"{most.tokens / TERA:.3g} T" if most else "-", _words(most.option if most else None),
+            _amount(most.tokens) if most else "-", _words(most.option if most else None),
         )  # fmt: skip
     console.print()
     console.print(made)
@@ -289,16 +299,21 @@ def _show_curve(console: Console, one: Curve) -> None:
 def _show_reasons(console: Console, found: CapacityAnswer) -> None:
     """Why offers are out, the commonest reasons first."""
     reasons: dict[str, int] = {}
-    said = [one.shortfall for one in found.ranking.options if one.shortfall]
-    said += [one.reason for one in found.ranking.refused]
-    said += found.question.setups.unused.values()
-    for sentence in said:
-        reason = "; ".join(part.partition(":")[0] for part in sentence.split("; "))
+    said = [_heads(one.shortfall) for one in found.ranking.options if one.shortfall]
+    refused = [one.reason for one in found.ranking.refused]
+    said += [_heads(reason) if reason.startswith("does not fit") else reason for reason in refused]
+    said += [_heads(reason) for reason in found.question.setups.unused.values()]
+    for reason in said:
         reasons[reason] = reasons.get(reason, 0) + 1
     if reasons:
         console.print("\nout (offers times sizes):")
     for reason, number in sorted(reasons.items(), key=lambda item: -item[1])[:MAX_REASONS]:
         console.print(f"  {number:>5,}  {reason}", markup=False)
+
+
+def _heads(sentence: str) -> str:
+    """What comes before the figures: `too slow: 93 days; too dear: 1.2 times` as `too slow; too dear`."""
+    return "; ".join(part.partition(":")[0] for part in sentence.split("; "))
 
 
 def _show_basis(console: Console, found: CapacityAnswer) -> None:
