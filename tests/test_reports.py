@@ -166,10 +166,9 @@ def test_a_page_has_the_same_bytes_again(reports: Made, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("ending", ["", ".pdf"], ids=["png", "pdf"])
-def test_every_format_takes_every_report(reports: Made, name: str, ending: str) -> None:
-    files = writing.load()[ending].write(reports[name][0])
-    assert all(files.values())
+def test_paper_takes_every_report(reports: Made, name: str) -> None:
+    """As PDF: the pictures of a folder are the same pages."""
+    assert writing.load()[".pdf"].write(reports[name][0])[""].startswith(b"%PDF")
 
 
 def _small() -> Report:
