@@ -67,9 +67,11 @@ def pipeline_times(
     for start, end, row in zip([0, *ends], ends, class_rows, strict=False):
         own = order[start:end]
         shape = stages.shapes[stages.shape_of[row]]
+        name = SCHEDULE_NAMES[grid.schedule[row]]
+        typical = _rounded(_passes_of(name, shape.typical))
         paths = paths_of(
-            SCHEDULE_NAMES[grid.schedule[row]], int(grid.pp[row]), int(num_microbatches[row]), int(grid.vp[row]),
-            shape.kinds, _rounded(shape.typical).astype(np.float32).tobytes(), overlaps,
+            name, int(grid.pp[row]), int(num_microbatches[row]), int(grid.vp[row]),
+            shape.kinds, typical.astype(np.float32).tobytes(), overlaps,
         )  # fmt: skip
         used = np.flatnonzero(paths.num_actions.any(axis=0))
         prices = shape.prices[np.divmod(used, len(PRICED))]
@@ -78,6 +80,12 @@ def pipeline_times(
         seconds += paths.num_transfers[:, None] * transfer_seconds[transfer_of[rows[own]]]
         whole[own] = seconds.max(axis=0)
     return PipelineTimes(silent[row_of], whole[row_of])
+
+
+def _passes_of(schedule: str, typical: Floats) -> Floats:
+    """`typical`, without the halves of backward passes that another plan's schedule, and not this one, runs."""
+    runs = np.array([True, True, *[SCHEDULES[schedule].splits_backward] * (len(PRICED) - 2)])
+    return np.where(runs[:, None], typical, 0.0)
 
 
 def _rounded(typical: Floats) -> Floats:
