@@ -135,8 +135,8 @@ def _show_options(console: Console, shown: Sequence[Option], found: CapacityAnsw
         )  # fmt: skip
     if not all(one.pace.is_measured for one in shown):
         console.print(
-            "? no kernel of this accelerator was timed: it is priced as others are, by its datasheet; time one before "
-            "you buy (meshwise calibrate)",
+            "? no kernel of this accelerator was timed: it is priced as others are, by the best product seen on it or "
+            "by its datasheet; time one before you buy (meshwise calibrate)",
             style="dim", markup=False,
         )  # fmt: skip
 
