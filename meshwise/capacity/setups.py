@@ -52,7 +52,8 @@ class Setups:
 def chosen_offers(table: JobTable, stated: CapacityTable, own: Sequence[Offer]) -> tuple[Offer, ...]:
     """The offers that all stated filters leave; raises ValueError for a filter that names nothing, or leaves none."""
     files = [Path(name) for name in stated.offers if name.lower().endswith(".toml")]
-    own = (*own, *(offer for path in files for offer in prices.read_offers(path)))
+    listed = [offer for path in files for offer in prices.read_offers(path)]
+    own = (*own, *listed)
     known = prices.offers(own)
     wanted = stated.clusters or ((table.cluster,) if table.cluster else ())
     if stated.price is not None:
@@ -61,7 +62,7 @@ def chosen_offers(table: JobTable, stated: CapacityTable, own: Sequence[Offer]) 
         known = {one.name: one for one in (_at_price(cluster, stated.price) for cluster in wanted)}
         wanted = ()
     named = [prices.offer(name, own).name for name in stated.offers if not name.lower().endswith(".toml")]
-    names = [*named, *(offer.name for path in files for offer in prices.read_offers(path))]
+    names = [*named, *(offer.name for offer in listed)]
     found = [known[name] for name in names] if names else list(known.values())
     filters = stated.model_dump(include=set(FILTERS)) | {"clusters": wanted}
     for plural, field_name in FILTERS.items():

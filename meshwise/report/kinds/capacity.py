@@ -61,14 +61,14 @@ def _distinct(shown: Sequence[Option]) -> list[Option]:
     """Of each accelerator and each kind of terms the first that ends, as many as a plot has room for."""
     found: dict[tuple[str, str], Option] = {}
     for one in shown:
-        if np.isfinite(one.run.seconds):
+        if one.ends:
             found.setdefault((one.offer.accelerator, one.offer.terms), one)
     return list(found.values())[:MOST_DRAWN]
 
 
 def _front(options: Sequence[Option]) -> frozenset[tuple[str, int]]:
     """Keys of the options that none of the others beats in cost, time and risk together."""
-    ends = [one for one in options if np.isfinite(one.run.seconds)]
+    ends = [one for one in options if one.ends]
     costs = np.array([(one.dollars, one.days, one.risk_fraction) for one in ends]).reshape(-1, 3)
     return frozenset(one.key for one, kept in zip(ends, front_mask(costs), strict=True) if kept)
 
@@ -104,7 +104,7 @@ def _summary(found: CapacityAnswer) -> tuple[str, ...]:
 
 def _choice(found: CapacityAnswer, shown: Sequence[Option]) -> tuple[Block, ...]:
     ranking, demand = found.ranking, found.ranking.demand
-    ends, front = [one for one in ranking.options if np.isfinite(one.run.seconds)], _front(shown)
+    ends, front = [one for one in ranking.options if one.ends], _front(shown)
     if not ends:
         return ()
     spots = [

@@ -24,8 +24,7 @@ def largest(options: Sequence[Option], demand: Demand) -> Largest | None:
 
     Time and dollars are in proportion to tokens. None where there is neither a deadline nor a budget, or no option.
     """
-    can_begin = [one for one in options if np.isfinite(one.run.seconds) and one.outlay_dollars <= demand.budget_dollars]
-    found = [Largest(one, affordable_tokens(one, demand)) for one in can_begin]
+    found = [Largest(one, affordable_tokens(one, demand)) for one in options if one.can_begin(demand)]
     best = max(found, key=lambda one: one.tokens, default=None)
     return best if best is not None and np.isfinite(best.tokens) else None
 

@@ -73,14 +73,9 @@ def rank(
     options: list[Option] = []
     refused: list[Refused] = []
     for offer in offers:
-        usable: list[tuple[int, Pace]] = []
-        for number in counts[offer.name]:
-            found = paces[offer.cluster, number]
-            if isinstance(found, Pace):
-                usable.append((number, found))
-            else:
-                refused.append(Refused(offer, number, found.reason))
-        options += options_of(offer, usable, demand)
+        options += options_of(offer, _usable(offer, counts, paces), demand)
+        looked_at = [(number, paces[offer.cluster, number]) for number in counts[offer.name]]
+        refused += [Refused(offer, number, found.reason) for number, found in looked_at if isinstance(found, NoPace)]
     options.sort(key=_order)
     costs = np.array([(one.dollars, one.days, round(one.risk_fraction, RISK_DIGITS)) for one in options]).reshape(-1, 3)
     front = frozenset(one.key for one, on_front in zip(options, front_mask(costs), strict=True) if on_front)
@@ -105,10 +100,17 @@ def cheapest(
         lowest[alike if rented else (offer.name,)] = offer
     good = []
     for offer in lowest.values():
-        usable = [(number, found) for number in counts[offer.name]
-                  if isinstance(found := paces[offer.cluster, number], Pace)]  # fmt: skip
-        good += [one for one in options_of(offer, usable, demand_of(offer)) if not one.shortfall]
+        found = options_of(offer, _usable(offer, counts, paces), demand_of(offer))
+        good += [one for one in found if not one.shortfall]
     return min(good, key=_order, default=None)
+
+
+def _usable(
+    offer: Offer, counts: Mapping[str, Sequence[int]], paces: Mapping[Setup, Pace | NoPace]
+) -> list[tuple[int, Pace]]:
+    """The numbers of devices of an offer on which the job runs, and how fast."""
+    looked_at = ((number, paces[offer.cluster, number]) for number in counts[offer.name])
+    return [(number, found) for number, found in looked_at if isinstance(found, Pace)]
 
 
 def _order(one: Option) -> tuple[bool, float, float, tuple[str, int]]:

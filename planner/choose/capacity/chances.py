@@ -20,7 +20,7 @@ def choice_fractions(
     price of a step is common to all sizes and offers of one accelerator, and taken as independent between two. Options
     that are never the cheapest are left out; the shares sum to less than 1 where sometimes nothing will do.
     """
-    ends = [one for one in options if np.isfinite(one.run.seconds) and one.outlay_dollars <= demand.budget_dollars]
+    ends = [one for one in options if one.can_begin(demand)]
     if not ends:
         return {}
     names = sorted({one.offer.accelerator for one in ends})

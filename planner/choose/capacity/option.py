@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtri
 
 from planner.choose.capacity.charge import tariff
 from planner.choose.capacity.demand import Demand
 from planner.choose.capacity.pace import Pace
-from planner.choose.capacity.risk import chance_above
+from planner.choose.capacity.risk import chance_above, num_deviations
 from planner.choose.capacity.run import Run, row, run_of
 from planner.cost.money import Bill
 from profiles.offer import Offer
@@ -42,6 +41,15 @@ class Option:
     """Why it is not good enough, in one sentence; "" where it is."""
 
     @property
+    def ends(self) -> bool:
+        """Whether it gets anywhere between interruptions."""
+        return bool(np.isfinite(self.run.seconds))
+
+    def can_begin(self, demand: Demand) -> bool:
+        """Whether it ends, and the budget covers what must be spent before it begins."""
+        return self.ends and self.outlay_dollars <= demand.budget_dollars
+
+    @property
     def days(self) -> float:
         """Of the run, as predicted."""
         return float(self.run.seconds) / DAY
@@ -49,7 +57,7 @@ class Option:
     @property
     def dollars(self) -> float:
         """What the run costs, as predicted."""
-        return float(self.bill.total_dollars) if np.isfinite(self.run.seconds) else np.inf
+        return float(self.bill.total_dollars) if self.ends else np.inf
 
     @property
     def dollars_per_million_tokens(self) -> float:
@@ -74,7 +82,7 @@ def options_of(offer: Offer, paces: Sequence[tuple[int, Pace]], demand: Demand) 
     devices = np.array([float(number) for number, _ in paces])
     found = [pace for _, pace in paces]
     run = run_of(offer, devices, found, demand)
-    width = ndtri((1.0 + np.array([one.level_fraction for one in found])) / 2.0)
+    width = num_deviations(np.array([one.level_fraction for one in found]))
     low, high = run.quantile_seconds(-width), run.quantile_seconds(width)
     charged = tariff(offer, found, demand)
     ends = np.isfinite(run.seconds)
@@ -106,7 +114,7 @@ def options_of(offer: Offer, paces: Sequence[tuple[int, Pace]], demand: Demand) 
 
 def shortfall(one: Option, demand: Demand) -> str:
     """Why an option is not good enough, in one sentence; "" where it is."""
-    if not np.isfinite(one.days):
+    if not one.ends:
         every = one.run.stops.seconds_between / MINUTE
         return f"never ends: interrupted every {every:.2g} minutes, before it can save what it did"
     faults = []

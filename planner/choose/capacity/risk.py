@@ -8,6 +8,11 @@ from scipy.special import ndtr, ndtri
 from planner.cost.goodput import Checkpoints, Interruptions
 
 
+def num_deviations(level_fraction: Any) -> Any:
+    """Standard deviations on either side of the median between which a share `level_fraction` of a normal lies."""
+    return ndtri((1.0 + np.asarray(level_fraction)) / 2.0)
+
+
 def log_spread(low: Any, high: Any, level_fraction: Any) -> tuple[Any, Any]:
     """(median, standard deviation of the logarithm) of the log-normal distribution that an error bar stands for.
 
@@ -15,8 +20,7 @@ def log_spread(low: Any, high: Any, level_fraction: Any) -> tuple[Any, Any]:
     predicted step times are ratios, so their logarithms are taken as normal. The median is the middle of the bar, which
     is the prediction only where those were not biased.
     """
-    width = ndtri((1.0 + np.asarray(level_fraction)) / 2.0)
-    return np.sqrt(low * high), np.log(high / low) / (2.0 * width)
+    return np.sqrt(low * high), np.log(high / low) / (2.0 * num_deviations(level_fraction))
 
 
 def interruption_spread(run_seconds: Any, stops: Interruptions, saves: Checkpoints) -> Any:
