@@ -4,7 +4,6 @@ A file has a `[job]` table; one that also has a `[split]` is a plan file.
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from meshwise.amounts import amount
 from meshwise.capacity.table import CapacityTable
 from meshwise.money.table import MoneyTable
 from planner.layout import EVEN, parsed
@@ -349,10 +349,5 @@ def _words(name: str, value: Any, job: TrainingJob) -> str:
     if name == "global_batch":
         if isinstance(job.model, LayerList):
             return f"global batch {value:,} ({SAMPLES_PER_DEVICE} a device)"
-        return f"global batch {value:,} ({_tokens(job.tokens_per_step)} tokens)"
+        return f"global batch {value:,} ({amount(job.tokens_per_step)} tokens)"
     return f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name} {value}"
-
-
-def _tokens(count: float) -> str:
-    exponent = min(int(math.log10(max(count, 1.0)) // 3), 3)
-    return f"{count / 1000**exponent:.3g}{('', ' k', ' M', ' G')[exponent]}"

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from meshwise import jobfile
+from meshwise import amounts, jobfile
+from meshwise.capacity.among import chosen_offers
 from meshwise.capacity.quantities import amount, day, span_seconds
-from meshwise.capacity.setups import Setups, chosen_offers, laid_out
+from meshwise.capacity.setups import Setups, laid_out
 from meshwise.capacity.table import CapacityTable
 from meshwise.jobfile import TOKENS_PER_STEP, JobTable
 from meshwise.longrun import DEFAULT_FLEET, SPARE_SHARE
@@ -69,11 +70,11 @@ def question(table: JobTable, stated: CapacityTable, own: Sequence[Offer] = ()) 
         assumed.append(f"global batch {batch:,} ({batch * (table.sequence_length or 1):,} tokens)")
     if stated.tokens is None:
         tokens = TOKENS_PER_PARAMETER * num_parameters(model)
-        assumed.append(f"{tokens:.3g} tokens ({TOKENS_PER_PARAMETER:.0f} a parameter)")
+        assumed.append(f"{amounts.amount(tokens)} tokens ({TOKENS_PER_PARAMETER:.0f} a parameter)")
     else:
         tokens = amount(stated.tokens, "tokens", "15T")
     start = day(stated.start, "start") if stated.start else date.today()
-    offers = chosen_offers(table, stated, own)
+    offers = chosen_offers(stated, own, (table.cluster,) if table.cluster else ())
     demand = Demand(
         tokens=tokens,
         tokens_per_step=float(table.global_batch or 0) * float(table.sequence_length or 1),

@@ -1,9 +1,8 @@
 """Which offers are looked at, at which numbers of devices: every cluster and number of devices is searched once."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from meshwise import jobfile
 from meshwise.capacity.quantities import counts
@@ -14,24 +13,13 @@ from planner.choose.capacity.demand import Demand
 from planner.choose.capacity.pace import NoPace
 from planner.choose.requirements import Scenario
 from planner.work.layers import model_flops
-from profiles import catalog, prices
-from profiles.lookup import key
 from profiles.offer import Offer
-from profiles.units import DAY, HOUR
+from profiles.units import DAY
 
 HORIZON_SECONDS = 365.0 * DAY
 """Without a deadline, the smallest number of devices looked at could do the job in this time at their peak rate."""
 NUM_DOUBLINGS = 5
 """Numbers of devices are doubled so often from the smallest that could be in time at its peak rate."""
-
-FILTERS = {
-    "clusters": "cluster",
-    "accelerators": "accelerator",
-    "providers": "provider",
-    "terms": "terms",
-    "regions": "region",
-}
-"""Filters of offers -> the field of an offer that they look at."""
 
 
 @dataclass(slots=True)
@@ -47,31 +35,6 @@ class Setups:
     """What needs no search, and why."""
     unused: dict[str, str] = field(default_factory=dict)
     """Offers without a number of devices that they have -> why."""
-
-
-def chosen_offers(table: JobTable, stated: CapacityTable, own: Sequence[Offer]) -> tuple[Offer, ...]:
-    """The offers that all stated filters leave; raises ValueError for a filter that names nothing, or leaves none."""
-    files = [Path(name) for name in stated.offers if name.lower().endswith(".toml")]
-    listed = [offer for path in files for offer in prices.read_offers(path)]
-    own = (*own, *listed)
-    known = prices.offers(own)
-    wanted = stated.clusters or ((table.cluster,) if table.cluster else ())
-    if stated.price is not None:
-        if not wanted:
-            raise ValueError(f"price: {stated.price:g} is of no cluster; name some with --clusters")
-        known = {one.name: one for one in (_at_price(cluster, stated.price) for cluster in wanted)}
-        wanted = ()
-    named = [prices.offer(name, own).name for name in stated.offers if not name.lower().endswith(".toml")]
-    names = [*named, *(offer.name for offer in listed)]
-    found = [known[name] for name in names] if names else list(known.values())
-    filters = stated.model_dump(include=set(FILTERS)) | {"clusters": wanted}
-    for plural, field_name in FILTERS.items():
-        if words := filters[plural]:
-            _check_known(plural, words, {getattr(one, field_name) for one in known.values()})
-            found = [one for one in found if key(getattr(one, field_name)) in {key(word) for word in words}]
-    if not found:
-        raise ValueError("offers: none is left by all of the filters together; drop one of them")
-    return tuple(found)
 
 
 def laid_out(table: JobTable, stated: CapacityTable, offers: Sequence[Offer], demand: Demand) -> Setups:
@@ -126,18 +89,3 @@ def _why_unused(offer: Offer, numbers: Sequence[int]) -> str:
     if offer.max_devices is not None and min(numbers) > offer.max_devices:
         return f"not enough devices offered: {offer.max_devices:,} at most"
     return f"sold by {offer.devices_per_instance:,} devices, and none of {', '.join(map(str, numbers))} is so many"
-
-
-def _at_price(cluster: str, dollars_per_device_hour: float) -> Offer:
-    accelerator = catalog.cluster(cluster).accelerator.name
-    return Offer(
-        name=f"own-{key(cluster)}", provider="own", source="stated as price", accelerator=accelerator, cluster=cluster,
-        terms="on-demand", dollars_per_device_second=dollars_per_device_hour / HOUR,
-    )  # fmt: skip
-
-
-def _check_known(field_name: str, words: Sequence[str], known: Iterable[str]) -> None:
-    names = {key(one): one for one in known if one}
-    for word in words:
-        if key(word) not in names:
-            raise ValueError(f"{field_name}: no offer has {word!r}; there are {', '.join(sorted(names.values()))}")

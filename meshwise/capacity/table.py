@@ -1,39 +1,24 @@
 """The `[capacity]` table of a job file, and the options of `meshwise capacity` that win over it."""
 
 from datetime import date
-from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
+from meshwise.capacity.among import Among, Words
 
-def _words(value: object) -> object:
-    """`a,b` as a list of words; what is no text is left to validation."""
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Amount = float | int | str
 """A number, or as people write it: 15T, 5M."""
 
 
-class CapacityTable(BaseModel):
+class CapacityTable(Among):
     """What is to be done, by when, for how much, and among which offers; None where a default will do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tokens: Amount | None = None
     start: date | str | None = None
     deadline: date | str | None = None
     budget: Amount | None = None
     max_risk: float = Field(default=0.1, gt=0.0, lt=1.0)
-    clusters: Words = ()
-    offers: Words = ()
-    accelerators: Words = ()
-    providers: Words = ()
-    terms: Words = ()
-    regions: Words = ()
     counts: str | tuple[int, ...] | None = None
-    price: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
     fleet: str | None = None
     spares: float | None = Field(default=None, ge=0.0, le=1.0)
     storage_gb_per_second: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)

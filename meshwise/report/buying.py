@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from meshwise.amounts import days, money
 from meshwise.capacity.answering import CapacityAnswer
 from meshwise.report.cells import digits, figure, percent, plain, predicted
 from meshwise.report.document import Cell, Column, Table
-from meshwise.tables.capacity import money
 from planner.choose.capacity.option import Option
 from planner.choose.explain import duration
-from profiles.units import DAY, GIGA, HOUR, MEGA
+from profiles.units import HOUR, MEGA
 
 _SMALLEST_RISK = 0.01
 _MOST_REASONS = 300
@@ -17,26 +17,13 @@ _JOULES_PER_MEGAWATT_HOUR = MEGA * HOUR
 _KILOGRAMS_PER_TONNE = 1000.0
 
 
-def days_text(days: float) -> str:
-    """Whole days, of short runs with three digits."""
-    return f"{days:,.0f}" if days >= 10.0 else digits(days)
-
-
-def money_words(dollars: float) -> str:
-    """`$4.56 million`."""
-    for size, unit in ((GIGA, " billion"), (MEGA, " million")):
-        if dollars >= size:
-            return f"${dollars / size:.3g}{unit}"
-    return f"${dollars:,.0f}"
-
-
 def chosen_words(one: Option) -> str:
     """An option in a clause: what, how long, how dear, how sure."""
-    days = [days_text(seconds / DAY) for seconds in (one.low_seconds, one.high_seconds)]
-    dollars = [money_words(end) for end in (one.low_dollars, one.high_dollars)]
+    ends = [days(seconds) for seconds in (one.low_seconds, one.high_seconds)]
+    dollars = [money(end) for end in (one.low_dollars, one.high_dollars)]
     return (
-        f"{one.num_devices:,} {one.offer.accelerator} ({one.offer.name}, {one.offer.terms}): {days_text(one.days)} "
-        f"days ({' to '.join(days)}, {100.0 * one.pace.level_fraction:.0f} % range), {money_words(one.dollars)} "
+        f"{one.num_devices:,} {one.offer.accelerator} ({one.offer.name}, {one.offer.terms}): {days(one.run.seconds)} "
+        f"days ({' to '.join(ends)}, {100.0 * one.pace.level_fraction:.0f} % range), {money(one.dollars)} "
         f"({' to '.join(dollars)}), {_risk_words(one.risk_fraction)} risk"
     )
 
@@ -84,7 +71,7 @@ def _option_row(one: Option, chance_fraction: float, *, on_front: bool) -> tuple
         plain(one.offer.name),
         plain(one.offer.terms),
         plain(one.num_devices),
-        predicted(days_text, one.days, one.low_seconds / DAY, one.high_seconds / DAY),
+        predicted(days, one.run.seconds, one.low_seconds, one.high_seconds),
         predicted(money, one.dollars, one.low_dollars, one.high_dollars),
         predicted(digits, *(dollars / million for dollars in (one.dollars, one.low_dollars, one.high_dollars))),
         figure(one.risk_fraction, percent),

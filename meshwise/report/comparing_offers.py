@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshwise.amounts import amount, money
 from meshwise.capacity.answering import CapacityAnswer
 from meshwise.report.cells import NONE, digits, figure, percent, plain, predicted
 from meshwise.report.document import Block, Cell, Column, Paragraph, Picture, Section, Table
 from meshwise.report.figures.buying import draw_tornado
 from meshwise.report.figures.scaling import draw_curves
-from meshwise.tables.capacity import money
 from planner.choose.capacity.breakeven import BreakEven
 from planner.choose.capacity.option import Option
 from planner.choose.capacity.pace import Pace
 from planner.choose.capacity.scaling import Curve
 from planner.choose.capacity.whatif import WhatIf
 from planner.choose.explain import PART_WORDS, duration
-from profiles.units import DAY, HOUR, TERA
+from profiles.units import DAY, HOUR
 
 _MOST_CLUSTERS = 5
 """Clusters whose scaling is shown; `--json` has all."""
@@ -191,7 +191,7 @@ def _affordable(found: CapacityAnswer) -> tuple[Block, ...]:
     if found.largest is not None:
         one = found.largest.option
         words = f"{one.num_devices:,} {one.offer.accelerator} ({one.offer.name})"
-        tokens = f"{found.largest.tokens / TERA:,.3g} T"
+        tokens = amount(found.largest.tokens)
         blocks.append(Paragraph(f"The most tokens that time and money allow at this risk are {tokens}, on {words}."))
     if found.family:
         columns = (Column("model"), Column("parameters", "", is_number=True), *_choice_columns())

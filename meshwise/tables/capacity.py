@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from rich.console import Console
 
+from meshwise.amounts import amount, days, long_time, money
 from meshwise.capacity.answering import CapacityAnswer
 from meshwise.tables.longrun import PART_WORDS as SHARE_WORDS
-from meshwise.tables.longrun import long_time
 from meshwise.tables.parts import share, table
 from planner.choose.capacity.answer import Ranking
 from planner.choose.capacity.option import Option
 from planner.choose.capacity.scaling import BEND_FRACTION, Curve
 from planner.choose.capacity.whatif import WhatIf
 from planner.choose.explain import PART_WORDS, duration
-from profiles.units import DAY, GIGA, KILO, KWH, MEGA, TERA
+from profiles.units import KILO, KWH, MEGA, TERA
 
 MAX_REASONS = 12
 NUM_SMALLEST = 6
@@ -55,42 +55,20 @@ def by_offer(ranking: Ranking) -> list[Option]:
     return list(kept.values())
 
 
-def money(dollars: float) -> str:
-    """Dollars to three digits: $950, $12.3k, $4.56M; "never" of what has no end."""
-    if not np.isfinite(dollars):
-        return "never"
-    for size, unit in ((GIGA, "G"), (MEGA, "M"), (KILO, "k")):
-        if dollars >= size:
-            return f"${dollars / size:.3g}{unit}"
-    return f"${dollars:.3g}"
-
-
 def span(low: str, high: str) -> str:
     """Two ends of a range."""
     return f"{low} .. {high}"
-
-
-def _days(seconds: float) -> str:
-    return f"{seconds / DAY:,.0f}" if seconds >= 10 * DAY else f"{seconds / DAY:.2g}"
-
-
-def _amount(tokens: float) -> str:
-    """Tokens in the largest unit that leaves at least one of it."""
-    for size, unit in ((TERA, "T"), (GIGA, "G"), (MEGA, "M")):
-        if tokens >= size:
-            return f"{tokens / size:.3g} {unit}"
-    return f"{tokens:,.0f}"
 
 
 def _show_demand(console: Console, found: CapacityAnswer) -> None:
     demand, question = found.ranking.demand, found.question
     limits = [f"from {question.start}"]
     if np.isfinite(demand.deadline_seconds):
-        limits.append(f"within {_days(demand.deadline_seconds)} days")
+        limits.append(f"within {days(demand.deadline_seconds)} days")
     if np.isfinite(demand.budget_dollars):
         limits.append(f"for {money(demand.budget_dollars)}")
     console.print(
-        f"{question.job.model}: {_amount(demand.tokens)} tokens {', '.join(limits)}; a risk of "
+        f"{question.job.model}: {amount(demand.tokens)} tokens {', '.join(limits)}; a risk of "
         f"{demand.max_risk_fraction:.0%} is accepted",
         style="bold", markup=False,
     )  # fmt: skip
@@ -119,8 +97,8 @@ def _show_options(console: Console, shown: Sequence[Option], found: CapacityAnsw
         chances[name] = chances.get(name, 0.0) + chance
     for one in shown:
         made.add_row(
-            one.offer.name + ("" if one.pace.is_measured else " ?"), f"{one.num_devices:,}", _days(one.run.seconds),
-            span(_days(one.low_seconds), _days(one.high_seconds)), money(one.dollars),
+            one.offer.name + ("" if one.pace.is_measured else " ?"), f"{one.num_devices:,}", days(one.run.seconds),
+            span(days(one.low_seconds), days(one.high_seconds)), money(one.dollars),
             span(money(one.low_dollars), money(one.high_dollars)), f"{one.dollars_per_million_tokens:.3g}",
             f"{one.risk_fraction:.0%}", f"{chances.get(one.offer.name, 0.0):.0%}",
             f"{one.run.goodput.useful_fraction:.1%}", f"{one.pace.mfu_fraction:.0%}",
@@ -153,7 +131,7 @@ def _show_front(console: Console, found: CapacityAnswer) -> None:
             one.offer.name,
             f"{one.num_devices:,}",
             money(one.dollars),
-            _days(one.run.seconds),
+            days(one.run.seconds),
             f"{one.risk_fraction:.1%}",
         )
     console.print(made)
@@ -200,7 +178,7 @@ def _show_best(console: Console, best: Option, found: CapacityAnswer) -> None:
 
 def _show_smallest(console: Console, ranking: Ranking) -> None:
     names = ", ".join(
-        f"{one.num_devices:,} {one.offer.accelerator} ({_days(one.run.seconds)} days, {money(one.dollars)})"
+        f"{one.num_devices:,} {one.offer.accelerator} ({days(one.run.seconds)} days, {money(one.dollars)})"
         for one in ranking.smallest[:NUM_SMALLEST]
     )
     console.print(f"\nthe smallest clusters that will do: {names}", markup=False)
@@ -210,7 +188,7 @@ def _show_largest(console: Console, found: CapacityAnswer) -> None:
     if found.largest is not None:
         one = found.largest.option
         console.print(
-            f"\nthe largest job for the time and money: {_amount(found.largest.tokens)} tokens on {_words(one)}",
+            f"\nthe largest job for the time and money: {amount(found.largest.tokens)} tokens on {_words(one)}",
             markup=False,
         )
     if not found.family:
@@ -219,9 +197,9 @@ def _show_largest(console: Console, found: CapacityAnswer) -> None:
     for member in found.family:
         best, most = member.ranking.best, member.largest
         made.add_row(
-            member.model, f"{member.num_parameters / GIGA:.3g} G", _amount(member.ranking.demand.tokens),
+            member.model, amount(member.num_parameters), amount(member.ranking.demand.tokens),
             money(best.dollars) if best else "none will do", _words(best),
-            _amount(most.tokens) if most else "-", _words(most.option if most else None),
+            amount(most.tokens) if most else "-", _words(most.option if most else None),
         )  # fmt: skip
     console.print()
     console.print(made)
@@ -242,7 +220,7 @@ def _show_what_ifs(console: Console, what_ifs: Sequence[WhatIf]) -> None:
             made.add_row(name, f"{one.change_factor:g}", "nothing would do", "", "")
             continue
         choice = _words(one.best) if one.changes_choice else "the same"
-        made.add_row(name, f"{one.change_factor:g}", choice, money(one.best.dollars), _days(one.best.run.seconds))
+        made.add_row(name, f"{one.change_factor:g}", choice, money(one.best.dollars), days(one.best.run.seconds))
     console.print(made)
 
 
@@ -254,7 +232,7 @@ def _show_break_evens(console: Console, found: CapacityAnswer) -> None:
     for one in found.break_evens:
         ends = np.isfinite(one.use_seconds)
         made.add_row(
-            one.bought.offer.name, one.rented.offer.name, f"{one.use_seconds / DAY:,.0f} days" if ends else "never",
+            one.bought.offer.name, one.rented.offer.name, f"{days(one.use_seconds)} days" if ends else "never",
             f"{one.life_fraction:.0%}" if ends else "-",
         )  # fmt: skip
     console.print(made)

@@ -2,10 +2,11 @@
 
 from rich.console import Console
 
+from meshwise.amounts import amount, long_time
 from meshwise.longrun import LEVEL, LongRunAnswer
 from meshwise.tables.parts import share, table
 from planner.choose.explain import duration
-from profiles.units import DAY, GIGA, HOUR, MINUTE, TERA
+from profiles.units import DAY, GIGA, TERA
 
 PART_WORDS = {
     "useful": "steps that count",
@@ -14,14 +15,6 @@ PART_WORDS = {
     "restart": "restarts",
     "waiting": "waiting for nodes",
 }
-
-
-def long_time(seconds: float) -> str:
-    """Seconds in the largest unit that leaves at least two of it."""
-    for unit, size in (("days", DAY), ("h", HOUR), ("min", MINUTE)):
-        if seconds >= 2.0 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 def long_run_words(found: LongRunAnswer) -> list[str]:
@@ -80,6 +73,6 @@ def show_long_run(console: Console, found: LongRunAnswer, step_seconds: float, t
     console.print(f"\ninterruptions: {mean:,.0f} ({low:,.0f} .. {high:,.0f})", markup=False)
     console.print(
         f"steps of {duration(step_seconds)}: {useful:,.0f} ({least:,.0f} .. {most:,.0f}), "
-        f"{useful * tokens_per_step / TERA:.2f} T tokens",
+        f"{amount(useful * tokens_per_step)} tokens",
         markup=False,
     )

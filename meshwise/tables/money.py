@@ -2,18 +2,16 @@
 
 from rich.console import Console
 
+from meshwise.amounts import amount, long_time, money
 from meshwise.errorbars import error_bar
 from meshwise.jobfile import Question
 from meshwise.money.terms import Terms, bills, items_a_step
-from meshwise.tables.longrun import long_time
 from meshwise.tables.parts import table
 from planner.breakdown import Breakdown
 from planner.cost.money import Bill
 from planner.plan import Plan
 from profiles.model import LayerList
-from profiles.units import GIGA, HOUR, KILO, KWH, MEGA, TERA
-
-_LARGE = ((TERA, "T"), (GIGA, "G"), (MEGA, "M"), (KILO, "k"))
+from profiles.units import HOUR, KILO, KWH
 
 
 def show_money(
@@ -32,8 +30,8 @@ def show_money(
     made = table("dollars", ">a step", f">a million {items}", *whole)
     for part, first in made_of[0].parts().items():
         if float(first) > 0.0:
-            made.add_row(part, *(dollars(float(one.parts()[part])) for one in made_of))
-    made.add_row("total", *(dollars(float(one.total_dollars)) for one in made_of), style="bold")
+            made.add_row(part, *(money(float(one.parts()[part])) for one in made_of))
+    made.add_row("total", *(money(float(one.total_dollars)) for one in made_of), style="bold")
     bar = error_bar(question, plan, 1.0)
     low, high = float(bar.low_seconds), float(bar.high_seconds)
     made.add_row(f"{bar.level_fraction:.0%} range", *(f"{_ends(one, low, high)}" for one in made_of))
@@ -49,19 +47,8 @@ def show_money(
         console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
-def dollars(value: float) -> str:
-    """`0.0612`, `3.42`, `1,204`, `45.2 M`."""
-    return f"{value:,.0f}" if KILO <= value < 10.0 * KILO else amount(value)
-
-
-def amount(value: float) -> str:
-    """Three digits and a letter: `45.2 M`."""
-    size, letter = next((one for one in _LARGE if value >= one[0]), (1.0, ""))
-    return f"{value / size:.3g} {letter}".rstrip()
-
-
 def _ends(one: Bill, low: float, high: float) -> str:
-    return f"{dollars(float(one.total_dollars) * low)} .. {dollars(float(one.total_dollars) * high)}"
+    return f"{money(float(one.total_dollars) * low)} .. {money(float(one.total_dollars) * high)}"
 
 
 def _remarks(found: Terms, useful_fraction: float, items: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from meshwise.amounts import amount
 from meshwise.errorbars import error_bar, is_tied
 from meshwise.jobfile import Question, accelerators_of
 from meshwise.tables.memory import show_memory
@@ -29,7 +30,7 @@ from profiles.cluster import Cluster
 from profiles.mixed import AnyCluster
 from profiles.model import LayerList
 from profiles.parameters import num_parameters
-from profiles.units import GIB, GIGA, MEGA, TERA
+from profiles.units import GIB, GIGA, TERA
 
 if TYPE_CHECKING:
     from simulator.engine import Simulation
@@ -57,7 +58,7 @@ def question_words(question: Question) -> str:
     if isinstance(job.model, LayerList):
         batch = f"{job.global_batch:,} samples"
     return (
-        f"{job.model.name} ({parameters(num_parameters(job.model))} parameters) on {devices_words(question.cluster)}, "
+        f"{job.model.name} ({amount(num_parameters(job.model))} parameters) on {devices_words(question.cluster)}, "
         f"{batch} a step, {job.precision}, {question.stack.name}"
     )
 
@@ -204,12 +205,6 @@ def _show_fit(console: Console, question: Question, answer: Estimate) -> None:
         console.print(f"{verdict}: {reason}", style="bold red", markup=False)
     elif verdict is Fit.RISKY:
         console.print(f"{verdict}: {why_risky(home, question.stack)}", style="bold", markup=False)
-
-
-def parameters(count: float) -> str:
-    """`70.6 B`, `124 M`."""
-    size, letter = next((one for one in ((TERA, "T"), (GIGA, "B")) if count >= one[0]), (MEGA, "M"))
-    return f"{count / size:.3g} {letter}"
 
 
 def rates(plan: Plan, step_seconds: float, question: Question) -> str:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from meshwise.amounts import amount, money
 from meshwise.capacity.answering import CapacityAnswer
 from meshwise.report.assembling import assembled, kind
 from meshwise.report.buying import (
     bill_table,
     chosen_words,
-    money_words,
     options_table,
     reasons_table,
     runs_table,
@@ -27,7 +27,7 @@ from planner.choose.capacity.option import Option
 from planner.choose.pareto import front_mask
 from profiles import catalog
 from profiles.record import Sourced
-from profiles.units import DAY, TERA
+from profiles.units import DAY
 
 MOST_DRAWN, MOST_LISTED = 12, 60
 """Options in a plot, and in a table; `--json` has all."""
@@ -39,7 +39,7 @@ def capacity_report(found: CapacityAnswer, path: Path | None) -> Report:
     ranking, demand = found.ranking, found.ranking.demand
     shown = ranking.good or ranking.nearest
     drawn = _distinct(shown)
-    title = f"What to buy or rent: {found.question.job.model} on {demand.tokens / TERA:.3g} T tokens"
+    title = f"What to buy or rent: {found.question.job.model} on {amount(demand.tokens)} tokens"
     return assembled(
         title,
         _summary(found),
@@ -76,11 +76,11 @@ def _front(options: Sequence[Option]) -> frozenset[tuple[str, int]]:
 def demand_words(found: CapacityAnswer) -> str:
     """What is to be done, by when and for how much."""
     demand, question = found.ranking.demand, found.question
-    words = f"Training {question.job.model} on {demand.tokens / TERA:.3g} T tokens from {question.start}"
+    words = f"Training {question.job.model} on {amount(demand.tokens)} tokens from {question.start}"
     if np.isfinite(demand.deadline_seconds):
         words += f" within {demand.deadline_days:,.0f} days"
     if np.isfinite(demand.budget_dollars):
-        words += f" for at most {money_words(demand.budget_dollars)}"
+        words += f" for at most {money(demand.budget_dollars)}"
     return f"{words}, with a risk of at most {100.0 * demand.max_risk_fraction:.0f} %"
 
 

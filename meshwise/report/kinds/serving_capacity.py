@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
+from meshwise.amounts import money
 from meshwise.report.assembling import assembled, kind
 from meshwise.report.cells import digits, figure, percent, plain, predicted
 from meshwise.report.document import Block, Cell, Column, Picture, Report, Section, Source, Table
@@ -15,7 +16,6 @@ from meshwise.report.limits import BUYING, serving_limits
 from meshwise.report.provenance import record, serving_sources
 from meshwise.report.served import engine_basis, targets_words
 from meshwise.serving.capacity.answering import ServingCapacityAnswer
-from meshwise.tables.capacity import money
 from meshwise.tables.serving_plans import plan_words
 from planner.choose.serving_capacity.option import LEVEL, FleetOption
 from profiles import catalog, costs

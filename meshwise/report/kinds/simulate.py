@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meshwise.amounts import amount
 from meshwise.asking import Asked
 from meshwise.draws import mean_error
 from meshwise.longrun import LEVEL, LongRunAnswer
@@ -24,7 +25,7 @@ from meshwise.tables.longrun import PART_WORDS as SHARE_WORDS
 from meshwise.tables.longrun import long_run_words
 from planner.choose.explain import PART_WORDS, duration
 from planner.cost.estimate import Estimate
-from profiles.units import DAY, GIB, TERA
+from profiles.units import DAY, GIB
 
 if TYPE_CHECKING:
     from simulator.engine import Simulation
@@ -190,7 +191,7 @@ def _weeks(found: LongRunAnswer, step_seconds: float, tokens_per_step: float) ->
     mean, low, high = found.interruptions
     done = (
         f"{mean:,.0f} interruptions ({low:,.0f} to {high:,.0f}) leave {useful:,.0f} steps ({least:,.0f} to "
-        f"{most:,.0f}), or {useful * tokens_per_step / TERA:.2f} T tokens."
+        f"{most:,.0f}), or {amount(useful * tokens_per_step)} tokens."
     )
     basis = f"Ranges over {len(found.runs)} runs at one step time; its own error bar comes on top."
     return (

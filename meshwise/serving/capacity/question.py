@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshwise.capacity.setups import FILTERS, chosen_offers
-from meshwise.capacity.table import CapacityTable
-from meshwise.jobfile import JobTable
+from meshwise.capacity.among import chosen_offers
 from meshwise.serving import jobfile
 from meshwise.serving.capacity.table import ServingCapacityTable
 from profiles import prices
@@ -41,5 +39,4 @@ def read(path: Path, job_flags: Mapping[str, Any], flags: Mapping[str, Any]) -> 
     stated = file.capacity.model_dump(exclude_unset=True) if file.capacity else {}
     asked = validated(ServingCapacityTable, {**stated, **flags}, "command line" if flags else path)
     own = prices.parse_offers({"offers": list(file.offers)}, path) if file.offers else ()
-    filters = asked.model_dump(include={*FILTERS, "offers", "price"})
-    return ServingCapacityQuestion(file, asked, chosen_offers(JobTable(), CapacityTable(**filters), own), path.parent)
+    return ServingCapacityQuestion(file, asked, chosen_offers(asked, own), path.parent)

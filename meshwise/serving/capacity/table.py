@@ -2,17 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from meshwise.capacity.among import Among
 from profiles.record import Count, Fraction, NonNegative, Positive, Record
-
-
-def _words(value: object) -> object:
-    """`"a,b"` as a list of words; what is no text is left to validation."""
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class TrainingBesideTable(Record):
@@ -25,7 +18,7 @@ class TrainingBesideTable(Record):
     """Whose restarts and storage are assumed (`profiles list reliability`); None: those of the training verbs."""
 
 
-class ServingCapacityTable(Record):
+class ServingCapacityTable(Among, Record):
     """How the load changes by the hour, among which offers, and how replicas follow it."""
 
     hourly: tuple[NonNegative, ...] = ()
@@ -38,14 +31,6 @@ class ServingCapacityTable(Record):
     """Chance that the busiest hour misses the targets."""
     spot_fraction: Fraction = 0.5
     """Of the replicas, that may be such as are taken back."""
-    clusters: Words = ()
-    offers: Words = ()
-    accelerators: Words = ()
-    providers: Words = ()
-    terms: Words = ()
-    regions: Words = ()
-    price: Positive | None = None
-    """Dollars per device hour of `clusters`, in place of offers."""
     max_hosts: Count = 2
     """That one replica may span, where it does not fit on one."""
     training: TrainingBesideTable | None = None
