@@ -36,6 +36,7 @@ TABLES: dict[str, dict[str, type[BaseModel]]] = {
 }
 """Kind of file -> table as it is written -> its model."""
 PYTHON = {
+    "The questions of the command line": ("meshwise.api",),
     "What is true before any plan": (
         "profiles.catalog", "profiles.accelerator", "profiles.cluster", "profiles.mixed", "profiles.model",
         "profiles.workload", "profiles.exchange", "profiles.software", "profiles.engine", "profiles.calibration",

@@ -64,7 +64,7 @@ def why_too_big(estimate: Estimate, cluster: Cluster, stack: SoftwareStack) -> s
     part, num_bytes = max(estimate.memory.parts().items(), key=lambda item: item[1])
     return (
         f"{(estimate.memory.peak_bytes - usable) / GIB:.1f} GiB over the {usable / GIB:.1f} GiB usable of "
-        f"{cluster.accelerator.name}; {part} alone takes {num_bytes / GIB:.1f} GiB"
+        f"{cluster.accelerator.name}; most is {part}, {num_bytes / GIB:.1f} GiB"
     )
 
 

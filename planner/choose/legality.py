@@ -86,8 +86,8 @@ def _context_holds(plans: PlanGrid, job: TrainingJob, cluster: Cluster) -> Any:
     """The all-to-all deals heads out evenly, those of keys and values too, as Transformer Engine demands
     (attention/dot_product_attention/context_parallel.py); what is gathered is what the all-to-all leaves."""
     model, shares = _transformer(job), plans.tp * plans.cp_a2a
-    dealt = _divides(plans.cp, plans.cp_a2a) & _divides(_heads(job), shares)
-    dealt = dealt & ((plans.cp_a2a == 1) | _divides(model.num_kv_heads if model else 1, shares))
+    dealt = _divides(_heads(job), shares) & _divides(model.num_kv_heads if model else 1, shares)
+    dealt = (plans.cp_a2a == 1) | (dealt & _divides(plans.cp, plans.cp_a2a))
     return dealt & ((plans.cp_gather == 0) | (plans.cp > plans.cp_a2a))
 
 
