@@ -29,6 +29,25 @@ def test_readme_shows_what_the_commands_print(
     assert README.read_text() == fresh, "README outputs differ; if they are right, run pytest --regenerate-golden"
 
 
+def errors_of(name: str) -> str:
+    """The README's row of a set of runs: its number, and the errors that docs/accuracy.md gives it."""
+    board = (ROOT / "docs" / "accuracy.md").read_text()
+    cells = re.search(rf"^\| {re.escape(name)}(?: \([^|]*\))? \| (.+)$", board, re.MULTILINE)
+    assert cells, f"docs/accuracy.md has no set {name!r}"
+    runs, mean, _, left_out, constant, *_ = (cell.strip() for cell in cells[1].split("|"))
+    return f"| {name} | {runs} | {mean} | {left_out} | {constant} |"
+
+
+def test_the_table_of_errors_says_what_the_board_does(request: pytest.FixtureRequest) -> None:
+    text = README.read_text()
+    rows = text.partition("| runs |")[2].partition("\n\n")[0].splitlines()[2:]
+    fresh = [errors_of(row.split("|")[1].strip()) for row in rows]
+    if request.config.getoption("--regenerate-golden"):
+        README.write_text(text.replace("\n".join(rows), "\n".join(fresh)))
+        return
+    assert rows == fresh, "figures differ from docs/accuracy.md; run pytest --regenerate-golden"
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
