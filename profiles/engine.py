@@ -1,8 +1,14 @@
 """What an inference engine does around its kernels: how it forms batches, and what its host and front end take."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from profiles.record import Count, Fraction, NonNegative, Positive, Record, Sourced
+
+KernelKind = Literal["gemm", "experts", "elementwise", "prefill", "decode", "message"]
+"""What an iteration is made of: products, mixtures of experts, memory-bound passes, attention of prompts and of running
+requests, and what ranks send to each other."""
 
 
 class EngineFit(Record):
@@ -82,6 +88,8 @@ class EngineRecord(Sourced):
     borrowed_kernels: dict[str, str] = Field(default_factory=dict)
     """Kind and form of kernels, as "experts nvfp4" -> the library under whose name they were measured, where the
     engine runs another library's, or its own were measured without a graph."""
+    time_factors: dict[KernelKind, Positive] = Field(default_factory=dict)
+    """Kind of kernel -> its time over the price of its library: what a record of one's own found on its machine."""
     routing_skew: NonNegative = 0.0
     """Exponent of the power law by which tokens choose experts, as the tables of measured kernels count it."""
     fraction_of_free_memory: bool = False

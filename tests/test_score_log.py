@@ -11,8 +11,9 @@ from planner.serving import Pool, ServingPlan
 from profiles import catalog
 from simulator.serving.play import play
 from simulator.serving.requests import Requests
+from simulator.serving.result import Played
 from simulator.serving.spec import Deployment, PoolSpec
-from tests.cli import meshwise
+from tests.cli import faults, meshwise
 from validate.score.serving.play import replica_of
 
 META = {
@@ -23,16 +24,20 @@ META = {
 }
 
 
+def _served(requests: Requests, changes: dict[str, object]) -> Played:
+    """`requests` as a server with another record than the catalog's would answer them."""
+    engine = catalog.engine("vllm").model_copy(update=changes)
+    cluster, pool = catalog.cluster("h100-sxm", 2), Pool(tp=2, token_budget=2048, max_sequences=24)
+    replica, _ = replica_of(catalog.model("llama3.1-8b"), cluster, ServingPlan(pool), pool, engine, PriceBook())
+    return play(requests, [Deployment(PoolSpec(replica))])
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """Requests of a made-up server a tenth slower than predicted, on a clock that began before."""
     draw = np.random.default_rng(1)
     requests = Requests(np.sort(draw.uniform(0.0, 8.0, 80)), draw.integers(20, 4000, 80), draw.integers(2, 300, 80))
-    engine = catalog.engine("vllm").model_copy(update={"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0})
-    cluster = catalog.cluster("h100-sxm", 2)
-    pool = Pool(tp=2, token_budget=2048, max_sequences=24)
-    replica, _ = replica_of(catalog.model("llama3.1-8b"), cluster, ServingPlan(pool), pool, engine, PriceBook())
-    played = play(requests, [Deployment(PoolSpec(replica))])
+    played = _served(requests, {"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0})
     times = 500.0 + 1.1 * np.array([requests.arrival_seconds, played.first_token_seconds, played.last_token_seconds])
     names = ("queued_ts", "first_token_ts", "last_token_ts", "input_toks", "output_toks")
     rows = zip(*times.tolist(), requests.input_tokens.tolist(), requests.output_tokens.tolist(), strict=True)
@@ -82,3 +87,69 @@ def test_bad_logs_are_named(log: Path, meta: dict[str, object], line: str | None
     found = meshwise("score", "serving", log)
     assert found.code == 2
     assert said in found.err
+
+
+SLOW = {"time_factors": {"gemm": 1.4, "elementwise": 1.4, "decode": 1.2, "prefill": 1.2}, "front_end_seconds": 0.05}
+"""A machine whose kernels take longer than the catalog says."""
+
+
+def _client_files(folder: Path, draw: np.random.Generator) -> list[Path]:
+    """Two loads of the slow machine at a client: as CSV, and as vLLM's benchmark writes it."""
+    (folder / "meta.json").write_text(json.dumps(META))
+    table, detailed = folder / "served.csv", folder / "bench.json"
+    for path, rate in ((table, 6.0), (detailed, 12.0)):
+        arrivals = np.cumsum(draw.exponential(1.0 / rate, 60))
+        requests = Requests(arrivals, draw.integers(20, 4000, 60), draw.integers(2, 300, 60))
+        played = _served(requests, SLOW)
+        first, last = played.first_token_seconds, played.last_token_seconds
+        if path is table:
+            columns = (arrivals, first, last, requests.input_tokens, requests.output_tokens)
+            rows = [",".join(map(str, row)) for row in zip(*(one.tolist() for one in columns), strict=True)]
+            names = "arrival_s,first_token_s,last_token_s,input_tokens,output_tokens"
+            path.write_text("\n".join([names, *rows]))
+            continue
+        gaps = [[gap / 2, gap / 2] for gap in (last - first).tolist()]
+        path.write_text(json.dumps({
+            "start_times": [*arrivals.tolist(), 1.0], "ttfts": [*(first - arrivals).tolist(), 0.0], "itls": [*gaps, []],
+            "input_lens": [*requests.input_tokens.tolist(), 9],
+            "output_lens": [*requests.output_tokens.tolist(), 0],
+        }))  # fmt: skip
+    return [table, detailed]
+
+
+def test_a_log_fits_a_record_that_predicts_the_next(tmp_path: Path) -> None:
+    """The two commands of the documentation, on another load than was fitted to."""
+    table, detailed = _client_files(tmp_path, np.random.default_rng(2))
+    mine = tmp_path / "mine.toml"
+    found = json.loads(meshwise("calibrate", "--from-run", table, "--output", mine, "--json").out)
+    assert found["before"]["tpot"] > 0.15
+    assert max(found["after"]["tpot"], found["held_out"]["tpot"]) < 0.05
+    assert found["engine"]["time_factors"]["gemm"] > 1.15
+    scores = [
+        json.loads(meshwise("score", "serving", detailed, "--json", *more).out) for more in ([], ["--engine", mine])
+    ]
+    before, after = (
+        [abs(score["times"][name]["mean"]["error_fraction"]) for name in ("tpot", "e2e")] for score in scores
+    )
+    assert [score["requests"] for score in scores] == [60, 60]
+    assert min(before) > 0.1
+    assert max(after) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "more", "said"),
+    [
+        ("bench.json", '{"ttfts": [1.0]}', [], "--save-detailed"),
+        ("served.csv", "arrival_s,first_token_s\n1,2\n", [], "last_token_s"),
+        ("served.csv", "arrival_s\n", [], "no requests"),
+        ("requests.jsonl", None, ["--step-seconds", "1"], "--step-seconds"),
+    ],
+)
+def test_nonsense_is_not_calibrated_from(log: Path, name: str, text: str | None, more: list[str], said: str) -> None:
+    """One sentence, and no record."""
+    if text is not None:
+        (log / name).write_text(text)
+    found = meshwise("calibrate", "--from-run", log / name, "--output", log / "mine.toml", *more)
+    assert not faults(found)
+    assert said in found.err
+    assert not (log / "mine.toml").exists()

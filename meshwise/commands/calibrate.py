@@ -23,7 +23,7 @@ class LogFlags:
     ] = None
     from_run: Annotated[
         Path | None,
-        _log("A run to change a profile by: of validate --json, a plan, or serving runs (.csv).", metavar="FILE"),
+        _log("A run to change a profile by: of validate --json, a plan; or of serving.", metavar="FILE"),
     ] = None
     step_seconds: Annotated[float | None, _log("Of --from-run with a plan: how long its step took.", min=1e-6)] = None
     cluster: Annotated[str | None, _log("What was measured: a name or .toml (default: what the files name).")] = None
@@ -50,7 +50,7 @@ def calibrate(
 
     Example: meshwise calibrate --output machine.toml, then meshwise plan --model gpt2 --cluster machine.toml
 
-    Example: meshwise calibrate --from-run served.csv --output my-engine.toml
+    Example: meshwise calibrate --from-run served.csv --output my-engine.toml (a table of runs, or a log of requests)
     """
     from meshwise import calibrating
     from meshwise.serving import calibrating as engines
@@ -63,6 +63,8 @@ def calibrate(
     calibrating.refuse_pointless(source, nproc, quick, logs.step_seconds, logs.cluster)
     if source is None:
         return calibrating.measure_here(target, nproc, quick)
+    if source.option == "--from-run" and engines.holds_requests(source.files[0]):
+        return engines.read_logs(source.files, target, logs.step_seconds)
     if source.option == "--from-run" and engines.is_table(source.files[0]):
         return engines.read_serving_runs(source.files, target, logs.step_seconds)
     if source.option == "--from-run":

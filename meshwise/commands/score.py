@@ -27,7 +27,7 @@ def score(
         Path,
         typer.Argument(
             metavar="TABLE.csv",
-            help="Measured runs (columns: docs/cli.md), a shipped table's name, or a log of serving (.jsonl).",
+            help="Measured runs (columns: docs/cli.md), a shipped table's name, or a log of serving (docs/serving.md).",
         ),
     ],
     *,
@@ -37,6 +37,10 @@ def score(
             help="A cluster file of your own, for the runs of a table on its accelerator; or what served a log whose "
             "meta.json names no device: a name or .toml."
         ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Of serving: an engine record, or a file that calibrate wrote, in place of the release's."),
     ] = None,
     fidelity: Annotated[
         str, typer.Option(help="Of collectives: by price, or as flows on the network's links.", metavar="prices|flows")
@@ -58,8 +62,10 @@ def score(
         raise ValueError(f"--plot: draws tables of training runs, not of {what.value}; leave it out")
     if fidelity != "prices" and not (what is What.COLLECTIVES and fidelity == "flows"):
         raise ValueError(f"--fidelity: {fidelity} is not one of prices and, for collectives, flows")
-    is_log = table.suffix == ".jsonl" or table.is_dir()
-    if cluster is not None and not (what is What.TRAINING or (what is What.SERVING and is_log)):
+    if engine is not None and what is not What.SERVING:
+        raise ValueError(f"--engine: {engine} serves requests, and {what.value} has none; leave it out")
+    is_log = what is What.SERVING and _is_log(table)
+    if cluster is not None and not (what is What.TRAINING or is_log):
         raise ValueError(f"--cluster: {cluster} is for training runs and logs of serving; this table names its devices")
     match what:
         case What.COLLECTIVES:
@@ -67,9 +73,9 @@ def score(
         case What.KERNELS:
             return _score_kernels(table, rows=rows, json=json)
         case What.SERVING if is_log:
-            return _score_log(table, cluster, rows=rows, json=json)
+            return _score_log(table, cluster, engine, rows=rows, json=json)
         case What.SERVING:
-            return _score_serving(table, rows=rows, json=json)
+            return _score_serving(table, engine, rows=rows, json=json)
     return _score_training(table, cluster, rows=rows, plot=plot, force=force, json=json)
 
 
@@ -99,14 +105,20 @@ def _score_training(table: Path, cluster: str | None, *, rows: bool, plot: Path 
     return 0
 
 
-def _score_log(path: Path, cluster: str | None, *, rows: bool, json: bool) -> int:
+def _is_log(path: Path) -> bool:
+    from validate.score.serving.log_files import is_log
+
+    return is_log(path)
+
+
+def _score_log(path: Path, cluster: str | None, engine: str | None, *, rows: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.serving_log import show_log
     from validate.score.serving.log import score_log
 
     if rows:
         raise ValueError("--rows: a log is shown by percentiles; leave it out")
-    found = score_log(path, cluster)
+    found = score_log(path, cluster, engine)
     if json:
         screen.print_json(found.as_dict())
     else:
@@ -145,13 +157,15 @@ def _show_prices(board: "PriceScore", *, json: bool) -> int:
     return 0
 
 
-def _score_serving(table: Path, *, rows: bool, json: bool) -> int:
+def _score_serving(table: Path, engine: str | None, *, rows: bool, json: bool) -> int:
     from meshwise import screen
     from meshwise.tables.serving_score import show_serving
     from validate.score.serving.score import score_serving
 
     with screen.progress() as on_progress:
-        board = score_serving(table, rows=rows, on_progress=lambda done, total: on_progress("score", done, total))
+        board = score_serving(
+            table, engine=engine, rows=rows, on_progress=lambda done, total: on_progress("score", done, total)
+        )
     if json:
         screen.print_json(board.as_dict())
     else:

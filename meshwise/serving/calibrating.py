@@ -1,7 +1,7 @@
-"""`calibrate --from-run RUNS.csv`: measured serving runs fix the constants of the engine that served them."""
+"""`calibrate --from-run`: measured serving runs, or logs of requests, fix the constants of their engine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,15 @@ import numpy as np
 
 from meshwise import screen
 from meshwise.calibrating import Target
+from meshwise.tables.serving_log import TITLES
 from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
 from profiles.files import check_writable, write_whole
 from profiles.writer import to_toml
 from validate.score.serving.fit_engine import CONSTANTS, fit_engine, log_errors, timed_settings
+from validate.score.serving.fit_log import LogFit, fit_logs
+from validate.score.serving.log import read_log
+from validate.score.serving.log_files import is_log
 from validate.score.serving.resolve import ServedSetting
 from validate.score.serving.table import read_rows
 
@@ -69,6 +73,55 @@ def calibrate_engine(tables: Sequence[Path], output: Path, *, overwrite: bool) -
     engine = fitted.model_copy(update={"name": output.stem, "source": source, "fit": None})
     write_whole(output, to_toml(engine), overwrite)
     return EngineCalibration(engine, base, len(chosen), _errors(base, chosen), _errors(engine, chosen))
+
+
+def holds_requests(path: Path) -> bool:
+    """Whether a file of --from-run is a log of single requests."""
+    return is_log(path)
+
+
+def calibrate_from_logs(paths: Sequence[Path], output: Path, cluster: str | None, *, overwrite: bool) -> LogFit:
+    """Fit the constants of an engine and of its kernels on one kind of machine to logs, and write the record.
+
+    Raises ValueError when a log cannot be read, or logs are of several releases or kinds of machines.
+    """
+    check_writable(output, overwrite, (".toml",))
+    logs = [read_log(path, cluster) for path in paths]
+    for what, found in (
+        ("engine records", {log.engine.name for log in logs}),
+        ("accelerators", {log.cluster.accelerator.name for log in logs}),
+    ):
+        if len(found) > 1:
+            raise ValueError(
+                f"from-run: the logs are of several {what} ({', '.join(sorted(found))}); give those of one"
+            )
+    base, machine = logs[0].engine, logs[0].cluster.accelerator.name
+    fit = fit_logs(base, logs)
+    requests = sum(len(log.asked) for log in logs)
+    source = f"constants fitted to {requests} requests on {machine} on {date.today()}; all else: {base.source}"
+    engine = fit.engine.model_copy(update={"name": output.stem, "source": source, "fit": None})
+    write_whole(output, to_toml(engine), overwrite)
+    return replace(fit, engine=engine)
+
+
+def read_logs(files: Sequence[Path], target: Target, step_seconds: float | None) -> int:
+    """Fit an engine record to logs of requests, and say how much nearer it is, and to requests it had not seen."""
+    if step_seconds is not None:
+        raise ValueError(f"--step-seconds: {step_seconds} is not needed; a log of requests says how long each took")
+    found = calibrate_from_logs(files, target.output, target.cluster, overwrite=target.overwrite)
+    if target.as_json:
+        screen.print_json({"output": str(target.output), **found.as_dict()})
+        return 0
+    console = screen.console()
+    unseen = "each log by the others" if len(files) > 1 else "the later half by the first"
+    console.print(f"mean times, error before -> after ({unseen})", markup=False)
+    for name, title in TITLES.items():
+        line = f"{found.before[name]:.1%} -> {found.after[name]:.1%} ({found.held_out[name]:.1%})"
+        console.print(f"  {title:22} {line}", markup=False)
+    factors = ", ".join(f"{kind} {factor:.2f}" for kind, factor in found.engine.time_factors.items())
+    console.print(f"time of kernels over their library's price: {factors}", markup=False)
+    console.print(f"wrote {target.output}; name it as engine in a job, or score another log by it", markup=False)
+    return 0
 
 
 def _errors(engine: EngineRecord, settings: Sequence[ServedSetting]) -> tuple[float, float]:

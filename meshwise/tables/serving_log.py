@@ -6,7 +6,7 @@ from meshwise.tables.parts import share, table
 from profiles.units import MILLI
 from validate.score.serving.log import LogScore
 
-_TITLES = {"ttft": "time to first token", "tpot": "time per output token", "e2e": "end to end"}
+TITLES = {"ttft": "time to first token", "tpot": "time per output token", "e2e": "end to end"}
 
 
 def show_log(console: Console, score: LogScore) -> None:
@@ -20,7 +20,7 @@ def show_log(console: Console, score: LogScore) -> None:
     for name, figures in score.times.items():
         for of, one in figures.items():
             cells = (f"{seconds / MILLI:,.1f} ms" for seconds in (one.measured_seconds, one.predicted_seconds))
-            made.add_row(_TITLES[name] if of == "mean" else "", of, *cells, f"{100.0 * one.error_fraction:+.1f}%")
+            made.add_row(TITLES[name] if of == "mean" else "", of, *cells, f"{100.0 * one.error_fraction:+.1f}%")
     console.print(made)
-    errors = ", ".join(f"{_TITLES[name]} {share(error)}" for name, error in score.request_error_fraction.items())
+    errors = ", ".join(f"{TITLES[name]} {share(error)}" for name, error in score.request_error_fraction.items())
     console.print(f"median absolute error of single requests: {errors}")

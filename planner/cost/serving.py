@@ -6,7 +6,7 @@ is linear, so that a run of decode iterations sums exactly.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,11 +28,21 @@ from planner.work.iteration import (
     prefill_ops,
     routed_ops,
 )
-from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, GroupedGemm, Kernel, Message
+from planner.work.ops import (
+    Attention,
+    DecodeAttention,
+    Elementwise,
+    ExpertLayer,
+    Gemm,
+    GroupedGemm,
+    Kernel,
+    Listed,
+    Message,
+)
 from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
-from profiles.engine import EngineRecord
+from profiles.engine import EngineRecord, KernelKind
 from profiles.model import TransformerShape
 
 MAX_TOKENS, MAX_SEQUENCES, MAX_CONTEXT = 128_000.0, 8_000.0, 1_050_000.0
@@ -46,8 +56,14 @@ def rank_seconds(ops: Iterable[Repeated], shard: ServedShard, cluster: Cluster) 
     total: Any = 0.0
     for op, times in ops:
         seconds = _message_seconds(op, shard, cluster) if isinstance(op, Message) else _priced(op, cluster)
-        total = total + times * seconds
+        total = total + times * shard.time_factors.get(_KINDS[type(op)], 1.0) * seconds
     return total
+
+
+_KINDS: Mapping[type, KernelKind] = {
+    Gemm: "gemm", Listed: "gemm", ExpertLayer: "experts", Elementwise: "elementwise", Attention: "prefill",
+    DecodeAttention: "decode", Message: "message",
+}  # fmt: skip
 
 
 def _message_seconds(message: Message, shard: ServedShard, cluster: Cluster) -> Any:
@@ -231,7 +247,7 @@ def served_shard(plan: ServingPlan, pool: Pool, engine: EngineRecord) -> ServedS
     return ServedShard(
         tp=float(pool.tp), attention_dp=float(pool.attention_dp), ep=float(pool.ep), pp=float(pool.pp),
         library=engine.library, weights=plan.weights, expert_weights=plan.expert_weights, kv_dtype=plan.kv_dtype,
-        borrowed=engine.borrowed_kernels, routing_skew=engine.routing_skew,
+        borrowed=engine.borrowed_kernels, time_factors=engine.time_factors, routing_skew=engine.routing_skew,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from planner.work.ops import (
     Message,
     Numbers,
 )
+from profiles.engine import KernelKind
 from profiles.model import TransformerShape
 
 
@@ -46,6 +47,8 @@ class ServedShard:
     kv_dtype: str = "bf16"
     borrowed: Mapping[str, str] = field(default_factory=dict)
     """Kind and form of kernels, as "experts nvfp4" -> the library they are taken from in place of `library`."""
+    time_factors: Mapping[KernelKind, float] = field(default_factory=dict)
+    """Kind of kernel -> its time over the price of its library."""
     routing_skew: float = 0.0
     """Exponent of the power law by which experts are chosen; 0: all alike."""
 
@@ -54,7 +57,7 @@ class ServedShard:
         """All of it, to look things up by."""
         degrees = (self.tp, self.attention_dp, self.ep, self.pp)
         forms = (self.library, self.weights, self.expert_form, self.kv_dtype, *sorted(self.borrowed.items()))
-        return (*degrees, *forms, self.routing_skew)
+        return (*degrees, *forms, *sorted(self.time_factors.items()), self.routing_skew)
 
     @property
     def ranks(self) -> float:

@@ -1,9 +1,7 @@
-"""Logs of an engine, request by request: played as they arrived, and compared time by time.
+"""Logs of a server, request by request: played as they arrived, and compared time by time.
 
-A log is JSON lines with `input_toks`, `output_toks`, `queued_ts`, `first_token_ts` and `last_token_ts` (seconds of one
-clock) of every request, beside a `meta.json` that says what was served and how: the layout in which LLMServingSim
-records vLLM [github.com/casys-kaist/LLMServingSim, bench/README.md, MIT]. Times are the engine's own: its front end
-is not in them, and is left out of the prediction.
+Beside a log (`validate.score.serving.log_files`) lies a `meta.json` that says what was served and how. Times that an
+engine took itself are without its front end, which is then left out of the prediction.
 """
 
 import json
@@ -24,13 +22,13 @@ from simulator.serving.play import play
 from simulator.serving.requests import Floats, Requests
 from simulator.serving.spec import Deployment, PoolSpec
 from validate.runs.table import BadTable
+from validate.score.serving.log_files import RequestTimes, read_times, requests_file, times_of
 from validate.score.serving.play import replica_of
 from validate.score.serving.resolve import engine_of, forms_of, model_of
 
 SCHEMA_VERSION = 1
 PERCENTILES = (50, 90, 95, 99)
-_COLUMNS = ("queued_ts", "first_token_ts", "last_token_ts", "input_toks", "output_toks")
-_MAX_BYTES = 200_000_000
+_NO_FRONT_END = {"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +71,69 @@ class LogScore:
         return {"schema_version": SCHEMA_VERSION, **plain, "times": times}
 
 
-def score_log(path: Path, cluster: str | None = None) -> LogScore:
+@dataclass(frozen=True, slots=True)
+class ServedLog:
+    """Requests that were served, and what served them."""
+
+    name: str
+    asked: RequestTimes
+    model: TransformerShape
+    cluster: Cluster
+    plan: ServingPlan
+    engine: EngineRecord
+    kv_tokens: int | None
+    """That had room, as the log states it."""
+
+    @property
+    def kind(self) -> str:
+        """Dense models and mixtures of experts have different constants."""
+        return "sparse" if self.model.moe else "dense"
+
+    def predicted(self, engine: EngineRecord) -> tuple[dict[str, Floats], int]:
+        """The times of all requests if `engine` had served them, and the tokens that it has room for."""
+        if not self.asked.at_client:
+            engine = engine.model_copy(update=_NO_FRONT_END)
+        replica, memory = replica_of(self.model, self.cluster, self.plan, self.plan.decode, engine, PriceBook())
+        kv_tokens = self.kv_tokens or int(memory.num_kv_tokens)
+        asked = self.asked
+        inputs, outputs = (one.astype(np.int64) for one in (asked.num_input_tokens, asked.num_output_tokens))
+        requests = Requests(asked.queued_seconds, inputs, outputs)
+        played = play(requests, [Deployment(PoolSpec(replace(replica, kv_tokens=kv_tokens)))])
+        return times_of(asked, played.first_token_seconds, played.last_token_seconds), kv_tokens
+
+
+def score_log(path: Path, cluster: str | None = None, engine: str | None = None) -> LogScore:
     """Play the requests of a log on what its `meta.json` describes, on `cluster` where that names no device.
 
-    Raises BadTable (a ValueError) naming the file and what is wrong with it.
+    `engine` is a record of the catalog, or a file, in place of that of the log's release. Raises BadTable (a
+    ValueError) naming the file and what is wrong with it.
     """
-    requests_path = path / "requests.jsonl" if path.is_dir() else path
-    meta_path = requests_path.with_name("meta.json")
-    meta = _meta(meta_path)
-    columns = _columns(requests_path)
-    try:
-        served = _served(meta, cluster)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadTable(
-            f"{meta_path}: {error} is missing or no value; see docs/serving.md for what a log says"
-        ) from None
-    queued, first, last, inputs, outputs = columns
-    requests = Requests(queued, inputs.astype(np.int64), outputs.astype(np.int64))
-    replica, memory = replica_of(
-        served.model, served.cluster, served.plan, served.plan.decode, served.engine, PriceBook()
-    )
-    stated = (meta.get("kv_cache") or {}).get("num_kv_tokens")
-    kv_tokens = int(stated or memory.num_kv_tokens)
-    played = play(requests, [Deployment(PoolSpec(replace(replica, kv_tokens=kv_tokens)))])
-    measured = _times(queued, first, last, outputs)
-    predicted = _times(queued, played.first_token_seconds, played.last_token_seconds, outputs)
-    words = _words(served.plan.decode)
+    log = read_log(path, cluster)
+    record = catalog.engine(engine) if engine else log.engine
+    predicted, kv_tokens = log.predicted(record)
+    measured = log.asked.times()
     return LogScore(
-        served.model.name, served.cluster.name, served.engine.name, words, len(requests), kv_tokens, bool(stated),
+        log.model.name, log.cluster.name, record.name, _words(log.plan.decode), len(log.asked), kv_tokens,
+        log.kv_tokens is not None,
         {name: dict(_compared(measured[name], predicted[name])) for name in measured},
         {name: float(np.nanmedian(np.abs(predicted[name] / measured[name] - 1.0))) for name in measured},
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
-    model: TransformerShape
-    cluster: Cluster
-    plan: ServingPlan
-    engine: EngineRecord
+def read_log(path: Path, cluster: str | None = None) -> ServedLog:
+    """A log with what its `meta.json` says of the server; raises BadTable naming the file and what is wrong."""
+    requests_path = requests_file(path)
+    meta_path = requests_path.with_name("meta.json")
+    meta, asked = _meta(meta_path), read_times(requests_path)
+    try:
+        return _served(path.name, meta, asked, cluster)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadTable(
+            f"{meta_path}: {error} is missing or no value; see docs/serving.md for what a log says"
+        ) from None
 
 
-def _served(meta: Mapping[str, Any], named: str | None) -> _Served:
+def _served(name: str, meta: Mapping[str, Any], asked: RequestTimes, named: str | None) -> ServedLog:
     """What was served; raises KeyError where that is not said, ValueError where it is not known."""
     options = meta["engine_kwargs"]
     model = model_of(str(meta["model"]))
@@ -124,16 +143,16 @@ def _served(meta: Mapping[str, Any], named: str | None) -> _Served:
         raise BadTable("the log names no device (hardware.device_name of meta.json); say --cluster NAME")
     cluster = catalog.cluster(str(device).removeprefix("NVIDIA "), tp * groups)
     weights, experts = forms_of(str(options.get("quantization") or ""), model, cluster)
+    engine = engine_of("vllm", str(meta.get("vllm_version", "")))
     pool = Pool(
         tp=tp, attention_dp=groups, ep=tp * groups if options.get("enable_expert_parallel") and model.moe else 1,
-        token_budget=int(options["max_num_batched_tokens"]), max_sequences=int(options["max_num_seqs"]) * groups,
+        token_budget=int(options.get("max_num_batched_tokens") or engine.token_budget),
+        max_sequences=int(options.get("max_num_seqs") or engine.max_sequences) * groups,
     )  # fmt: skip
     kv_dtype = "fp8" if str(options.get("kv_cache_dtype", "auto")).startswith("fp8") else "bf16"
     plan = ServingPlan(decode=pool, weights=weights, expert_weights=experts, kv_dtype=kv_dtype)
-    engine = engine_of("vllm", str(meta.get("vllm_version", ""))).model_copy(
-        update={"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0}
-    )
-    return _Served(model, cluster, plan, engine)
+    stated = (meta.get("kv_cache") or {}).get("num_kv_tokens")
+    return ServedLog(name, asked, model, cluster, plan, engine, int(stated) if stated else None)
 
 
 def _meta(path: Path) -> dict[str, Any]:
@@ -144,42 +163,6 @@ def _meta(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadTable(f"{path}: not an object of names and values")
     return found
-
-
-def _columns(path: Path) -> tuple[Floats, ...]:
-    """The columns of the requests in order of arrival, from the first one's on."""
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadTable(f"{path}: more than {_MAX_BYTES:,} bytes")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadTable(f"{path}: cannot be read: {error}") from None
-    rows = np.array(list(_rows(lines, path)))
-    if not len(rows):
-        raise BadTable(f"{path}: no requests")
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    rows[:, :3] -= rows[0, 0]
-    return tuple(rows.T)
-
-
-def _rows(lines: list[str], path: Path) -> Iterator[list[float]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            request = json.loads(line)
-            row = [float(request[name]) for name in _COLUMNS]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadTable(f"{path}: line {number}: {error}; every request has {', '.join(_COLUMNS)}") from None
-        if not (row[0] < row[1] <= row[2] < float("inf") and min(row[3:]) >= 1.0):
-            raise BadTable(f"{path}: line {number}: times and tokens of a request are in no order that can be")
-        yield row
-
-
-def _times(queued: Floats, first: Floats, last: Floats, outputs: Floats) -> dict[str, Floats]:
-    """TPOT of answers of one token is no number."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {"ttft": first - queued, "tpot": (last - first) / (outputs - 1.0), "e2e": last - queued}
 
 
 def _compared(measured: Floats, predicted: Floats) -> Iterator[tuple[str, Compared]]:

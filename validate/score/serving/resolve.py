@@ -68,8 +68,11 @@ class ServedSetting:
         return " ".join([*written, *guesses, self.plan.expert_weights])
 
 
-def resolve_serving(row: ServedRow) -> ServedSetting:
-    """The setting of a row; raises Unmodelled with the reason when it says too little or too much."""
+def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSetting:
+    """The setting of a row, under `own` in place of the record of its release.
+
+    Raises Unmodelled with the reason when it says too little or too much.
+    """
     if row.suspect:
         raise Unmodelled("marked suspect by the table")
     if not (row.input_tokens and row.output_tokens):
@@ -77,7 +80,7 @@ def resolve_serving(row: ServedRow) -> ServedSetting:
     if row.input_tokens + row.output_tokens > _LONGEST or (row.concurrency or row.batch or 0) > _MOST_CLIENTS:
         raise Unmodelled(f"more than {_LONGEST:,} tokens a request or {_MOST_CLIENTS:,} requests at a time")
     model = model_of(row.model)
-    engine = _engine(row, model)
+    engine = own or _engine(row, model)
     protocol = protocol_of(row)
     row = replace(row, split=_mesh(row.split), prefill_split=row.prefill_split and _mesh(row.prefill_split))
     if protocol is INFERENCEMAX:

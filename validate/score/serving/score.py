@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.cost.serving import PriceBook
+from profiles import catalog
 from validate.runs.resolve import Unmodelled
 from validate.score.agreement import Errors
 from validate.score.serving.baseline import roofline_figures
@@ -83,18 +84,21 @@ class ServingScore:
 
 
 def score_serving(
-    table_path: str | Path, *, rows: bool = False, on_progress: Callable[[int, int], None] | None = None
-) -> ServingScore:
+    table_path: str | Path, *, engine: str | None = None, rows: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ServingScore:  # fmt: skip
     """Predict every row of a table of serving runs and compare; see docs/serving.md.
 
-    Rows that describe the same run are predicted once. Raises BadTable when the file is no such table.
+    Rows that describe the same run are predicted once. `engine` is a record of the catalog, or a file, in place of
+    those of the rows' releases. Raises BadTable when the file is no such table.
     """
     table = read_rows(table_path)
+    own = catalog.engine(engine) if engine else None
     skipped: Counter[str] = Counter()
     book, known, scored = PriceBook(), {}, []
     for done, row in enumerate(table, start=1):
         try:
-            setting = resolve_serving(row)
+            setting = resolve_serving(row, own)
             if setting.key not in known:
                 known[setting.key] = predict(setting, book)
             scored.append(_scored(setting, known[setting.key]))
