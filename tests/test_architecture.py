@@ -132,7 +132,7 @@ DIMENSIONLESS = frozenset({
     "replica_curve.tokens_per_iteration", "ServingPlan.acceptance_fraction",
     "EnginePrices.num_doublings", "EnginePrices.prompt_time_factor",
     "EngineRecord.routing_skew", "EngineRecord.prompt_time_factor", "ReplicaCurve.most_running",
-    "EngineRecord.sparse_prompt_time_factor", "Repeated.times",
+    "EngineRecord.sparse_prompt_time_factor", "EngineRecord.time_factors", "ServedShard.time_factors", "Repeated.times",
 })  # fmt: skip
 """Pure numbers and counts of elements; and what a `_seconds` function takes in seconds."""
 
