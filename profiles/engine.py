@@ -85,6 +85,8 @@ class EngineRecord(Sourced):
     take the host is its least time; 0: launches are captured, or shorter than the kernels."""
     fit: EngineFit | None = None
     """None: the constants were not fitted."""
+    ignores_windows: bool = False
+    """Every layer attends to the whole context, also where the model has a sliding window."""
     borrowed_kernels: dict[str, str] = Field(default_factory=dict)
     """Kind and form of kernels, as "experts nvfp4" -> the library under whose name they were measured, where the
     engine runs another library's, or its own were measured without a graph."""

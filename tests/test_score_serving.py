@@ -12,6 +12,7 @@ from tests.cli import faults, meshwise
 from validate.runs.resolve import Unmodelled
 from validate.runs.table import BadTable
 from validate.score.serving.play import predict
+from validate.score.serving.protocol import num_offline_requests
 from validate.score.serving.resolve import forms_of, resolve_serving
 from validate.score.serving.score import score_serving
 from validate.score.serving.table import read_rows
@@ -231,3 +232,25 @@ def test_one_run_fixes_an_engine(tmp_path: Path) -> None:
     )
     assert meshwise("estimate", job).code == 0
     assert meshwise("calibrate", "--from-run", runs, "--output", record, "--cluster", "dgx-h100", "--force").code == 2
+
+
+OFFLINE = "trtllm,{},{},{},{},1,,1,,{},fp8,offline max load,{},,,9000,,,published,0,x,{}\n"
+
+
+def test_offline_runs_are_those_of_their_documents(tmp_path: Path) -> None:
+    """What the notes, the release and the lengths of TensorRT-LLM's own tables say of how a run was made."""
+    path = tmp_path / "offline.csv"
+    rows = [
+        OFFLINE.format("1.0", "Qwen3-235B-A22B", "h100_sxm", 8, "fp8", "1000,1000", "attention-DP set in the yaml"),
+        OFFLINE.format("0.13.0", "Mistral 7B", "h100_sxm", 1, "fp8", "20000,2000", ""),
+        OFFLINE.format("1.0", "Mistral 7B", "h100_sxm", 1, "fp8", "20000,2000", ""),
+    ]
+    path.write_text(HEADER.replace("id\n", "id,notes\n") + "".join(rows))
+    sparse, old, new = (resolve_serving(row) for row in read_rows(path))
+    assert (sparse.plan.decode.tp, sparse.plan.decode.attention_dp, sparse.plan.decode.ep) == (1, 8, 8)
+    assert sparse.plan.expert_weights == "fp8"
+    rates = [predict(one, PriceBook()).output_tokens_per_second or 0.0 for one in (old, new)]
+    assert 1.5 * rates[0] < rates[1]  # which release attends to more than the window
+    assert num_offline_requests(128, 4096, 2048.0) == 1500
+    assert num_offline_requests(128, 128, 100.0) == 4096
+    assert [num_offline_requests(77, 77, slots) for slots in (1.0, 100.0, 1e6)] == [32, 300, 4096]

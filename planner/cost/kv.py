@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.work.forms import form_of
-from planner.work.iteration import ServedShard
+from planner.work.iteration import ServedShard, num_whole_layers
 from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from profiles.parameters import parameter_groups
@@ -75,7 +75,7 @@ def kv_bytes_per_token(model: TransformerShape, shard: ServedShard) -> float:
     where no layer sees everything. States of linear attention are one a sequence and are left out, a few MiB.
     """
     width = DTYPE_BYTES[shard.kv_dtype]
-    layers = (model.num_full_attention_layers or model.num_layers) / shard.pp
+    layers = (num_whole_layers(model, shard) or model.num_layers) / shard.pp
     if model.mla:
         return width * layers * (model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
     return width * layers * 2.0 * max(model.num_kv_heads / shard.tp, 1.0) * model.head_dim

@@ -247,7 +247,8 @@ def served_shard(plan: ServingPlan, pool: Pool, engine: EngineRecord) -> ServedS
     return ServedShard(
         tp=float(pool.tp), attention_dp=float(pool.attention_dp), ep=float(pool.ep), pp=float(pool.pp),
         library=engine.library, weights=plan.weights, expert_weights=plan.expert_weights, kv_dtype=plan.kv_dtype,
-        borrowed=engine.borrowed_kernels, time_factors=engine.time_factors, routing_skew=engine.routing_skew,
+        borrowed=engine.borrowed_kernels, time_factors=engine.time_factors, ignores_windows=engine.ignores_windows,
+        routing_skew=engine.routing_skew,
     )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ class ServedShard:
     """Kind and form of kernels, as "experts nvfp4" -> the library they are taken from in place of `library`."""
     time_factors: Mapping[KernelKind, float] = field(default_factory=dict)
     """Kind of kernel -> its time over the price of its library."""
+    ignores_windows: bool = False
+    """Layers with a sliding window attend to the whole context too."""
     routing_skew: float = 0.0
     """Exponent of the power law by which experts are chosen; 0: all alike."""
 
@@ -57,7 +59,7 @@ class ServedShard:
         """All of it, to look things up by."""
         degrees = (self.tp, self.attention_dp, self.ep, self.pp)
         forms = (self.library, self.weights, self.expert_form, self.kv_dtype, *sorted(self.borrowed.items()))
-        return (*degrees, *forms, *sorted(self.time_factors.items()), self.routing_skew)
+        return (*degrees, *forms, *sorted(self.time_factors.items()), self.ignores_windows, self.routing_skew)
 
     @property
     def ranks(self) -> float:
@@ -199,8 +201,15 @@ def _heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
     return model.num_heads / shard.tp, max(model.num_kv_heads / shard.tp, 1.0)
 
 
+def num_whole_layers(model: TransformerShape, shard: ServedShard) -> int:
+    """Layers that attend to the whole context."""
+    if shard.ignores_windows and not model.linear_attention:
+        return model.num_layers
+    return model.num_full_attention_layers
+
+
 def _layers_by_window(model: TransformerShape, shard: ServedShard) -> Iterator[tuple[float, float | None]]:
-    full = model.num_full_attention_layers
+    full = num_whole_layers(model, shard)
     if full:
         yield full / shard.pp, None
     if full < model.num_layers and not model.linear_attention:

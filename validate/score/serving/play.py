@@ -15,15 +15,12 @@ from simulator.serving.play import play
 from simulator.serving.requests import ClosedLoop, Requests
 from simulator.serving.spec import Deployment, PoolSpec, ReplicaSpec, Speculation, Transfer
 from validate.runs.resolve import Unmodelled
+from validate.score.serving.protocol import num_offline_requests
 
 if TYPE_CHECKING:
     from validate.score.serving.resolve import ServedSetting
 
 _ROUTER = "least-loaded"
-OFFLINE_WAVES, MOST_OFFLINE_REQUESTS = 3, 4096
-"""An offline run is as many requests as fit at once, times this, so that filling and draining weigh little."""
-
-
 _IN_PROCESS = {"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0}
 """An offline run hands its requests to the engine directly: no server takes them in, and nobody streams."""
 
@@ -64,7 +61,7 @@ def predict(setting: "ServedSetting", book: PriceBook, seed: int = 0) -> ServedF
             return _static_batch(setting, replica)
         case "offline":
             slots = min(memory.num_kv_tokens / longest, float(plan.decode.max_sequences))
-            count = int(min(max(OFFLINE_WAVES * slots, 32.0), MOST_OFFLINE_REQUESTS))
+            count = num_offline_requests(row.input_tokens, row.output_tokens, slots)
             requests = _requests(setting, count, 1.0, seed)
             return _offline(requests, replace(replica, engine=replica.engine.model_copy(update=_IN_PROCESS)))
     return _closed_loop(setting, deployment, seed)

@@ -31,6 +31,28 @@ STEADY = Protocol("closed loop", skips_first_wave=True)
 """Fixed lengths at a steady concurrency, as genai-perf measures: the first wave does not count."""
 
 
+_OFFLINE_REQUESTS = {
+    (128, 128): 30_000, (128, 2048): 3000, (128, 4096): 1500, (500, 2000): 3000, (1000, 1000): 3000, (1000, 2000): 1500,
+    (2048, 128): 3000, (2048, 2048): 1500, (5000, 500): 1500, (20_000, 2000): 1000, (1024, 1024): 3000,
+    (1024, 8192): 1500, (8192, 1024): 1500, (1024, 32_768): 1000, (32_768, 1024): 1000,
+}  # fmt: skip
+"""Input and output tokens -> requests of the offline runs in TensorRT-LLM's documents [NVIDIA/TensorRT-LLM@00f3768
+docs/source/performance/perf-overview.md; @03e27c7 docs/source/developer-guide/perf-overview.md, Apache-2.0]. All wait
+from the start: few do not fill a large replica, and they drain it together."""
+_OFFLINE_WAVES, _SETTLED_WAVES = 3, 6
+"""An offline run of other lengths is as many requests as fit at once, times this; of more than the second, no more are
+played."""
+_LEAST_OFFLINE, _MOST_OFFLINE = 32, 4096
+
+
+def num_offline_requests(num_input_tokens: int, num_output_tokens: int, num_slots: float) -> int:
+    """How many requests are played of an offline run on a replica that takes `num_slots` at the same time."""
+    stated = _OFFLINE_REQUESTS.get((num_input_tokens, num_output_tokens))
+    if stated is not None:
+        return min(stated, max(int(_SETTLED_WAVES * num_slots), _MOST_OFFLINE))
+    return min(max(int(_OFFLINE_WAVES * num_slots), _LEAST_OFFLINE), _MOST_OFFLINE)
+
+
 def protocol_of(row: ServedRow) -> Protocol:
     """The rules of a row's source; raises Unmodelled where nobody knows them."""
     mode = row.mode.casefold()

@@ -83,6 +83,8 @@ def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSe
     engine = own or _engine(row, model)
     protocol = protocol_of(row)
     row = replace(row, split=_mesh(row.split), prefill_split=row.prefill_split and _mesh(row.prefill_split))
+    if row.has_attention_dp and model.moe is not None:
+        row = replace(row, split=_with_attention_dp(row.split))
     if protocol is INFERENCEMAX:
         row = completed(row, model, _cluster(row.gpu, 1).accelerator.name)
         engine = as_run(engine, row)
@@ -94,7 +96,9 @@ def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSe
         pool = replace(pool, replicas=row.num_decode_workers, max_sequences=slots)
         prefill = replace(_pool(row, row.prefill_split, model, engine), replicas=row.num_prefill_workers)
     cluster = _cluster(row.gpu, pool.num_devices // pool.replicas)
-    weights, experts = forms_of(row.weight_quant, model, cluster)
+    # TensorRT-LLM's own tables are of checkpoints that ModelOpt made (docs/source/performance/perf-overview.md)
+    per_tensor = protocol.kind == "offline" and engine.library == "trtllm"
+    weights, experts = forms_of(row.weight_quant, model, cluster, per_tensor=per_tensor)
     plan = ServingPlan(
         decode=pool, prefill=prefill, weights=weights, expert_weights=experts,
         kv_dtype=_kv_dtype(row, engine, cluster), draft_tokens=row.draft_tokens or 0,
@@ -146,6 +150,12 @@ def _mesh(split: Mapping[str, int]) -> dict[str, int]:
     return {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
 
 
+def _with_attention_dp(split: Mapping[str, int]) -> dict[str, int]:
+    """A mesh of tp ranks whose attention is data parallel: as many groups, over all of which experts are spread
+    [NVIDIA/TensorRT-LLM docs, deployment guides: --tp_size N --ep_size N with enable_attention_dp]."""
+    return {**split, "tp": 1, "dp": split["tp"] * split["dp"], "ep": split["tp"] * split["dp"]}
+
+
 def _pool(row: ServedRow, split: Mapping[str, int], model: TransformerShape, engine: EngineRecord) -> Pool:
     """The ranks of one replica; as many requests at a time as clients send, or as the engine takes of each group."""
     tp, pp, ep, dp = (split[name] for name in ("tp", "pp", "ep", "dp"))
@@ -184,12 +194,13 @@ def _capped(cluster: Cluster, power_watts: float) -> Cluster:
     return cluster.model_copy(update={"name": f"{cluster.name} at {power_watts:g} W", "accelerator": limited})
 
 
-def forms_of(quant: str, model: TransformerShape, cluster: Cluster) -> tuple[str, str]:
+def forms_of(quant: str, model: TransformerShape, cluster: Cluster, *, per_tensor: bool = False) -> tuple[str, str]:
     """Forms of linear layers and of experts that a checkpoint called `quant` has.
 
-    Publishers quantise mixtures of experts in blocks to fp8, and to four bits in the experts alone (attention, shared
-    experts and routers are on the exclusion lists of their quantisation configs); gpt-oss ships its experts as MXFP4,
-    which devices with fp4 units multiply with 8-bit activations.
+    NVIDIA quantises to fp8 with one scale a tensor (`per_tensor`). Other publishers quantise mixtures of experts in
+    blocks to fp8, and to four bits in the experts alone (attention, shared experts and routers are on the exclusion
+    lists of their quantisation configs); gpt-oss ships its experts as MXFP4, which devices with fp4 units multiply with
+    8-bit activations.
     """
     sparse = model.moe is not None
     has_fp4 = "fp4" in cluster.accelerator.peak_flops_per_second
@@ -201,7 +212,7 @@ def forms_of(quant: str, model: TransformerShape, cluster: Cluster) -> tuple[str
         case "fp4" | "nvfp4" | "mxfp4" if model.family == "gpt-oss":
             return "bf16", "w4a8_mxfp4_mxfp8" if has_fp4 else "w4a16_mxfp4"
         case "fp8" | "fp8_block":
-            form = "fp8_block" if sparse or quant == "fp8_block" else "fp8"
+            form = "fp8_block" if (sparse and not per_tensor) or quant == "fp8_block" else "fp8"
             return form, form
         case "fp4" | "nvfp4":
             return ("bf16" if sparse else "nvfp4"), "nvfp4"

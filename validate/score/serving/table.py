@@ -55,6 +55,8 @@ class ServedRow:
     """Requests that a replica of the pool that decodes takes at the same time."""
     draft_tokens: int | None = None
     """Tokens guessed ahead by heads of the model's own; None: not stated."""
+    has_attention_dp: bool = False
+    """The notes of the row say that attention was data parallel, where its degrees do not."""
     image_tag: str = ""
     """Of the container that ran, where the notes of the row name it last."""
     day: str = ""
@@ -130,6 +132,7 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         suspect=text("suspect") in ("1", "1.0"), prefill_split=prompts or None,
         num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
         decode_slots=whole("decode_max_batch_size"), draft_tokens=_or_none(cells.get("draft_tokens")),
+        has_attention_dp="attention-dp" in text("notes").casefold(),
         image_tag=_image_tag(text("notes") or text("silicon_data_source")),
         day=_day(text("notes") or text("silicon_data_source")),
     )  # fmt: skip
