@@ -5,7 +5,7 @@ instances are taken back) is said once, at its top. Users write their own in the
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,6 @@ from profiles.record import Count, Positive, Sourced
 from profiles.units import HOUR
 
 Terms = Literal["on-demand", "reserved", "spot", "purchase"]
-TERMS: tuple[Terms, ...] = get_args(Terms)
 _SPOT_RATE = "interruptions_per_instance_hour"
 _SHARED = ("provider", "region", "country", "as_of", "source", "network_is_published", _SPOT_RATE)
 """Fields that a price list may say once for all its offers."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("meshwise", deadline=None)  # how long an example takes depends on what else runs
+settings.register_profile("meshwise", deadline=None, max_examples=30)  # how long one takes depends on what else runs
+settings.register_profile("thorough", parent=settings.get_profile("meshwise"), max_examples=500)
 settings.load_profile("meshwise")
 
 GOLDEN = Path(__file__).parent / "golden"

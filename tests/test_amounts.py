@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwise.amounts import amount, days, long_time, money
@@ -13,14 +13,12 @@ from profiles.units import DAY, HOUR, MINUTE
 sizes = st.floats(1.0, 9e14)
 
 
-@settings(max_examples=50)
 @given(sizes)
 def test_what_is_written_reads_as_the_same_amount(value: float) -> None:
     for text in (amount(value), money(value)):
         assert quantities.amount(text, "tokens", "15T") == pytest.approx(value, rel=0.005)
 
 
-@settings(max_examples=50)
 @given(sizes)
 def test_no_amount_has_more_than_four_digits_or_an_exponent(value: float) -> None:
     for text in (amount(value), money(value)):

@@ -35,7 +35,7 @@ def by_key(ranking: Ranking) -> dict[tuple[str, int], Option]:
 
 
 @given(price=FACTORS, factor=st.floats(1.0, 5.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_cheaper_price_never_costs_more(price: float, factor: float) -> None:
     offers = [rent(dollars_per_hour=price), purchase(price=10_000.0 * price)]
     cheap, dear = (by_key(ranked(offers, demand(price_factor=one))) for one in (1.0, factor))
@@ -45,7 +45,7 @@ def test_a_cheaper_price_never_costs_more(price: float, factor: float) -> None:
 
 
 @given(days=st.floats(1.0, 400.0), later=st.floats(1.0, 4.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_later_deadline_never_raises_risk_nor_the_cheapest_cost(days: float, later: float) -> None:
     offers = [rent(), rent("other", cluster="slow", dollars_per_hour=1.0)]
     first, second = (ranked(offers, demand(deadline_seconds=one * DAY)) for one in (days, days * later))
@@ -57,7 +57,7 @@ def test_a_later_deadline_never_raises_risk_nor_the_cheapest_cost(days: float, l
 
 
 @given(factor=st.floats(1.0, 50.0), terms=st.sampled_from(["on-demand", "spot"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_more_failures_never_help(factor: float, terms: str) -> None:
     taken_back = {"interruptions_per_instance_second": 0.01 / HOUR} if terms == "spot" else {}
     offers = [rent(terms=terms, devices_per_instance=8, **taken_back)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from profiles import catalog
@@ -127,7 +127,6 @@ def test_names_people_type(typed: str, name: str) -> None:
     assert catalog.accelerator(typed).name == name
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(ACCELERATORS), data=st.data())
 def test_case_and_separators_are_forgiven(name: str, data: st.DataObject) -> None:
     separator = data.draw(st.sampled_from(["-", "_", " ", " - "]))
@@ -135,7 +134,6 @@ def test_case_and_separators_are_forgiven(name: str, data: st.DataObject) -> Non
     assert catalog.accelerator(typed).name == name
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_known_name_or_an_unknown_one(text: str) -> None:
     for find in (catalog.accelerator, catalog.node, catalog.link, catalog.software, catalog.model, catalog.cluster):
@@ -193,7 +191,6 @@ def test_a_count_that_cannot_be_is_one_sentence(name: str, num_devices: int, sen
         catalog.cluster(name, num_devices)
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(NODES), num_devices=st.integers(1, 5000))
 def test_any_count_makes_a_cluster_or_one_sentence(name: str, num_devices: int) -> None:
     per_node = catalog.node(name).num_devices

@@ -7,7 +7,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshwise.jobfile import JobTable, SplitTable
@@ -37,7 +37,6 @@ def check(arguments: list[str]) -> None:
         assert result.err == ""
 
 
-@settings(deadline=None, max_examples=60)
 @given(command=st.sampled_from(["plan", "estimate", "simulate"]), extra=st.lists(options, max_size=4))
 def test_any_options_end_in_an_answer_or_a_sentence(command: str, extra: list[tuple[str, str]]) -> None:
     check([command, *(word for option in extra for word in option)])
@@ -56,7 +55,6 @@ degrees = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
 @given(command=st.sampled_from(["estimate", "simulate"]), job=good, split=degrees)
 def test_any_split_of_a_good_job_ends_in_an_answer_or_a_sentence(
     command: str, job: dict[str, object], split: dict[str, str]
@@ -68,7 +66,6 @@ plain = st.none() | st.booleans() | numbers | st.floats() | words | st.text(max_
 tables = st.dictionaries(st.sampled_from([*JobTable.model_fields, *SplitTable.model_fields]), plain, max_size=5)
 
 
-@settings(deadline=None, max_examples=60)
 @given(command=st.sampled_from(["plan", "estimate", "simulate", "validate"]), job=tables, split=tables)
 def test_any_file_ends_in_an_answer_or_a_sentence(
     command: str, job: dict[str, object], split: dict[str, object]
@@ -86,7 +83,6 @@ CONFIG_KEYS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_
 configs = st.dictionaries(st.sampled_from(CONFIG_KEYS) | st.text(max_size=6), json_values, max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
 @given(config=configs, kind=st.sampled_from(["llama", "gpt2", "deepseek_v3", "zebra"]))
 def test_any_model_config_ends_in_an_answer_or_a_sentence(config: dict[str, object], kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +95,6 @@ CLUSTER_KEYS = ("name", "source", "node", "num_nodes", "accelerator", "num_devic
 clusters = st.dictionaries(st.sampled_from(CLUSTER_KEYS), json_values, max_size=8)
 
 
-@settings(deadline=None, max_examples=60)
 @given(cluster=clusters)
 def test_any_cluster_file_ends_in_an_answer_or_a_sentence(cluster: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +108,6 @@ lines = st.lists(st.lists(cells, max_size=5).map(",".join), max_size=4).map("\n"
 HEADER, ROW = list(csv.reader(io.StringIO(SHIPPED)))[:2]
 
 
-@settings(deadline=None, max_examples=60)
 @given(changes=st.dictionaries(st.sampled_from(HEADER), cells, min_size=1, max_size=3))
 def test_any_run_ends_in_a_score_or_a_sentence(changes: dict[str, str]) -> None:
     row = dict(zip(HEADER, ROW, strict=True)) | changes
@@ -124,7 +118,6 @@ def test_any_run_ends_in_a_score_or_a_sentence(changes: dict[str, str]) -> None:
         check(["score", "training", str(path)])
 
 
-@settings(deadline=None, max_examples=30)
 @given(text=lines | st.text(max_size=40), header=st.booleans())
 def test_any_table_ends_in_a_score_or_a_sentence(text: str, header: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +126,6 @@ def test_any_table_ends_in_a_score_or_a_sentence(text: str, header: bool) -> Non
         check(["score", "training", str(path)])
 
 
-@settings(deadline=None, max_examples=60)
 @given(command=st.sampled_from(["show", "list"]), name=st.text(max_size=12) | words)
 def test_any_profile_name_ends_in_an_answer_or_a_sentence(command: str, name: str) -> None:
     check(["profiles", command, "--", name])

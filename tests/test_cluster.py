@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from profiles import catalog
@@ -62,7 +62,6 @@ def test_more_than_the_links_join_is_refused() -> None:
         tier_sizes([8, 256], 512, 8)
 
 
-@settings(deadline=None)
 @given(per_node=SMALL, num_nodes=SMALL, factor=SMALL, in_pairs=st.booleans())
 def test_sizes_nest_and_reach_every_device(per_node: int, num_nodes: int, factor: int, in_pairs: bool) -> None:
     limits = [2] * (in_pairs and per_node > 2) + [per_node, per_node * factor, None]
@@ -75,7 +74,6 @@ def test_sizes_nest_and_reach_every_device(per_node: int, num_nodes: int, factor
         assert any(size % per_node == 0 for size in sizes)
 
 
-@settings(deadline=None)
 @given(num_devices=st.integers(1, 20_000), num_dimensions=st.integers(1, 3))
 def test_torus_axes_multiply_to_the_devices(num_devices: int, num_dimensions: int) -> None:
     axes = torus_axes(num_devices, num_dimensions)
@@ -110,7 +108,6 @@ def test_a_partial_mesh_leaves_links_idle() -> None:
     assert link_share(TierSpec.model_validate(tier()), 2) == 1.0
 
 
-@settings(deadline=None)
 @given(num_devices=st.integers(1, 1024), dimensions=st.integers(1, 3), wrap=st.integers(1, 16))
 def test_a_share_of_links_is_a_fraction(num_devices: int, dimensions: int, wrap: int) -> None:
     assert 0.0 < link_share(_torus(1024, dimensions, wrap), num_devices) <= 1.0

@@ -39,7 +39,7 @@ def faster_network(tier: int, factor: float) -> Cluster:
 
 @pytest.mark.parametrize("model", ["gpt3-6.7B", "mixtral-8x7b"])
 @given(tier=st.sampled_from([0, 1]), factor=st.floats(1.0, 100.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_more_bandwidth_is_never_slower(model: str, tier: int, factor: float) -> None:
     plans = some_plans(model, 16)
     before = estimate(plans, job(model), cluster(16), stack()).step_seconds
@@ -48,7 +48,7 @@ def test_more_bandwidth_is_never_slower(model: str, tier: int, factor: float) ->
 
 
 @given(factor=st.floats(1.0, 100.0), field=st.sampled_from(["memory_bytes_per_second", "peak_flops_per_second"]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_faster_accelerator_is_never_slower(factor: float, field: str) -> None:
     plans, base = some_plans("gpt3-6.7B", 16), cluster(16)
     old = getattr(base.accelerator, field)

@@ -158,7 +158,7 @@ def test_the_outer_tier_is_fitted_over_known_inner_ones() -> None:
         assert getattr(curve, name) == pytest.approx(getattr(truth, name), rel=0.1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 4), st.floats(1e-7, 1e2))
 def test_a_handful_of_points_still_gives_a_valid_curve(count: int, seconds: float) -> None:
     curve = fit_elementwise(np.linspace(1e6, 1e9, count), np.full(count, seconds), 1e12, ORIGIN)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.collectives import size_factor
@@ -44,7 +44,6 @@ def test_a_smooth_curve_needs_none() -> None:
     assert curve.size_factor == ()
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.2, 5.0), min_size=2, max_size=6), st.integers(0, 10**6))
 def test_factors_hold_at_their_sizes_and_stay_between_them(factors: list[float], seed: int) -> None:
     knots = tuple(1e3 * 10.0**index for index in range(len(factors)))

@@ -73,7 +73,7 @@ def played(rng: np.random.Generator, stops: Interruptions, saves: Checkpoints, n
     return play_long_run(horizon, stops, saves, nodes, rng)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.floats(HOUR, 12 * HOUR), st.floats(10.0, 1800.0), st.floats(300.0, 3 * HOUR), st.floats(0.0, 300.0),
     st.floats(0.0, 300.0), st.sampled_from([0.0, 0.3]), st.integers(0, 2**32 - 1),
@@ -89,7 +89,6 @@ def test_playing_agrees_with_the_closed_form(
         assert shares.mean() == pytest.approx(float(expected), abs=6.0 * error + 1e-3)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.floats(HOUR, DAY), st.integers(0, 3), st.integers(1, 8), st.floats(0.0, 20 * DAY), st.booleans(),
     st.integers(0, 2**32 - 1),

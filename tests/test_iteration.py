@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.knots import geometric
@@ -92,7 +92,6 @@ def prices():
     return engine_prices(DENSE, served_shard(ServingPlan(), Pool(tp=4), ENGINE), cluster, ENGINE)
 
 
-@settings(max_examples=60, deadline=None)
 @given(num=st.integers(1, 300), context=st.integers(1, 9000), steps=st.integers(1, 60))
 def test_a_run_of_decodes_is_its_iterations(prices, num, context, steps) -> None:
     """Lines of prices hold where they say they do."""
@@ -103,7 +102,6 @@ def test_a_run_of_decodes_is_its_iterations(prices, num, context, steps) -> None
     assert (np.diff(stepped, prepend=0.0) > 0.0).all()
 
 
-@settings(max_examples=60, deadline=None)
 @given(num=st.integers(0, 300), context=st.integers(16, 9000), prompt=st.integers(1, 8000))
 def test_a_prompt_takes_time(prices, num, context, prompt) -> None:
     """More than the same iteration without it, or with a shorter prompt."""

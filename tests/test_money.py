@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.breakdown import Breakdown
@@ -91,7 +91,6 @@ def test_depreciation_writes_off_what_is_not_left() -> None:
     assert FIGURES.lifetime_seconds == pytest.approx(4 * YEAR)
 
 
-@settings(deadline=None)
 @given(rent=st.floats(2e-4, 5e-3), price=st.floats(5e3, 5e4), watts=st.floats(300.0, 1500.0))
 def test_buying_breaks_even_where_the_two_bills_are_equal(rent: float, price: float, watts: float) -> None:
     """At a utilisation of break-even hours over the life, owner and tenant pay the same for the same use."""

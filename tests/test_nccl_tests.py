@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.collectives import message_seconds
@@ -85,7 +85,6 @@ def test_rows_whose_rates_contradict_the_ranks_are_refused(tmp_path: Path) -> No
         read(tmp_path, alone)
 
 
-@settings(max_examples=50, deadline=None)
 @given(text=st.text(max_size=300))
 def test_any_text_is_read_or_refused_with_a_sentence(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("any") / "log.txt"

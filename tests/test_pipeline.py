@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.critical import PRICED, graph, with_messages
@@ -47,7 +47,6 @@ def test_any_chunks(shape: Shape, data: st.DataObject) -> None:
         assert told(shape, f, b) == pytest.approx(play(shape, f, b).step_seconds, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(shapes(*CLASSIC), st.integers(0, 40), seconds, seconds)
 def test_equal_stages(shape: Shape, rounds: int, forward: float, backward: float) -> None:
     """The bubble is (p - 1) chunks: fraction (p - 1) / (m v + p - 1) of the step."""
@@ -61,7 +60,6 @@ def test_equal_stages(shape: Shape, rounds: int, forward: float, backward: float
     assert played.breakdown.idle_seconds / played.step_seconds == pytest.approx(bubble, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(shapes(*CLASSIC), st.integers(0, 8), st.floats(1.0, 3.0), st.floats(0.0, 0.3), st.floats(0.0, 2.0))
 def test_an_embedding_and_a_head(shape: Shape, rounds: int, backward: float, embedding: float, head: float) -> None:
     """Steps of any length, extended from short ones: a path that overtakes later is missed (seen: 2.5 %)."""

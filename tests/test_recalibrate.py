@@ -74,7 +74,7 @@ def test_one_odd_run_does_not_carry_the_others() -> None:
     assert abs(found.after["odd"]) > 0.5
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.dictionaries(st.sampled_from(sorted(KERNEL_SPREADS)), st.floats(0.3, 3.0)))
 def test_each_factor_multiplies_its_own_cause_alone(factors: dict[str, float]) -> None:
     before = catalog.expand(BASE, 8)

@@ -1,7 +1,7 @@
 """Records are frozen, know their fields, and have a source."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -37,7 +37,6 @@ def test_figures_are_finite_and_not_negative(field: str, value: float) -> None:
         Sample.model_validate({field: value})
 
 
-@settings(deadline=None)
 @given(st.integers(max_value=0))
 def test_counts_and_sizes_are_positive(value: int) -> None:
     for field in ("num_things", "size_bytes"):

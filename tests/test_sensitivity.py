@@ -1,7 +1,7 @@
 """More of a resource never makes a step slower, neither a plan's nor the best plan's."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.choose.sensitivity import RESOURCES, sensitivity
@@ -13,7 +13,6 @@ PLANS = [Plan(dp=16), Plan(dp=2, tp=4, pp=2), Plan(tp=16), Plan(pp=4, dp=4, vp=2
          Plan(dp=8, cp=2, zero_stage=1)]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(sorted(RESOURCES)), st.sampled_from(PLANS), st.floats(1.0, 8.0), st.sampled_from([8, 64, 512]))
 def test_more_is_never_slower(resource: str, plan: Plan, factor: float, batch: int) -> None:
     batch = max(batch, plan.dp * plan.pp)

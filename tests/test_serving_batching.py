@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.engine import EngineRecord
@@ -56,7 +56,6 @@ def times(played: Played) -> np.ndarray:
     return np.stack([played.arrival_seconds, played.first_token_seconds, played.last_token_seconds])
 
 
-@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     engine=st.sampled_from(sorted(ENGINES)),
@@ -80,7 +79,6 @@ def test_runs_are_exact(
     np.testing.assert_array_equal(fast.replica, slow.replica)
 
 
-@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), engine=st.sampled_from(sorted(ENGINES)), kv_tokens=st.sampled_from([600, 2000]))
 def test_memory_is_conserved(seed: int, engine: str, kv_tokens: int) -> None:
     """At every event the blocks in use are those of the requests inside, and at the end there are none."""

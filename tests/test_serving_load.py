@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.serving_load import Lengths, closed_loop, most_requests_per_second, open_loop, replica_curve
@@ -45,7 +45,6 @@ def test_agrees_with_a_closed_loop(clients: int) -> None:
     assert rate == pytest.approx(100.0 * 200 * clients / simulated.duration_seconds, rel=0.03)
 
 
-@settings(max_examples=40, deadline=None)
 @given(slow=st.floats(0.01, 3.0), factor=st.floats(1.01, 3.0))
 def test_load_only_makes_it_worse(slow: float, factor: float) -> None:
     """More requests: later first tokens, slower tokens, more of them running; Little's law holds."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.collectives import message_seconds
@@ -169,7 +169,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(dims=VALUES, types=VALUES, ranks=VALUES, sizes=VALUES)
 def test_odd_arguments_do_no_harm(
     tmp_path_factory: pytest.TempPathFactory, dims: Any, types: Any, ranks: Any, sizes: Any

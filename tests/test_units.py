@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.units import DTYPE_BYTES, GIB, GIGA, MIB, from_vendor_units
@@ -21,14 +21,12 @@ VENDOR = {
 }
 
 
-@settings(deadline=None)
 @given(key=st.sampled_from(sorted(VENDOR)), value=st.floats(allow_nan=False, width=32))
 def test_a_vendor_unit_is_renamed_and_scaled(key: str, value: float) -> None:
     name, factor = VENDOR[key]
     assert from_vendor_units({key: value}) == {name: value * factor}
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["name", "num_devices", "bytes_per_second", "power_watts", "stages"]),
