@@ -10,11 +10,9 @@ from meshwise.options import JobFlags, JsonFlag, MoneyFlags, ReportFlags, Search
 if TYPE_CHECKING:
     from meshwise.jobfile import Question
     from meshwise.money.terms import Terms
+    from meshwise.serving.jobfile import ServingFile
     from planner.choose.search import Answer
     from planner.cost.estimate import Estimate
-
-if TYPE_CHECKING:
-    from meshwise.serving.jobfile import ServingFile
 
 NO_PLAN_FITS = 3
 

@@ -45,11 +45,22 @@ class Frame:
         return self.skeletons[self.skeleton_of[place]], self.settings.plan(int(self.setting_of[place]))
 
 
-def frame(
-    tp: int, cp: int, job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack, held: dict[str, int],
-    max_micro_batch: int | None, exhaustive: bool,
-) -> Frame | None:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a search is about, and what it may choose."""
+
+    job: TrainingJob
+    cluster: MixedCluster
+    stack: SoftwareStack
+    held: dict[str, int]
+    """Fields of plans that are held to a value, as the codes of grids."""
+    max_micro_batch: int | None
+    exhaustive: bool
+
+
+def frame(tp: int, cp: int, choices: Choices) -> Frame | None:
     """All candidates of a degree, or None where there are none."""
+    job, cluster, stack, held = choices.job, choices.cluster, choices.stack, choices.held
     some = [
         one
         for one in skeletons(cluster, tp, cp, num_blocks(job.model))
@@ -59,7 +70,7 @@ def frame(
     if not some:
         return None
     shapes = sorted({(one.pp, one.dp) for one in some})
-    grids = _settings(tp, cp, shapes, job, cluster, stack, held, max_micro_batch, exhaustive)
+    grids = _settings(tp, cp, shapes, choices)
     whole = PlanGrid(**{
         field.name: np.concatenate([getattr(grid, field.name) for grid in grids]) for field in fields(PlanGrid)
     })  # fmt: skip
@@ -69,57 +80,46 @@ def frame(
     most = max(usable_bytes(group.cluster, stack) for group in cluster.groups)
     kept = legal & (peak_bytes <= most)
     ends = np.cumsum([len(grid) for grid in grids])
-    rows_of = {
-        shape: np.flatnonzero(kept[end - len(grid) : end]) + end - len(grid)
-        for shape, grid, end in zip(shapes, grids, ends, strict=True)
-    }
+    rows_of = {shape: np.arange(end - len(grid), end) for shape, grid, end in zip(shapes, grids, ends, strict=True)}
     seconds = model_seconds(whole, job, cluster, stack)
     bounds, skeleton_of, setting_of = [np.zeros(0)], [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for place, one in enumerate(some):
-        rows = rows_of[one.pp, one.dp]
+        own = rows_of[one.pp, one.dp]
+        rows = own[kept[own]]
         number = job.global_batch / whole.micro_batch[rows]
         bounds.append(bound_seconds(one, {name: of[rows] for name, of in seconds.items()}, number, whole.vp[rows]))
         skeleton_of.append(np.full(len(rows), place))
         setting_of.append(rows)
-    sizes = dict(zip(shapes, (len(grid) for grid in grids), strict=True))
-    legal_of = {
-        shape: int(legal[end - len(grid) : end].sum()) for shape, grid, end in zip(shapes, grids, ends, strict=True)
-    }
     return Frame(
         some, whole, np.concatenate(skeleton_of), np.concatenate(setting_of), np.concatenate(bounds),
-        num_plans=sum(sizes[one.pp, one.dp] for one in some),
-        num_legal=sum(legal_of[one.pp, one.dp] for one in some),
+        num_plans=sum(len(rows_of[one.pp, one.dp]) for one in some),
+        num_legal=sum(int(legal[rows_of[one.pp, one.dp]].sum()) for one in some),
     )  # fmt: skip
 
 
-def _settings(
-    tp: int, cp: int, shapes: Sequence[tuple[int, int]], job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack,
-    held: dict[str, int], max_micro_batch: int | None, exhaustive: bool,
-) -> list[PlanGrid]:  # fmt: skip
+def _settings(tp: int, cp: int, shapes: Sequence[tuple[int, int]], choices: Choices) -> list[PlanGrid]:
     """What the knobs offer for each (pp, dp). Microbatches divide the whole batch: replicas take unequal numbers."""
-    has_experts = isinstance(job.model, TransformerShape) and job.model.moe is not None
+    model = choices.job.model
+    has_experts = isinstance(model, TransformerShape) and model.moe is not None
     made: dict[tuple[int, int], PlanGrid] = {}
     found = []
     for pp, dp in shapes:
         key = (pp, dp if has_experts else min(dp, 2))
         if key not in made:
-            made[key] = _offered(tp, cp, *key, job, cluster, stack, held, max_micro_batch, exhaustive)
+            made[key] = _offered(tp, cp, *key, choices)
         grid = made[key]
         columns = {field.name: getattr(grid, field.name) for field in fields(PlanGrid)}
         found.append(PlanGrid(**(columns | {"dp": np.full(len(grid), dp, dtype=np.int64)})))
     return found
 
 
-def _offered(
-    tp: int, cp: int, pp: int, dp: int, job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack,
-    held: dict[str, int], max_micro_batch: int | None, exhaustive: bool,
-) -> PlanGrid:  # fmt: skip
-    first = cluster.groups[0].cluster
+def _offered(tp: int, cp: int, pp: int, dp: int, choices: Choices) -> PlanGrid:
+    job, first = choices.job, choices.cluster.groups[0].cluster
     whole = first.model_copy(update={"num_devices": tp * cp * pp * dp})
     each = job.model_copy(update={"global_batch": job.global_batch * dp})
-    degrees = {"tp": tp, "cp": cp, "pp": pp, "dp": dp}
-    space = Space(each, whole, held | degrees, max_micro_batch=max_micro_batch, exhaustive=exhaustive,
-                  schedules=stack.schedules)  # fmt: skip
+    held = choices.held | {"tp": tp, "cp": cp, "pp": pp, "dp": dp}
+    space = Space(each, whole, held, max_micro_batch=choices.max_micro_batch, exhaustive=choices.exhaustive,
+                  schedules=choices.stack.schedules)  # fmt: skip
     return next(space.chunks(max(1, len(space))), PlanGrid.of([]))
 
 

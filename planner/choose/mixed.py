@@ -4,6 +4,7 @@ Plans on one group alone, the others idle, come from the search of that group, s
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import planner.choose.search as alike
-from planner.choose.frames import Frame, frame
+from planner.choose.frames import Choices, Frame, frame
 from planner.choose.knobs import divisors
 from planner.choose.mixed_rules import check_placed
 from planner.choose.requirements import Objective, Requirement, Scenario
@@ -97,6 +98,21 @@ class MixedSearch:
         ranked = sorted(priced, key=_step)
         return sorted([*(self.polished(one) for one in ranked[:POLISHED]), *ranked[POLISHED:]], key=_step)
 
+    def alone(self, top: int) -> dict[str, Answer]:
+        """The search of each group by itself, by the group's name."""
+        return {
+            group.name: alike.search(
+                self.job, group.cluster, self.stack, fixed=self._held, top=top, max_micro_batch=self.max_micro_batch,
+                exhaustive=self.exhaustive,
+            )
+            for group in self.cluster.groups
+        }  # fmt: skip
+
+    @property
+    def _held(self) -> dict[str, int | str | bool]:
+        """Fields held to a value, but for those that the search finds."""
+        return {name: value for name, value in self.fixed.items() if name not in _FOUND}
+
     def _degrees(self) -> Iterator[tuple[int, int]]:
         """Tensor- and context-parallel degrees that lie within nodes and groups."""
         model, length = self.job.model, self.job.sequence_length
@@ -111,8 +127,10 @@ class MixedSearch:
                     yield tp, cp
 
     def _frame(self, tp: int, cp: int) -> Frame | None:
-        held = codes_of({name: value for name, value in self.fixed.items() if name not in _FOUND})
-        found = frame(tp, cp, self.job, self.cluster, self.stack, held, self.max_micro_batch, self.exhaustive)
+        choices = Choices(
+            self.job, self.cluster, self.stack, codes_of(self._held), self.max_micro_batch, self.exhaustive
+        )
+        found = frame(tp, cp, choices)
         if found is not None:
             self.num_plans += found.num_plans
             self.num_legal += found.num_legal
@@ -243,39 +261,34 @@ def search_mixed(
     _check_requirements(requirements, fixed or {})
     look = MixedSearch(job, cluster, stack, fixed or {}, max_micro_batch, exhaustive)
     found = look.run(on_progress)
-    held = {name: value for name, value in (fixed or {}).items() if name not in _FOUND}
-    alone = {
-        group.name: alike.search(job, group.cluster, stack, fixed=held, top=top, max_micro_batch=max_micro_batch,
-                           exhaustive=exhaustive)
-        for group in cluster.groups
-    }  # fmt: skip
+    alone = look.alone(top)
     for name, answer in alone.items():
-        for candidate in answer.candidates:
-            plan = candidate.plan
-            lane = Lane(plan.dp, plan.num_microbatches(job.global_batch), (name,) * plan.pp)
-            found.append(price(replace(plan, placement=(lane,)), job, cluster, stack))
+        found += [price(_placed_on(name, one.plan, job), job, cluster, stack) for one in answer.candidates]
     kept = [one for one in found if _meets(one, requirements, job, cluster, stack)]
     kept.sort(key=lambda one: float(one.step_seconds if objective == "time" else one.memory.peak_bytes))
     ranked = _ranked(_best_of_each_split(kept)[:top], simulate, objective, on_progress)
-    rejected: dict[str, int] = {}
-    for answer in alone.values():
-        for rule, count in answer.rejected.items():
-            rejected[rule] = rejected.get(rule, 0) + count
+    each = list(alone.values())
     return Answer(
         candidates=ranked,
-        num_splits=sum(one.num_splits for one in alone.values()) + len({one.plan for one in found}),
-        num_plans=look.num_plans + sum(one.num_plans for one in alone.values()),
-        num_legal=look.num_legal + sum(one.num_legal for one in alone.values()),
-        num_fitting=look.num_bounded + sum(one.num_fitting for one in alone.values()),
-        num_estimated=look.num_priced + sum(one.num_estimated for one in alone.values()),
-        rejected=rejected,
+        num_splits=sum(one.num_splits for one in each) + len({one.plan for one in found}),
+        num_plans=look.num_plans + sum(one.num_plans for one in each),
+        num_legal=look.num_legal + sum(one.num_legal for one in each),
+        num_fitting=look.num_bounded + sum(one.num_fitting for one in each),
+        num_estimated=look.num_priced + sum(one.num_estimated for one in each),
+        rejected=dict(sum((Counter(one.rejected) for one in each), Counter())),
         unmet={},
-        num_too_slow=look.num_bounded - look.num_priced + sum(one.num_too_slow for one in alone.values()),
-        nearest_misses=() if ranked else tuple(miss for one in alone.values() for miss in one.nearest_misses),
+        num_too_slow=look.num_bounded - look.num_priced + sum(one.num_too_slow for one in each),
+        nearest_misses=() if ranked else tuple(miss for one in each for miss in one.nearest_misses),
         front=(),
         elapsed_seconds=time.perf_counter() - started,
         ways=_ways(kept),
     )
+
+
+def _placed_on(group: str, plan: Plan, job: TrainingJob) -> Plan:
+    """A plan of one group alone as a plan of the whole cluster, whose other devices are idle."""
+    lane = Lane(plan.dp, plan.num_microbatches(job.global_batch), (group,) * plan.pp)
+    return replace(plan, placement=(lane,))
 
 
 def _check_requirements(requirements: Sequence[Requirement], fixed: Mapping[str, int | str | bool]) -> None:

@@ -17,6 +17,7 @@ from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def model_seconds(grid: PlanGrid, job: TrainingJob, cluster: MixedCluster, stack: SoftwareStack) -> dict[str, Floats]:
@@ -39,7 +40,7 @@ def model_seconds(grid: PlanGrid, job: TrainingJob, cluster: MixedCluster, stack
 
 
 def bound_seconds(
-    skeleton: Skeleton, whole_model_seconds: Mapping[str, Floats], num_microbatches: Floats, num_chunks: Floats
+    skeleton: Skeleton, whole_model_seconds: Mapping[str, Floats], num_microbatches: Floats, num_chunks: Ints
 ) -> Floats:
     """Seconds of a step if layers and microbatches could be dealt out in any fractions, and messages were free.
 
