@@ -16,7 +16,7 @@ from meshwise.tables.parts import bar, table
 from meshwise.tables.placements import show_lanes, show_placements
 from meshwise.tables.space import front_table, show_pruned
 from planner.breakdown import PARTS, Breakdown
-from planner.choose.explain import PART_WORDS, duration, why_risky, why_too_big
+from planner.choose.explain import PART_WORDS, differences, duration, why_risky, why_too_big
 from planner.choose.search import Answer, Candidate
 from planner.cost.estimate import Estimate
 from planner.cost.fit import Fit, fit_of
@@ -34,6 +34,9 @@ from profiles.units import GIB, GIGA, TERA
 
 if TYPE_CHECKING:
     from simulator.engine import Simulation
+
+NOTABLE_GAP = 0.05
+"""Shares of a step by which the closed form and the simulator may differ without a word."""
 
 
 def show_question(console: Console, question: Question) -> None:
@@ -91,6 +94,8 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
         _basis(question, answer.candidates[0].plan, answer.candidates[0].step_seconds), style="dim", markup=False
     )
     _show_ties(console, answer)
+    best = answer.candidates[0]
+    _show_gap(console, best.estimate.breakdown, best.simulated)
     show_placements(console, answer)
     console.print()
     losers = [candidate for candidate in answer.candidates if candidate is not answer.candidates[0]]
@@ -102,7 +107,6 @@ def show_answer(console: Console, question: Question, answer: Answer, saved: Pat
     if answer.front:
         console.print(front_table(question, answer.front))
         console.print()
-    best = answer.candidates[0]
     console.print(_breakdown_table(f"step of plan 1: {best.plan}", best.estimate.breakdown, best.simulated))
     console.print()
     show_memory(console, question, best.estimate)
@@ -122,6 +126,21 @@ def _show_ties(console: Console, answer: Answer) -> None:
             style="dim",
             markup=False,
         )
+
+
+def _show_gap(console: Console, estimated: Breakdown, simulated: Breakdown | None) -> None:
+    """Where the closed form and the simulator disagree: by how much, in which part, and what to make of it."""
+    if simulated is None:
+        return
+    gap = float(simulated.step_seconds / estimated.step_seconds) - 1.0
+    if abs(gap) > NOTABLE_GAP:
+        part, _ = differences(simulated, estimated)[0]
+        console.print(
+            f"played, the step is {abs(gap):.0%} {'longer' if gap > 0 else 'shorter'} than its closed form, most of it "
+            f"{PART_WORDS[part]}: only the simulator knows how messages wait for one another; `plan` ranks by it, and "
+            "--top 50 plays more plans",
+            style="dim", markup=False,
+        )  # fmt: skip
 
 
 def show_refusal(console: Console, question: Question, answer: Answer, fixed: Mapping[str, int | str | bool]) -> None:
@@ -171,6 +190,7 @@ def show_simulation(console: Console, question: Question, answer: Estimate, play
     console.print(
         f"{answer.plan}: simulated {rates(answer.plan, float(simulated.step_seconds), question)}", markup=False
     )
+    _show_gap(console, answer.breakdown, simulated)
     _show_fit(console, question, answer)
     console.print()
     console.print(_breakdown_table("step by part, on the busiest rank", answer.breakdown, simulated))
