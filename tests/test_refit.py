@@ -1,5 +1,6 @@
 """Constants fitted on whole steps: found where runs tell of them, left at their priors where they do not."""
 
+from dataclasses import replace
 from math import exp, log
 
 import numpy as np
@@ -7,21 +8,28 @@ import pytest
 
 from benchmarks.constants import CONSTANTS, FACTORS, Constant
 from benchmarks.leave_one_out import leave_one_out
-from benchmarks.refit import SHARED, fit, log_seconds, tabulate
+from benchmarks.refit import SHARED, Table, fit, log_seconds, tabulate
 from validate.runs.published import published_runs
 from validate.score.training import settings_of, source_of
 
-SETTINGS = settings_of(published_runs("sequence_parallelism_table5"))[0]
+RUNS = published_runs("sequence_parallelism_table5")[:4]
+"""The small ones, which take least to price."""
+SETTINGS = settings_of(RUNS)[0]
 COMPUTE = next(one for one in CONSTANTS if one.pooled)
 HOST = CONSTANTS[0]
 SLOT = (COMPUTE.name, COMPUTE.slot(SETTINGS[0]))
 
 
-def test_a_constant_that_runs_tell_of_is_found() -> None:
+@pytest.fixture(scope="module")
+def priced() -> Table:
+    """The runs as if each had taken as long as predicted, each from a source of its own."""
+    return tabulate(SETTINGS, np.exp(log_seconds(SETTINGS)).tolist(), [setting.run.id for setting in SETTINGS])
+
+
+def test_a_constant_that_runs_tell_of_is_found(priced: Table) -> None:
     slower = [COMPUTE.scaled(setting, 0.85 / COMPUTE.value(setting)) for setting in SETTINGS]
     measured = np.exp(log_seconds(slower))
-    table = tabulate(SETTINGS, measured.tolist(), [setting.run.id for setting in SETTINGS])
-    found = fit(table, np.ones(len(SETTINGS), dtype=bool), with_spreads=True)
+    found = fit(replace(priced, measured_seconds=measured), np.ones(len(SETTINGS), dtype=bool), with_spreads=True)
     assert found.values[SLOT] == pytest.approx(0.85, rel=0.02)
     assert found.is_identified(SLOT)
     again = np.exp(log_seconds([found.applied(setting) for setting in SETTINGS]))
@@ -36,24 +44,18 @@ def test_a_constant_that_no_run_tells_of_keeps_its_prior() -> None:
     assert not found.is_identified(slot)
 
 
-def test_runs_left_out_change_nothing() -> None:
-    measured = np.exp(log_seconds(SETTINGS))
-    sources = ["told"] * 4 + ["silent"] * 4
-    table = tabulate(SETTINGS, measured.tolist(), sources)
-    other = tabulate(SETTINGS, (measured * np.where(table.sources == "told", 1.0, 3.0)).tolist(), sources)
-    kept = table.sources == "told"
+def test_runs_left_out_change_nothing(priced: Table) -> None:
+    kept = np.arange(len(SETTINGS)) < 2
+    table = replace(priced, sources=np.where(kept, "told", "silent"))
+    other = replace(table, measured_seconds=table.measured_seconds * np.where(kept, 1.0, 3.0))
     assert fit(table, kept).values == fit(other, kept).values
 
 
-def test_a_slot_without_runs_takes_what_its_kin_share() -> None:
-    table = tabulate(SETTINGS, np.exp(log_seconds(SETTINGS)).tolist(), ["one"] * 8)
-    found = fit(table, np.ones(8, dtype=bool))
-    elsewhere = SETTINGS[0].cluster.accelerator.model_copy(update={"name": "another"})
-    setting = SETTINGS[0]
-    moved = type(setting)(
-        setting.run, setting.job, setting.cluster.model_copy(update={"accelerator": elsewhere}), setting.plan,
-        setting.stack,
-    )  # fmt: skip
+def test_a_slot_without_runs_takes_what_its_kin_share(priced: Table) -> None:
+    found = fit(replace(priced, sources=np.full(len(SETTINGS), "one")), np.ones(len(SETTINGS), dtype=bool))
+    cluster = SETTINGS[0].cluster
+    elsewhere = cluster.accelerator.model_copy(update={"name": "another"})
+    moved = replace(SETTINGS[0], cluster=cluster.model_copy(update={"accelerator": elsewhere}))
     assert exp(found.level(COMPUTE, moved)) == pytest.approx(found.values[COMPUTE.name, SHARED])
 
 
@@ -69,7 +71,7 @@ def test_a_multiple_of_one_changes_nothing_and_sources_are_stated(constant: Cons
 
 
 def test_every_run_is_predicted_without_its_source() -> None:
-    found = leave_one_out(published_runs("sequence_parallelism_table5"))
-    assert len(found.seconds) == 8
+    found = leave_one_out(RUNS)
+    assert len(found.seconds) == len(RUNS)
     assert np.all(found.seconds > 0.0)
     assert set(found.fitted) == {source_of(setting.run) for setting in SETTINGS}
