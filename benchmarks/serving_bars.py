@@ -1,7 +1,8 @@
 """How accurate predictions of published serving runs are, against the bars that would make them worth trusting.
 
 Constants of an engine record are fitted on one half of its deployments (`benchmarks.fit_engines`); the figures here are
-of the other half. Engine generations are not averaged with one another.
+of the other half (`benchmarks.serving_groups` prints both, by model). Engine generations are not averaged with one
+another.
 """
 
 from collections import defaultdict

@@ -44,8 +44,18 @@ class EngineRecord(Sourced):
     and the request that came last is preempted where they run out."""
     poll_interval_iterations: Count = 1
     """Arrivals are looked for at every so many decoding iterations (and after each that runs prompts)."""
+    schedules_ahead: bool = False
+    """The next batch is formed when the one before it starts to run, of requests that were there by then."""
     balance_wait_iterations: int = Field(default=0, ge=0)
-    """Decoding iterations for which prompts wait at most until every group of attention data parallelism has one."""
+    """Prompts run when every group of attention data parallelism has one, or every so many iterations; 0: at once."""
+    balance_gather_iterations: int = Field(default=0, ge=0)
+    """For how many iterations more they are gathered when every group has one."""
+    batch_wait_iterations: int = Field(default=0, ge=0)
+    """Iterations for which prompts wait beside running requests, without attention data parallelism, ..."""
+    batch_wait_budget_fraction: Fraction = 1.0
+    """... unless a batch with them fills so much of the token budget."""
+    captures_prompts: bool = False
+    """Iterations with prompts run captured graphs too, between their attentions (piecewise graphs)."""
     block_tokens: Count = 16
     """Tokens whose keys and values are allocated together."""
     token_budget: Count = 8192
@@ -83,6 +93,13 @@ class EngineRecord(Sourced):
     host_seconds_per_prompt_launch: NonNegative = 0.0
     """Of each kernel of such an iteration (as `planner.work.iteration.num_launches` counts them): what its launches
     take the host is its least time; 0: launches are captured, or shorter than the kernels."""
+    host_seconds_per_latent_layer: NonNegative = 0.0
+    """The same of each layer with latent attention (MLA) beyond its kernels: keys and values are expanded, joined and
+    copied by many small operations."""
+    host_seconds_per_guess: NonNegative = 0.0
+    """The same for each token that is guessed ahead."""
+    captured_launch_fraction: Fraction = 1.0
+    """Share of these times that is left where `captures_prompts`."""
     fit: EngineFit | None = None
     """None: the constants were not fitted."""
     ignores_windows: bool = False

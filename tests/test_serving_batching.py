@@ -33,6 +33,13 @@ ENGINES = {
     ),
 }
 
+HOLDS: dict[str, dict[str, float]] = {
+    "none": {},
+    "groups": {"balance_wait_iterations": 9},
+    "gathered groups": {"balance_wait_iterations": 9, "balance_gather_iterations": 3},
+    "batches": {"batch_wait_iterations": 9, "batch_wait_budget_fraction": 0.8},
+}
+
 
 def some_requests(seed: int, count: int = 60, rate: float = 20.0, longest: int = 300) -> Requests:
     generator = np.random.default_rng(seed)
@@ -43,8 +50,10 @@ def some_requests(seed: int, count: int = 60, rate: float = 20.0, longest: int =
     )
 
 
-def spec(engine: EngineRecord = VLLM, kv_tokens: int = 100_000, **others: object) -> ReplicaSpec:
-    prices = LinearPrices(bend_tokens=4000.0)
+def spec(
+    engine: EngineRecord = VLLM, kv_tokens: int = 100_000, prices: LinearPrices | None = None, **others: object
+) -> ReplicaSpec:
+    prices = prices or LinearPrices(bend_tokens=4000.0)
     return replace(ReplicaSpec((prices,), kv_tokens, engine, token_budget=256, max_sequences=32), **others)  # type: ignore[arg-type]
 
 
@@ -63,15 +72,18 @@ def times(played: Played) -> np.ndarray:
     swap=st.sampled_from([0.0, 1e-6]),
     clients=st.sampled_from([0, 5, 40]),
     router=st.sampled_from(["round-robin", "least-loaded"]),
-    hold=st.sampled_from([(1, 0), (4, 9)]),
+    hold=st.sampled_from(sorted(HOLDS)),
+    ahead=st.booleans(),
 )
 def test_runs_are_exact(
-    seed: int, engine: str, kv_tokens: int, swap: float, clients: int, router: str, hold: tuple[int, int]
+    seed: int, engine: str, kv_tokens: int, swap: float, clients: int, router: str, hold: str, ahead: bool
 ) -> None:
     """Taking a run of iterations as one event gives the times of taking them one by one, preemptions included."""
     requests = some_requests(seed)
-    held = {"hold_until": hold[0], "hold_iterations": hold[1] if ENGINES[engine].mixes_prefill else 0}
-    deployment = one(spec(ENGINES[engine], kv_tokens, swap_seconds_per_token=swap, **held), 2, router)
+    changes = {"schedules_ahead": ahead} | (HOLDS[hold] if ENGINES[engine].mixes_prefill else {})
+    tried = ENGINES[engine].model_copy(update=changes)
+    groups = 4 if "balance_wait_iterations" in changes else 1
+    deployment = one(spec(tried, kv_tokens, swap_seconds_per_token=swap, groups=groups), 2, router)
     loop = ClosedLoop(clients, think_seconds=0.01) if clients else None
     fast, slow = (play(requests, [deployment], closed_loop=loop, coalesces=coalesces) for coalesces in (True, False))
     np.testing.assert_allclose(times(fast), times(slow), rtol=0.0, atol=1e-9)
@@ -191,15 +203,36 @@ def test_prefix_aware_routing_finds_the_cache() -> None:
 
 
 def test_prompts_wait_for_others() -> None:
-    """Beside a running request a prompt waits for a second one, or for as many iterations as it may."""
+    """Beside a running request a prompt waits until the batch is full enough, or for as many iterations as it may."""
     prices = LinearPrices(0.01, 0.0, 0.0, 0.0)
     requests = Requests(np.array([0.0, 0.1, 0.5, 0.6]), np.full(4, 50), np.full(4, 1000))
-    replica = ReplicaSpec((prices,), 100_000, VLLM, hold_until=2, hold_iterations=30)
-    waits = play(requests, [one(replica)]).ttft_seconds
+    waiting = VLLM.model_copy(update={"batch_wait_iterations": 30, "batch_wait_budget_fraction": 0.1})
+    waits = play(requests, [one(ReplicaSpec((prices,), 100_000, waiting, token_budget=1000))]).ttft_seconds
     assert waits[0] == pytest.approx(0.01)
     assert waits[1] == pytest.approx(30 * 0.01 + 0.01, abs=0.011)
     assert waits[2] == pytest.approx(0.1 + 0.01, abs=0.011)
     assert waits[3] == pytest.approx(0.01, abs=0.011)
+
+
+def test_groups_wait_for_one_another() -> None:
+    """Prompts run when both groups have one, when one group would idle, and when the counter of iterations is full."""
+    prices = LinearPrices(0.01, 0.0, 0.0, 0.0)
+    requests = Requests(np.array([0.0, 0.0, 0.1, 0.5, 0.6]), np.full(5, 50), np.full(5, 1000))
+    balanced = VLLM.model_copy(update={"balance_wait_iterations": 30})
+    waits = play(requests, [one(ReplicaSpec((prices,), 100_000, balanced, token_budget=1000, groups=2))]).ttft_seconds
+    assert waits[:2] == pytest.approx([0.01, 0.01])
+    assert waits[2] == pytest.approx(30 * 0.01 - 0.1 + 0.01, abs=0.021)
+    assert waits[3:] == pytest.approx([0.1 + 0.01, 0.01], abs=0.011)
+
+
+def test_batches_formed_ahead_are_one_iteration_behind() -> None:
+    """A prompt that comes during an iteration runs in the one after the next; on an idle replica at once."""
+    prices = LinearPrices(0.01, 0.0, 0.0, 0.0)
+    requests = Requests(np.array([0.0, 0.105]), np.full(2, 50), np.full(2, 1000))
+    waits = [play(requests, [one(spec(VLLM.model_copy(update={"schedules_ahead": ahead}), prices=prices))]).ttft_seconds
+             for ahead in (False, True)]  # fmt: skip
+    assert waits[0] == pytest.approx([0.01, 0.015])
+    assert waits[1] == pytest.approx([0.01, 0.025])
 
 
 def test_pools_for_prompts_and_decoding() -> None:

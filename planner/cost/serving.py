@@ -137,6 +137,8 @@ class EnginePrices:
     """Kernels and messages of an iteration."""
     is_sparse: bool
     """Whether any layer has experts."""
+    is_latent: bool
+    """Whether attention is latent (MLA)."""
     num_layers: float
     """Of a stage; a head that guesses tokens is one more."""
     draft_tokens: int = 0
@@ -146,17 +148,22 @@ class EnginePrices:
     host_seconds_per_sequence: float = 0.0
     prompt_time_factor: float = 1.0
     prompt_floor_seconds: float = 0.0
+    guess_floor_seconds: float = 0.0
+    """What each token guessed ahead adds to it."""
     lines: dict[tuple[int, int], DecodeLine] = field(default_factory=dict)
 
     def under(self, engine: EngineRecord) -> "EnginePrices":
         """The same kernels with the constants of `engine`."""
         excess = self.num_doublings * engine.all_reduce_excess_seconds
         factor = engine.sparse_prompt_time_factor if self.is_sparse else engine.prompt_time_factor
-        floor = engine.host_seconds_per_prompt_launch * self.num_launches
+        launches = engine.host_seconds_per_prompt_launch * self.num_launches
+        latent = engine.host_seconds_per_latent_layer * self.num_layers if self.is_latent else 0.0
+        captured = engine.captured_launch_fraction if engine.captures_prompts else 1.0
         return replace(
             self, host_seconds=engine.host_seconds_per_iteration + excess,
             host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=factor,
-            prompt_floor_seconds=floor, lines={},
+            prompt_floor_seconds=captured * (launches + latent),
+            guess_floor_seconds=captured * engine.host_seconds_per_guess, lines={},
         )  # fmt: skip
 
     def guessing(self, draft_tokens: int) -> "EnginePrices":
@@ -186,7 +193,8 @@ class EnginePrices:
         most = max(sum(new) / groups, float(max(new))) + checked / self.attention_dp
         rows = self.linear(most) + self.routed((sum(new) + checked) / self.attention_dp)
         kernels = rows + prompts / groups + attention
-        slowed = max(self.prompt_time_factor * kernels, self.prompt_floor_seconds)
+        floor = self.prompt_floor_seconds + self.draft_tokens * self.guess_floor_seconds
+        slowed = max(self.prompt_time_factor * kernels, floor)
         return self._with_host(slowed + self._guesses(decodes), len(new) + checked)
 
     def decode_line(self, num_decodes: int, context_tokens: float) -> DecodeLine:
@@ -274,6 +282,7 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
         num_messages(model, shard) * float(np.log2(max(shard.ranks, 1.0))),
         num_launches(model, shard),
         model.moe is not None,
+        model.mla is not None,
         model.num_layers / shard.pp,
     )  # fmt: skip
     return kernels.under(engine)

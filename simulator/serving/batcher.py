@@ -12,6 +12,7 @@ from collections.abc import Callable
 from planner.serving import IterationShape
 from simulator.serving.blocks import Blocks
 from simulator.serving.front_end import FrontEnd
+from simulator.serving.holding import GroupHold, hold_of
 from simulator.serving.ledger import Ledger
 from simulator.serving.prefixes import PrefixCache
 from simulator.serving.run import Run
@@ -60,8 +61,10 @@ class Batcher:
         self.decodes = False
         """Whether the batch in flight makes tokens of running requests."""
         self.polled_step = 0
-        self.held_step: int | None = None
-        """Since when prompts are held back for others to come."""
+        self.hold = hold_of(spec)
+        """What lets prompts wait for others."""
+        self.formed_seconds = -math.inf
+        """When the batch that was in flight last began: the next was formed then, where that is done ahead."""
         self.handed_over: list[int] = []
         """Requests that another pool has begun, and that this batch goes on with."""
         self.copy_seconds = 0.0
@@ -90,11 +93,15 @@ class Batcher:
         mixes = self.engine.mixes_prefill
         has_room = self._make_room() if mixes else True
         is_asked = bool(self.waiting) or self.partial != NOBODY
-        if is_asked and not self._holds_back() and has_room:
-            self._admit(len(self.running) if mixes else 0)
+        if is_asked and has_room and not self._holds_back():
+            if isinstance(self.hold, GroupHold) and not self.engine.chunks_prefill:
+                self._admit_groups(self.hold)
+            else:
+                self._admit(len(self.running) if mixes else 0)
         begin = now + self.copy_seconds
         self._show_handed_over(begin)
         if self.prefills:
+            self.hold.let_in(self.running.step)
             self.decodes = mixes and len(self.running) > 0
             self.run = Run(begin, self._mixed_seconds(begin))
         else:
@@ -116,13 +123,15 @@ class Batcher:
         """
         if self.run is None or self.run.num_iterations == 1:
             return False
-        return not self.waiting or self.engine.poll_interval_iterations > 1 or self.held_step is not None
+        return not self.waiting or self.engine.poll_interval_iterations > 1 or self.hold.ever
 
     def cut(self, seen: float) -> float:
         """End the run in flight where the loop sees what came at `seen`; returns when that is."""
         run, interval = self.run, self.engine.poll_interval_iterations
         assert run is not None
-        count = max(run.iterations_until(seen), 1 if interval == 1 else 0)
+        ahead = self.engine.schedules_ahead
+        count = max(run.iterations_until(seen), 1 if interval == 1 or ahead else 0)
+        count += ahead and seen > run.begin_seconds
         if interval > 1:
             count += -(self.running.step + count - self.polled_step) % interval
         run.num_iterations = min(run.num_iterations, count)
@@ -133,6 +142,8 @@ class Batcher:
         run = self.run
         assert run is not None
         self.run = None
+        if self.engine.schedules_ahead:
+            self.formed_seconds = run.end_seconds(run.num_iterations - 1)
         num_tokens = 0.0
         if self.decodes:
             if not self.reserves and not self.prefills:
@@ -166,18 +177,18 @@ class Batcher:
         lost = [*self.waiting, *lost]
         self.waiting.clear()
         self.inbox.clear()
+        self.hold.clear()
         self.run, self.num_outstanding = None, 0
         return lost
 
     def _holds_back(self) -> bool:
-        """Whether prompts that wait should wait for more of them."""
-        spec, step = self.spec, self.running.step
-        if not spec.hold_iterations or self.partial != NOBODY:
+        """Whether prompts that could run should wait for more of them."""
+        if not self.hold.ever or self.partial != NOBODY:
             return False
-        if self.held_step is None:
-            self.held_step = step
-        enough = not len(self.running) or len(self.waiting) >= spec.hold_until
-        return not enough and step - self.held_step < spec.hold_iterations
+        if not self._has_place(self.waiting[0], self._reservation(self.waiting[0])[1]):
+            return False
+        tokens = (self._prompt_tokens(request) for request in self.waiting)
+        return self.hold.holds(self.running.step, len(self.running), tokens)
 
     def _show_handed_over(self, begin: float) -> None:
         """The client sees the first token of what another pool began when this one takes it."""
@@ -188,13 +199,17 @@ class Batcher:
     def _see(self, now: float) -> None:
         """Move what the loop can see by now from the inbox to the queue, if this is when it looks."""
         inbox, step, interval = self.inbox, self.running.step, self.engine.poll_interval_iterations
+        if self.engine.schedules_ahead and (len(self.running) or self.waiting or self.partial != NOBODY):
+            now = self.formed_seconds
         if not inbox or inbox[0][0] > now:
             return
         if interval > 1 and len(self.running) and (step - self.polled_step) % interval:
             return
         self.polled_step = step
         while inbox and inbox[0][0] <= now:
-            self.waiting.append(inbox.popleft()[1])
+            request = inbox.popleft()[1]
+            self.waiting.append(request)
+            self.hold.arrive(request)
 
     def _mixed_seconds(self, begin: float) -> float:
         """Of the batch with the prompts in `prefills`, and, if it decodes too, with all running requests."""
@@ -215,8 +230,8 @@ class Batcher:
         count = running.iterations_left()
         if not self.reserves:
             count = self.blocks.iterations(running.step, count)
-        if self.held_step is not None and (left := self.held_step + self.spec.hold_iterations - running.step) > 0:
-            count = min(count, left)
+        if self.hold.holding:
+            count = min(count, self.hold.iterations_left(running.step))
         if line.last_tokens < math.inf:
             count = min(count, 1 + int((line.last_tokens - running.contexts) / running.growth))
         return Run(begin, line.seconds(running.contexts), line.seconds_per_token * running.growth, count)
@@ -229,31 +244,50 @@ class Batcher:
 
     def _admit(self, num_decodes: int) -> None:
         """Fill the budget of tokens: first the prompt that is under way, then those that wait, in order."""
-        spec, running = self.spec, self.running
+        spec = self.spec
         budget = spec.token_budget - num_decodes
         if self.partial != NOBODY and budget > 0:
             budget -= self._run_prompt(self.partial, self.partial_tokens, budget)
-        while self.waiting and budget > 0 and self.num_admitted < spec.max_sequences and self.partial == NOBODY:
+        while self.waiting and budget > 0 and self.partial == NOBODY:
             request = self.waiting[0]
             cached, num_blocks = self._reservation(request)
-            is_ready = self.ledger.ready_tokens[request] > 0
-            if num_blocks + self.blocks.needed(running.step) + is_ready > self.blocks.free:
+            if not self._has_place(request, num_blocks):
                 return
             new = self._prompt_tokens(request) - cached
-            if not is_ready and not self.engine.chunks_prefill and new > budget:
+            if not self.ledger.ready_tokens[request] and not self.engine.chunks_prefill and new > budget:
                 if self.prefills or new <= spec.token_budget:
                     return
                 budget = new
-            self.waiting.popleft()
-            self.held_step = running.step if self.waiting and spec.hold_iterations else None
-            self._hold(request, cached)
-            if is_ready:
-                self._join(request)
-                if math.isnan(self.ledger.first_token_seconds[request]):
-                    self.handed_over.append(request)
-                self.ledger.ready_tokens[request] = 0
-            else:
-                budget -= self._run_prompt(request, cached, budget)
+            budget -= self._take(request, cached, budget)
+
+    def _admit_groups(self, groups: GroupHold) -> None:
+        """The same of whole prompts, each out of its own group's share of the budget."""
+        groups.open_budgets()
+        for request in list(self.waiting):
+            cached, num_blocks = self._reservation(request)
+            if not self._has_place(request, num_blocks):
+                return
+            new = self._prompt_tokens(request) - cached
+            if groups.takes(request, new):
+                self._take(request, cached, new)
+
+    def _take(self, request: int, cached: int, budget: int) -> int:
+        """Let `request` in with as much of its prompt as `budget` holds; returns its tokens."""
+        self.waiting.remove(request)
+        is_ready = self.ledger.ready_tokens[request] > 0
+        self._hold(request, cached)
+        if not is_ready:
+            return self._run_prompt(request, cached, budget)
+        self._join(request)
+        if math.isnan(self.ledger.first_token_seconds[request]):
+            self.handed_over.append(request)
+        self.ledger.ready_tokens[request] = 0
+        return 0
+
+    def _has_place(self, request: int, num_blocks: int) -> bool:
+        """Whether `request` finds its blocks beside those of the next iteration, and is not one too many."""
+        taken = num_blocks + self.blocks.needed(self.running.step) + (self.ledger.ready_tokens[request] > 0)
+        return self.num_admitted < self.spec.max_sequences and taken <= self.blocks.free
 
     def _run_prompt(self, request: int, past: int, budget: int) -> int:
         """Put the prompt of `request`, or what the budget holds of it, into the batch; returns its tokens."""
@@ -316,6 +350,7 @@ class Batcher:
         self.copy_seconds += self.spec.swap_seconds_per_token * ledger.ready_tokens[request]
         ledger.num_preemptions[request] += 1
         self.waiting.appendleft(request)
+        self.hold.arrive(request)
 
     # What they hold.
 
@@ -343,6 +378,7 @@ class Batcher:
         prompt = self._prompt_tokens(request)
         self._charge(request, prompt, 1)
         self.num_admitted += 1
+        self.hold.admit(request)
         self.ledger.cached_tokens[request] = cached
         if self.ledger.ready_tokens[request] and self.ledger.num_preemptions[request]:
             self.copy_seconds += self.spec.swap_seconds_per_token * prompt
@@ -351,6 +387,7 @@ class Batcher:
         """Give it back, when `request` stores so many tokens."""
         self._charge(request, stored, -1)
         self.num_admitted -= 1
+        self.hold.leave(request)
 
     def _charge(self, request: int, tokens: int, sign: int) -> None:
         """Count the blocks of `request` in or out; those with names belong to the cache."""

@@ -31,20 +31,19 @@ class ReplicaSpec:
     swap_seconds_per_token: float = 0.0
     """Copying keys and values of a preempted request to the host, or back; 0: they are computed again instead."""
     speculation: Speculation | None = None
-    hold_until: int = 1
-    """Prompts that wait beside running requests are run when there are so many of them, ..."""
-    hold_iterations: int = 0
-    """... or when one of them has waited for so many iterations."""
+    groups: int = 1
+    """Of attention data parallelism, each with requests of its own."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a replica that could never take a request."""
         if not self.stages:
             raise ValueError("stages: a replica needs the prices of at least one")
-        for name in ("token_budget", "max_sequences"):
+        for name in ("token_budget", "max_sequences", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is too few; at least 1 is needed")
-        if self.hold_iterations and not self.engine.mixes_prefill:
-            raise ValueError(f"hold_iterations: {self.hold_iterations} is for engines that mix prompts with decoding")
+        for name in ("balance_wait_iterations", "batch_wait_iterations"):
+            if getattr(self.engine, name) and not self.engine.mixes_prefill:
+                raise ValueError(f"{name}: {getattr(self.engine, name)} is for engines that mix prompts with decoding")
         if self.kv_tokens < self.engine.block_tokens:
             raise ValueError(f"kv_tokens: {self.kv_tokens} is less than one block of {self.engine.block_tokens}")
 

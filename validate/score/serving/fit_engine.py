@@ -11,8 +11,6 @@ from scipy.optimize import least_squares
 from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
 from validate.score.serving.play import predict
-from validate.score.serving.protocol import INFERENCEMAX
-from validate.score.serving.recipes import as_run
 from validate.score.serving.resolve import ServedSetting, resolve_serving
 from validate.score.serving.table import ServedRow
 
@@ -80,7 +78,7 @@ def log_errors(setting: ServedSetting, engine: EngineRecord, book: PriceBook) ->
 
     `CAP` for both where the model does not fit.
     """
-    started = as_run(engine, setting.row) if setting.protocol is INFERENCEMAX else engine
+    started = setting.started.of(engine)
     plan = setting.plan
     if plan.draft_tokens and started.acceptance_fraction:
         plan = replace(plan, acceptance_fraction=started.acceptance_fraction)

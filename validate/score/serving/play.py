@@ -81,8 +81,7 @@ def replica_of(
     groups = pool.attention_dp
     spec = ReplicaSpec(
         stages=(prices,) * pool.pp, kv_tokens=tokens, engine=engine, token_budget=pool.token_budget * groups,
-        max_sequences=pool.max_sequences, speculation=speculation,
-        hold_until=groups, hold_iterations=engine.balance_wait_iterations if groups > 1 else 0,
+        max_sequences=pool.max_sequences, speculation=speculation, groups=groups,
     )  # fmt: skip
     return spec, memory
 

@@ -12,6 +12,8 @@ class Protocol:
 
     kind: str
     """"closed loop", "offline" (everything is waiting from the start) or "static batch"."""
+    benchmark: str = ""
+    """Whose scripts start the servers (`validate.score.serving.scripts`); "": nobody's that is known."""
     shortest_fraction: float = 1.0
     """Lengths are uniform between this share of the nominal one and all of it; 1: all alike."""
     prompts_per_client: int = 10
@@ -21,10 +23,10 @@ class Protocol:
     """Clients beyond the requests that run at the same time, which wait for a slot."""
 
 
-INFERENCEMAX = Protocol("closed loop", shortest_fraction=0.8)
+INFERENCEMAX = Protocol("closed loop", "inferencemax", shortest_fraction=0.8)
 """benchmark_serving.py as InferenceMAX calls it: --random-range-ratio 0.8, --num-prompts 10 x concurrency,
 --request-rate inf, --ignore-eos; the published first-token time is the mean, the first wave included."""
-WAITING_CLIENT = Protocol("closed loop", extra_clients=1)
+WAITING_CLIENT = Protocol("closed loop", "aiconfigurator", extra_clients=1)
 """Fixed lengths and one client more than there are slots: what the runs of AIConfigurator's authors look like, whose
 times to first token grow by a whole answer over the concurrency."""
 STEADY = Protocol("closed loop", skips_first_wave=True)

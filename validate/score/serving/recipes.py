@@ -16,7 +16,6 @@ from functools import cache
 from importlib.resources import files
 
 from profiles import catalog
-from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from validate.score.serving.table import ServedRow
 
@@ -56,14 +55,22 @@ class Recipe:
 _PRECISIONS = {"nvfp4": "fp4", "mxfp4": "fp4", "fp8_block": "fp8", "": "bf16"}
 
 
+def precision_of(row: ServedRow) -> str:
+    """Of the weights, as recipes and scripts call it: bf16, fp8 or fp4."""
+    written = row.weight_quant.casefold()
+    return _PRECISIONS.get(written, written)
+
+
 def completed(row: ServedRow, model: TransformerShape, accelerator: str) -> ServedRow:
     """`row` with what its recipe says and the row does not; as it is where no recipe fits."""
-    written = row.weight_quant.casefold()
-    setting = (accelerator.partition("-")[0], row.engine, _PRECISIONS.get(written, written))
-    known = _recipes().get((*_layers(model), *setting, row.input_tokens, row.output_tokens), ())
+    setting = (accelerator.partition("-")[0], row.engine, precision_of(row))
+    known = _recipes().get((*architecture_of(model), *setting, row.input_tokens, row.output_tokens), ())
     fitting = [one for one in known if one.runs_at(row.concurrency or 0) and _is_of(row, one)]
     for narrower in (_of_release, _of_image, _of_split, _of_experts):
         fitting = [one for one in fitting if narrower(row, one)] or fitting
+    if row.file_day and any(_of_release(row, one) for one in fitting):
+        last = max(one.changed_before(row.file_day) for one in fitting)
+        fitting = [one for one in fitting if one.changed_before(row.file_day) == last]
     if row.day:
         last = max((one.changed_before(row.day) for one in fitting), default="")
         fitting = [one for one in fitting if one.changed_before(row.day) == last]
@@ -79,25 +86,6 @@ def completed(row: ServedRow, model: TransformerShape, accelerator: str) -> Serv
         prefill_split=_with_groups(row.prefill_split, chosen.prefill),
         split=_with_groups(row.split, chosen.decode) or row.split,
     )
-
-
-def as_run(engine: EngineRecord, row: ServedRow) -> EngineRecord:
-    """`engine` as the benchmark's scripts start it [InferenceX, benchmarks/single_node/dsr1_*.sh, 2026-04].
-
-    SGLang looks for requests more seldom from 16 clients on; TensorRT-LLM leaves a fifth of the free memory, and waits
-    for prompts for all groups of attention data parallelism.
-    """
-    changes: dict[str, object] = {}
-    if engine.poll_interval_iterations > 1:
-        changes["poll_interval_iterations"] = 30 if (row.concurrency or 0) >= _MANY_CLIENTS else 10
-    if engine.library == "trtllm":
-        changes |= {"usable_memory_fraction": 0.8}
-        if row.prefill_split is None:
-            changes |= {"balance_wait_iterations": 60}
-    return engine.model_copy(update=changes) if changes else engine
-
-
-_MANY_CLIENTS = 16
 
 
 def _with_groups(split: Mapping[str, int] | None, recipe: Mapping[str, int] | None) -> Mapping[str, int] | None:
@@ -146,7 +134,7 @@ def _has_split(row: ServedRow, recipes: Sequence[Recipe]) -> bool:
     return all(_of_split(row, one) for one in recipes)
 
 
-def _layers(model: TransformerShape) -> tuple[object, ...]:
+def architecture_of(model: TransformerShape) -> tuple[object, ...]:
     """What tells architectures apart; checkpoints of one architecture run alike."""
     return (model.num_layers, model.hidden_size, model.moe.num_experts if model.moe else 0)
 
@@ -164,7 +152,7 @@ def _recipes() -> Mapping[tuple[object, ...], Sequence[Recipe]]:
             load = (int(line["input_tokens"]), int(line["output_tokens"]))
             model = catalog.model(line["model"])
             assert isinstance(model, TransformerShape)
-            key = (*_layers(model), line["accelerator"], line["engine"], line["precision"], *load)
+            key = (*architecture_of(model), line["accelerator"], line["engine"], line["precision"], *load)
             found[key].append(_recipe(line))
     return found
 

@@ -16,7 +16,8 @@ from profiles.engine import EngineRecord
 from profiles.model import TransformerShape
 from validate.runs.resolve import Unmodelled
 from validate.score.serving.protocol import INFERENCEMAX, Protocol, protocol_of
-from validate.score.serving.recipes import as_run, completed
+from validate.score.serving.recipes import completed
+from validate.score.serving.scripts import AS_IS, Started, started
 from validate.score.serving.table import ServedRow
 
 _SUFFIXES = re.compile(r"[-_ ](?:instruct|chat|hf|fp8|nvfp4|fp4|bf16|awq|int4|dynamic|\d{4})\b.*$", re.IGNORECASE)
@@ -26,9 +27,10 @@ _GENERATIONS = (
     ("vllm", r"^$|^0\.(?:[6-9]|1[0-3])\b", "vllm-0.11"),
     ("vllm", "", "vllm"),
     ("sglang", "", "sglang"),
-    ("nim-trtllm", "", "trtllm"),
+    ("nim-trtllm", "", "trtllm-0"),
     ("trtllm", r"^0\.(?:[0-6]|1[0-9])\b(?!\.\d+\.post)", "trtllm-0"),
     ("trtllm", r"^1\.0", "trtllm-1.0"),
+    ("trtllm", r"^$|^1\.1", "trtllm-1.1"),
     ("trtllm", "", "trtllm"),
 )
 """Beginning of an engine's name, pattern of its release -> the engine record."""
@@ -44,6 +46,8 @@ class ServedSetting:
     plan: ServingPlan
     engine: EngineRecord
     protocol: Protocol
+    started: Started = AS_IS
+    """How the benchmark's scripts started it; `engine` is so already."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -85,10 +89,11 @@ def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSe
     row = replace(row, split=_mesh(row.split), prefill_split=row.prefill_split and _mesh(row.prefill_split))
     if row.has_attention_dp and model.moe is not None:
         row = replace(row, split=_with_attention_dp(row.split))
-    if protocol is INFERENCEMAX:
-        row = completed(row, model, _cluster(row.gpu, 1).accelerator.name)
-        engine = as_run(engine, row)
+    row, start = _as_benchmarked(row, model, protocol)
+    engine = start.of(engine)
     pool, prefill = _pool(row, row.split, model, engine), None
+    if start.token_budget:
+        pool = replace(pool, token_budget=start.token_budget)
     if row.prefill_split is not None:
         if not (row.num_prefill_workers and row.num_decode_workers):
             raise Unmodelled("numbers of prefill and decode workers are not stated")
@@ -104,7 +109,17 @@ def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSe
         kv_dtype=_kv_dtype(row, engine, cluster), draft_tokens=row.draft_tokens or 0,
         acceptance_fraction=engine.acceptance_fraction if row.draft_tokens else 0.0,
     )  # fmt: skip
-    return ServedSetting(row, model, cluster, plan, engine, protocol)
+    return ServedSetting(row, model, cluster, plan, engine, protocol, start)
+
+
+def _as_benchmarked(row: ServedRow, model: TransformerShape, protocol: Protocol) -> tuple[ServedRow, Started]:
+    """`row` with what its benchmark's recipes say beside it, and how its scripts start the server."""
+    if not protocol.benchmark:
+        return row, AS_IS
+    accelerator = _cluster(row.gpu, 1).accelerator.name
+    if protocol is INFERENCEMAX:
+        row = completed(row, model, accelerator)
+    return row, started(row, model, accelerator, protocol.benchmark)
 
 
 @lru_cache(maxsize=1024)

@@ -61,6 +61,8 @@ class ServedRow:
     """Of the container that ran, where the notes of the row name it last."""
     day: str = ""
     """On which it was measured, where the notes say "measured=2026-03-18"."""
+    file_day: str = ""
+    """Of the file of latest results from which it was taken, where the notes say "source_file=2026-03-25.csv"."""
 
 
 def read_rows(path: str | Path) -> tuple[ServedRow, ...]:
@@ -134,12 +136,12 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         decode_slots=whole("decode_max_batch_size"), draft_tokens=_or_none(cells.get("draft_tokens")),
         has_attention_dp="attention-dp" in text("notes").casefold(),
         image_tag=_image_tag(text("notes") or text("silicon_data_source")),
-        day=_day(text("notes") or text("silicon_data_source")),
+        day=_day(text("notes") or text("silicon_data_source")), file_day=_day(text("notes"), "source_file"),
     )  # fmt: skip
 
 
-def _day(notes: str) -> str:
-    found = re.search(r"\bmeasured=(\d{4}-\d\d-\d\d)", notes)
+def _day(notes: str, name: str = "measured") -> str:
+    found = re.search(rf"\b{name}=(\d{{4}}-\d\d-\d\d)", notes)
     return found[1] if found else ""
 
 
