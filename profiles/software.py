@@ -18,7 +18,7 @@ class SoftwareStack(Sourced):
     """"unfused": two batched GEMMs with softmax and dropout in memory between them."""
     fused_elementwise: bool = True
     """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
-    composed: tuple[Literal["rms_norm", "rotary", "ring"], ...] = ()
+    composed: tuple[Literal["rms_norm", "rotary", "ring", "trade"], ...] = ()
     """Operations that the framework puts together from small kernels, each launched and moved through memory."""
     elementwise_efficiency_fraction: Fraction = Field(default=1.0, gt=0.0)
     """Norms, softmax, dropout and activations reach this share of the rate of a streaming kernel (an addition)."""
@@ -55,6 +55,10 @@ class SoftwareStack(Sourced):
     gather_copy_bytes_per_parameter: NonNegative = 0.0
     """Memory traffic of copying gathered parameters from the buffer of their message into place (FSDP2: read and
     written once in 16 bits)."""
+    gather_copy_launches: NonNegative = 1.0
+    """Kernels in which it does so for the parameters of a layer."""
+    scatter_copy_bytes_per_parameter: NonNegative = 0.0
+    """The same of laying whole gradients out for the message that scatters their sums, and of dividing them."""
     cp_overlap: bool = True
     """Keys and values that go around a ring travel beside the attention of the step before."""
     keeps_stage_buffers: bool = False

@@ -40,9 +40,9 @@ def run_rank(values: dict[str, Any], report: Report = lambda phase: None) -> dic
     """
     spec = RunSpec.from_json(values)
     check_runnable(spec.job, spec.plan)
-    settle_process()
-    (return_freed_memory if spec.measure_memory else keep_freed_memory)()
     device = choose_device(spec.device)
+    settle_process(device)
+    (return_freed_memory if spec.measure_memory else keep_freed_memory)()
     report("joining the process group")
     join(device, spec.plan.num_ranks, spec.collective_timeout_seconds)
     try:

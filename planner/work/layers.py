@@ -36,7 +36,7 @@ from planner.work.kinds import (
 from planner.work.ops import Elementwise, Gemm, GroupedGemm, Listed, Op
 from planner.work.program import Work
 from planner.work.schedules import SCHEDULES
-from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward
+from planner.work.sharding import KEPT_GATHERED, gathers_in_backward, gathers_in_forward, reduces_in_backward
 from profiles.model import LayerList, ModelShape, TransformerShape
 from profiles.parameters import model_flops_per_token
 from profiles.software import SoftwareStack
@@ -115,7 +115,7 @@ class LayerWork:
 def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> LayerWork:
     """What a rank runs for one layer; recomputation precedes the backward pass as `split.recompute` says."""
     steps = _steps(job, kind, split, stack)
-    copy = _gather_copy(job, kind, split, stack)
+    copy, copy_back = _copies(job, kind, split, stack)
     forward = (*((step.op, step.count) for step in steps), *copy(gathers_in_forward(split)))
     again = _again_fractions(job, kind, split, stack)
     needed = _needed_again(steps, stack)
@@ -123,6 +123,7 @@ def layer_work(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: Softw
     inputs = (
         *((op, step.count) for step in reversed(steps) for op in step.backward),
         *copy(gathers_in_backward(split) & (kind not in KEPT_GATHERED)),
+        *copy_back(np.equal(split.zero_stage, 3) & reduces_in_backward(split)),
     )
     weights = tuple((op, step.count) for step in reversed(steps) for op in step.weight_gradient)
     out, back = layer_copies(job, kind, layer_parameters(job.model, kind, split), split, stack)
@@ -155,13 +156,23 @@ def _again_fractions(
     return again
 
 
-def _gather_copy(
-    job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack
-) -> Callable[[Any], tuple[tuple[Op, Any], ...]]:
-    """What copying a layer's parameters out of the buffer of their gather runs, for passes that gather them."""
-    moved = stack.gather_copy_bytes_per_parameter * sum(layer_parameters(job.model, kind, split))
-    kernel = Elementwise(moved, in_place=True)
-    return lambda gathers: ((kernel, gathers * 1.0),) if np.any(gathers) and np.any(moved) else ()
+Copy = Callable[[Any], tuple[tuple[Op, Any], ...]]
+"""Where a pass does it -> the kernel and how often."""
+
+
+def _copies(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: SoftwareStack) -> tuple[Copy, Copy]:
+    """Copying a layer's parameters out of the buffer of their gather, and its gradients into that of their scatter."""
+    parameters = sum(layer_parameters(job.model, kind, split))
+
+    def moving(bytes_per_parameter: float, launches: float) -> Copy:
+        moved = bytes_per_parameter * parameters
+        kernel = Elementwise(moved, num_launches=launches, in_place=True)
+        return lambda does: ((kernel, does * 1.0),) if np.any(does) and np.any(moved) else ()
+
+    return (
+        moving(stack.gather_copy_bytes_per_parameter, stack.gather_copy_launches),
+        moving(stack.scatter_copy_bytes_per_parameter, 1.0),
+    )
 
 
 def _needed_again(steps: list[Step], stack: SoftwareStack) -> list[bool]:

@@ -125,9 +125,9 @@ class Bench:
 
 def enter(values: dict[str, Any]) -> Bench:
     """Join the ranks that `values` describe, with a quiet process."""
-    settle_process()
-    keep_freed_memory()
     device = choose_device(values["device"])
+    settle_process(device)
+    keep_freed_memory()
     join(device, int(os.environ["WORLD_SIZE"]), values.get("collective_timeout_seconds", 60.0))
     return Bench(device, values["seconds_per_sample"], values["patience_seconds"])
 

@@ -51,29 +51,17 @@ def describe(samples: Samples, num_ranks: int, *, doubts: Sequence[str] = ()) ->
     )
 
 
-def _mean_over_ranks(kernels: Sequence[Row]) -> list[Row]:
-    """One row a kernel: what a device takes on average while all are busy."""
+def _mean_over_ranks(results: Sequence[Row]) -> list[Row]:
+    """One row a kernel or message: what a rank takes on average while all are busy."""
     return [
         same[0] | {"seconds": statistics.fmean(row["seconds"] for row in same)}
-        for same in zip(*(result["rows"] for result in kernels), strict=True)
-    ]
-
-
-def _mean_over_group(messages: Sequence[Sequence[Row]]) -> list[Row]:
-    """Rows of {"op", "num_ranks", "num_bytes", "seconds"}: what a rank waits on average.
-
-    In a ping-pong only the first and the last rank take part.
-    """
-    return [
-        same[0] | {"num_ranks": len(results), "seconds": _mean_of_active(same)}
-        for results in messages
         for same in zip(*(result["rows"] for result in results), strict=True)
     ]
 
 
-def _mean_of_active(same: Sequence[Row]) -> float:
-    active = (same[0], same[-1]) if same[0]["op"] == "send_recv" else same
-    return statistics.fmean(row["seconds"] for row in active)
+def _mean_over_group(messages: Sequence[Sequence[Row]]) -> list[Row]:
+    """Rows of {"op", "num_ranks", "num_bytes", "seconds"}: what a rank waits on average."""
+    return [row | {"num_ranks": len(results)} for results in messages for row in _mean_over_ranks(results)]
 
 
 def _contention(samples: Samples) -> str:

@@ -125,6 +125,7 @@ def _work(cluster: Cluster, num_ranks: int, precision: Precision) -> Iterator[tu
                 Plan(dp=num_ranks, micro_batch=share, zero_stage=3),
                 Plan(tp=num_ranks, micro_batch=1), Plan(tp=num_ranks, micro_batch=one.batch // 2),
                 Plan(pp=num_ranks, micro_batch=1), Plan(cp=num_ranks, micro_batch=max(1, one.batch // 4)),
+                Plan(cp=num_ranks, cp_a2a=num_ranks, micro_batch=max(1, one.batch // 4)),
             ]  # fmt: skip
         yield from ((job, plan) for plan in plans if not check_plan(plan, job, cluster) and _runs(job, plan))
 

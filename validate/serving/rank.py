@@ -25,7 +25,7 @@ def run_rank(values: dict[str, Any], report: Report) -> dict[str, Any]:
     The result of the first rank has `shapes`, their `seconds` before, between and after the loads, the `iterations`
     of each load (shape and seconds) and its `answers`; that of the others nothing.
     """
-    settle_process()
+    settle_process(torch.device("cpu"))
     keep_freed_memory()
     tp, pp = int(values["tp"]), int(values["pp"])
     join(torch.device("cpu"), tp * pp, float(values["timeout_seconds"]))

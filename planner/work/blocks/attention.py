@@ -91,11 +91,11 @@ def core(
         )  # fmt: skip
         kernels = [Step.of(kernel, is_core=True)]
     return [
-        trade_heads(shard, heads * dim + kv_heads * (dim + value_dim)),
+        *trade_heads(shard, heads * dim + kv_heads * (dim + value_dim)),
         *pass_keys(shard, context, context.kv_heads * (dim + value_dim), kernel),
         *kernels,
         merge_partial(shard, context, context.heads * value_dim, causal=causal),
-        trade_heads(shard, heads * value_dim),
+        *trade_heads(shard, heads * value_dim),
     ]
 
 

@@ -37,10 +37,15 @@ class ContextShard:
         )
 
 
-def trade_heads(shard: Shard, features: Numbers) -> Step:
+def trade_heads(shard: Shard, features: Numbers) -> list[Step]:
     """All-to-all of `features` a token inside the cp_a2a ranks: into the core, and (another one) out of it."""
-    message = Message("cp_a2a", "all_to_all", shard.width * shard.tokens * features)
-    return Step(message, (message,), 1.0 * (shard.cp_a2a > 1.0), is_core=True)
+    trades, elements = 1.0 * (shard.cp_a2a > 1.0), shard.tokens * features
+    message = Message("cp_a2a", "all_to_all", shard.width * elements)
+    steps = [Step(message, (message,), trades, is_core=True)]
+    if "trade" in shard.stack.composed:
+        copies = shard.composed(elements, "trade")
+        steps.append(Step(copies.op, copies.backward, trades, is_core=True))
+    return steps
 
 
 def pass_keys(shard: Shard, context: ContextShard, features: Numbers, kernel: Attention | None) -> list[Step]:

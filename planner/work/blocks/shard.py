@@ -236,13 +236,14 @@ COMPOSED: Mapping[str, tuple[float, float, float, float]] = {
     "rms_norm": (7.0, 21.0, 6.0, 16.0),
     "rotary": (9.0, 12.0, 23.0, 20.0),
     "ring": (9.0, 54.0, 14.0, 28.0),
+    "trade": (4.0, 4.0, 4.0, 4.0),
 }
 """Reads and writes per element, forward and backward, and launches, likewise, of operations without a kernel of their
 own, where nothing is converted (torch 2.13 on CPUs). RMS norm: a square, a mean, a root and two products, and through
 all of them backward. Rotary positions of queries and keys: four products of halves, their sum and difference, and the
 halves joined, with nine launches for the angles. A step of a ring: two partial outputs rescaled and added (ten
 kernels, and copies of queries, keys and values before); backward, inputs of two blocks copied, and three gradients
-added of each."""
+added of each. A trade of heads for tokens: laid out by rank before the message, and by head behind it."""
 
 
 def gemm_dtype(job: TrainingJob) -> str:
