@@ -4,7 +4,7 @@
 nothing else should run. With a cluster file, written by `meshwise calibrate`, the calibration is not repeated. With
 `--keep` every launch is written to FILE as soon as it ends, and the next call with it goes on from there: a long run
 can be taken in slices, and what was measured can be set beside another cluster file. Splits of four ranks run on
-machines with fewer cores too, where ranks take turns: they are labelled emulated.
+machines with fewer cores too, where ranks take turns: they are labelled emulated, and predicted so.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _steps(rows: dict[str, Outcome], found: Sweep) -> list[str]:
     for name, row in rows.items():
         (low, high), speedups = row.measured.range_seconds, found.speedups(row)
         lines.append(
-            f"{name + (' *' if is_emulated(row.plan) else ''):<14}{float(row.estimated.step_seconds):>9.3f} s"
+            f"{name + (' *' if row.ranks_per_core > 1.0 else ''):<14}{float(row.estimated.step_seconds):>9.3f} s"
             f"{row.measured.step_seconds:>9.3f} s{row.error_fraction:>+8.1%}{speedups[0]:>9.2f}x{speedups[1]:>9.2f}x"
             f"  {low:.3f} .. {high:.3f} s, {row.measured.num_discarded} run again, "
             f"{row.measured.num_contended} contended"
@@ -142,17 +142,12 @@ def memory_pairs(row: Outcome) -> tuple[tuple[float, float], tuple[float, float]
     )
 
 
-def is_emulated(plan: Plan) -> bool:
-    """Whether ranks take turns on the cores of this machine."""
-    return plan.num_ranks > num_cores()
-
-
 def _figures(found: Sweep) -> list[str]:
     """Mean and worst errors, of real and of emulated splits."""
     lines = []
     kinds = {f"splits of at most {num_cores()} ranks": False, "emulated (*, more ranks than cores)": True}
     for words, emulated in kinds.items():
-        errors = [abs(row.error_fraction) for row in found.outcomes if is_emulated(row.plan) == emulated]
+        errors = [abs(row.error_fraction) for row in found.outcomes if row.ranks_per_core > 1.0 == emulated]
         if errors:
             lines.append(f"{words}: mean error {statistics.fmean(errors):.1%}, worst {max(errors):.1%}")
     pairs = [memory_pairs(row) for row in (found.alone, *found.outcomes)]

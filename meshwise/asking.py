@@ -42,19 +42,24 @@ class Explanation:
     sensitivity: "Sensitivity"
 
 
-def plan_question(file: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any]) -> Asked:
+def plan_question(
+    file: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any], *, takes_turns: bool = False
+) -> Asked:
     """The plan that a file and flags describe, on its job.
 
-    Raises ValueError for anything missing, unknown or contradictory, and with every rule an illegal plan breaks.
+    With `takes_turns` it may have more ranks than the cluster has devices (`jobfile.emulated`). Raises ValueError for
+    anything missing, unknown or contradictory, and with every rule an illegal plan breaks.
     """
     asked = jobfile.read(file, job_flags, split_flags)
-    question = jobfile.question(jobfile.devices_of(asked))
+    table = jobfile.devices_of(asked)
+    question, num_ranks = jobfile.emulated(table) if takes_turns else (jobfile.question(table), None)
     split = asked.split or jobfile.SplitTable()
     if isinstance(question.cluster, MixedCluster) and split.placement == "auto":
         return Asked(question, _placed(split, question))
-    plan = with_shares(jobfile.plan(split, question.cluster.num_devices), question.job)
+    plan = with_shares(jobfile.plan(split, num_ranks or question.cluster.num_devices), question.job)
     plan = _laid_out(plan, split.layout, question)
-    faults = check_placed(plan, question.job, question.cluster)
+    cluster = question.cluster.model_copy(update={"num_devices": num_ranks}) if num_ranks else question.cluster
+    faults = check_placed(plan, question.job, cluster)
     if faults:
         raise ValueError(f"split: {'; '.join(faults)}")
     return Asked(question, plan)

@@ -202,6 +202,19 @@ def question(table: JobTable) -> Question:
     return Question(job, cluster, stack, filled, assumed)
 
 
+def emulated(table: JobTable) -> tuple[Question, int | None]:
+    """The question, and how many ranks take turns on the cores of its cluster where it asks for more than it has.
+
+    None if it has enough, or its devices are no cores of a machine.
+    """
+    if table.cluster is None or table.devices is None:
+        return question(table), None
+    cluster = catalog.any_cluster(table.cluster)
+    if cluster.num_devices >= table.devices or accelerators_of(cluster)[0].kind != "cpu":
+        return question(table), None
+    return question(table.model_copy(update={"devices": None})), table.devices
+
+
 def plan(split: SplitTable, num_devices: int) -> Plan:
     """The plan of a split on `num_devices`; dp left out is derived, and so is the schedule from vp.
 

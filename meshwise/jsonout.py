@@ -346,6 +346,7 @@ def comparison(question: Question, found: "Comparison") -> dict[str, Any]:
         },
         "speedup": {"estimated": found.estimated_speedup, "measured": found.measured_speedup},
         "error_fraction": float(found.error_fraction),
+        "ranks_per_core": found.ranks_per_core,
         "verdict": found.verdict,
         "sources": sources(question),
     }

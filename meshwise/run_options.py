@@ -21,7 +21,8 @@ class LaunchFlags:
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Timed steps of each start.")] = 10
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds one start may take.")] = 600.0
     oversubscribe: Annotated[
-        bool, typer.Option("--oversubscribe", help="Start more ranks than there are cores; timings then mean little.")
+        bool,
+        typer.Option("--oversubscribe", help="Start more ranks than cores: they take turns, in the prediction too."),
     ] = False
     append: Annotated[
         Path | None,

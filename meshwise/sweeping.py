@@ -43,8 +43,9 @@ def sweep(
         if path:
             check_writable(path, flags.force, endings)
     read = jobfile.read(file, job_flags, split_flags)
-    question = jobfile.question(read.job)
-    plans = _listed(flags.only, question) if flags.only else _every(read, question)
+    takes_turns = launch.oversubscribe and flags.only
+    question, num_ranks = jobfile.emulated(read.job) if takes_turns else (jobfile.question(read.job), None)
+    plans = _listed(flags.only, question, num_ranks) if flags.only else _every(read, question)
     sweeper = _sweeper(question, plans, launch, flags.output)
     with screen.progress() as on_progress:
         sweeper.on_progress = on_progress
@@ -102,13 +103,15 @@ def _every(read: jobfile.JobFile, question: Question) -> tuple[Plan, ...]:
     return runnable_plans(question.job, question.alike("validate"), question.stack, fixed)
 
 
-def _listed(texts: Sequence[str], question: Question) -> tuple[Plan, ...]:
+def _listed(texts: Sequence[str], question: Question, num_ranks: int | None) -> tuple[Plan, ...]:
     """The plans that `FIELD=VALUE,...` texts name; raises ValueError for one that is illegal or cannot be run."""
-    found = []
+    found, cluster = [], question.alike("validate")
+    if num_ranks:
+        cluster = cluster.model_copy(update={"num_devices": num_ranks})
     for text in texts:
         fields = asking.fixed_fields(text.split(","), None, "--only")
-        plan = jobfile.plan(validated(jobfile.SplitTable, fields, "--only"), question.cluster.num_devices)
-        if faults := check_plan(plan, question.job, question.alike("validate")):
+        plan = jobfile.plan(validated(jobfile.SplitTable, fields, "--only"), cluster.num_devices)
+        if faults := check_plan(plan, question.job, cluster):
             raise ValueError(f"--only {text}: {'; '.join(faults)}")
         check_runnable(question.job, plan)
         found.append(plan)

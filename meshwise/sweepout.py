@@ -34,6 +34,7 @@ def _outcome(found: Sweep, outcome: Outcome, question: Question) -> dict[str, An
     estimated_speedup, measured_speedup = found.speedups(outcome)
     return {
         "plan": jsonout.plan_fields(outcome.plan),
+        "ranks_per_core": outcome.ranks_per_core,
         "estimated": {
             "step_seconds": float(outcome.estimated.step_seconds),
             "breakdown_seconds": _floats(outcome.estimated.breakdown.parts()),

@@ -18,8 +18,10 @@ class SoftwareStack(Sourced):
     """"unfused": two batched GEMMs with softmax and dropout in memory between them."""
     fused_elementwise: bool = True
     """Bias, activation, dropout, residual and norm kernels are fused (Megatron, TE, torch.compile)."""
-    composed: tuple[Literal["rms_norm", "rotary", "ring", "trade"], ...] = ()
-    """Operations that the framework puts together from small kernels, each launched and moved through memory."""
+    composed: tuple[Literal["rms_norm", "rotary", "ring", "trade", "gate"], ...] = ()
+    """Operations that the framework puts together from small kernels, each launched and moved through memory, and some
+    kept for the backward pass: norms, positions, the merging of a ring's parts, layouts of traded heads,
+    gated activations."""
     elementwise_efficiency_fraction: Fraction = Field(default=1.0, gt=0.0)
     """Norms, softmax, dropout and activations reach this share of the rate of a streaming kernel (an addition)."""
     host_seconds_per_launch: NonNegative = 0.0
@@ -83,6 +85,9 @@ class SoftwareStack(Sourced):
     is kept, gradients are kept in fp32, and the optimizer needs no master copy."""
     fp32_shards: bool = False
     """The same, of parameters that are fully sharded only."""
+    frees_gradients: bool = False
+    """Gradients are freed after the update and come again with the first backward pass (torch's `zero_grad`), unless
+    they lie in buffers; else they lie in buffers that stay (Megatron-LM's main gradients)."""
     gradient_bytes: Positive = 4.0
     """Bytes per element of the gradient that is accumulated and reduced."""
     gradient_copy_bytes: NonNegative = 0.0

@@ -286,6 +286,29 @@ def test_laws_of_sharding(plan: Plan, name: str) -> None:
         assert sum(item.num_bytes for item in items if item.part == part) == pytest.approx(num_bytes, rel=1e-9), part
 
 
+@given(plan=sharded, schedule=st.sampled_from(["gpipe", "1f1b"]))
+def test_gradients_that_come_with_the_first_backward_pass_never_add_memory(plan: Plan, schedule: str) -> None:
+    """They save most where all activations wait before any gradient exists, and nothing once they lie in buffers."""
+    lazy = software("torchtitan").model_copy(update={"frees_gradients": True})
+    plan = replace(plan, schedule=schedule)
+    freed, kept = memory(plan, LLAMA, lazy), memory(plan, LLAMA, software("torchtitan"))
+    assert freed.allocated_bytes <= kept.allocated_bytes * (1.0 + 1e-12)
+    if plan.zero_stage < 3 and plan.dp * plan.cp > 1:
+        assert freed.allocated_bytes == pytest.approx(kept.allocated_bytes, rel=1e-12)
+    for stage, found in enumerate(stage_memory(plan, LLAMA, lazy)):
+        for part, num_bytes in found.parts().items():
+            items = [item.num_bytes for item in inventory(plan, LLAMA, lazy, stage) if item.part == part]
+            assert sum(items) == pytest.approx(num_bytes, rel=1e-9, abs=1.0), part
+
+
+def test_one_microbatch_peaks_before_any_gradient_exists() -> None:
+    """A single rank that trains its batch at once: no gradient beside the loss, which is larger than they are."""
+    job = TrainingJob(model=model("gpt-20m"), global_batch=64, sequence_length=128, precision="fp32")
+    stack = software("pytorch-eager-cpu")
+    assert memory(Plan(micro_batch=64), job, stack).gradients_bytes == 0.0
+    assert memory(Plan(micro_batch=8), job, stack).gradients_bytes > 0.0
+
+
 FIGURES = [
     # Model, plan, batch; GiB of states and of activations (figure 1), and percent of the activations of tensor
     # parallelism alone with sequence parallelism, selective recomputation, both, and full (figure 7).

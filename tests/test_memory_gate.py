@@ -15,8 +15,9 @@ PLANS = {
     "one rank": Plan(micro_batch=2),
     "dp": Plan(dp=2, micro_batch=2),
     "zero1": Plan(dp=2, micro_batch=2, zero_stage=1),
-    "fsdp kept": Plan(dp=2, micro_batch=2, zero_stage=3, reshard_after_forward=False),
+    "fsdp": Plan(dp=2, micro_batch=4, zero_stage=3),
     "tp": Plan(tp=2, micro_batch=2),
+    "gpipe": Plan(pp=2, micro_batch=2, schedule="gpipe"),
     "recompute": Plan(micro_batch=2, recompute=Recompute.FULL),
 }
 
@@ -29,5 +30,5 @@ def test_ranks_hold_what_is_estimated(plan: Plan) -> None:
     estimated = memory(plan, job(model, **JOB), stack)
     tensors = max(result["memory"]["tensor_bytes"] for result in results)
     resident = max(result["memory"]["allocated_bytes"] for result in results)
-    assert float(estimated.allocated_bytes) == pytest.approx(tensors, rel=0.015)
-    assert float(estimated.peak_bytes) == pytest.approx(resident, rel=0.04)
+    assert float(estimated.allocated_bytes) == pytest.approx(tensors, rel=0.01)
+    assert float(estimated.peak_bytes) == pytest.approx(resident, rel=0.03)

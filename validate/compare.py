@@ -17,8 +17,8 @@ from planner.plan import Plan
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from simulator.play import play_plan
 from validate.calibration.journal import Journal
+from validate.emulation import predicted, ranks_per_core
 from validate.measured import Measurement, Peak
 from validate.room import check_room
 from validate.runnable import check_runnable
@@ -38,6 +38,8 @@ class Comparison:
     measured_peak: Peak
     single_estimated: Estimate
     single_measured: Measurement
+    ranks_per_core: float = 1.0
+    """Above 1 the run is an emulation: ranks take turns on the cores, in the prediction too."""
 
     @property
     def error_fraction(self) -> float:
@@ -63,6 +65,8 @@ class Comparison:
         )
         if self.plan.num_ranks > 1:
             words += f"; ranking against one rank: {self.ranking}"
+        if self.ranks_per_core > 1.0:
+            words += f"; emulated: {self.ranks_per_core:g} ranks take turns on each core, here and in the prediction"
         contended = self.measured.num_contended + self.single_measured.num_contended
         if contended:
             words += f"; {contended} launches count although other processes disturbed them"
@@ -138,14 +142,16 @@ def validate_plan(
     peak = runner.peak(plan, stack)
     if runner.journal:
         runner.journal.forget()
+    estimated, simulated = predicted(plan, job, cluster, stack)
     return Comparison(
         plan=plan,
-        estimated=estimate(plan, job, cluster, stack),
-        simulated=play_plan(plan, job, cluster, stack).breakdown,
+        estimated=estimated,
+        simulated=simulated,
         measured=measured[-1],
         measured_peak=peak,
         single_estimated=estimate(alone, job, cluster, stack),
         single_measured=measured[0],
+        ranks_per_core=ranks_per_core(plan, cluster),
     )
 
 

@@ -79,7 +79,7 @@ def _compare(
 
     if answer.output:
         check_writable(answer.output, answer.force, (".json",))
-    asked = asking.plan_question(file, job, split)
+    asked = asking.plan_question(file, job, split, takes_turns=launch.oversubscribe)
     question = asked.question
     with screen.progress() as on_progress:
         comparison = validate_plan(

@@ -16,7 +16,8 @@ from validate.measured import Measurement
 def show_comparison(console: Console, question: Question, found: Comparison) -> None:
     """The parts side by side, memory, speed-up, how quiet the machine was, and the verdict."""
     show_question(console, question)
-    console.print(f"{found.plan}, run on this machine", markup=False)
+    emulated = f", emulated: {found.ranks_per_core:g} ranks a core" if found.ranks_per_core > 1.0 else ""
+    console.print(f"{found.plan}, run on this machine{emulated}", markup=False)
     console.print()
     console.print(_parts(found))
     console.print()

@@ -49,7 +49,7 @@ def _steps(found: Sweep) -> Table:
 def _step(outcome: Outcome) -> tuple[str, ...]:
     low, high = outcome.measured.range_seconds
     return (
-        "one rank" if outcome.plan.num_ranks == 1 else str(outcome.plan),
+        "one rank" if outcome.plan.num_ranks == 1 else f"{outcome.plan}{_emulated(outcome)}",
         duration(float(outcome.estimated.step_seconds)),
         f"{outcome.error_fraction:+.1%}",
         duration(float(outcome.simulated.step_seconds)),
@@ -57,6 +57,11 @@ def _step(outcome: Outcome) -> tuple[str, ...]:
         duration(outcome.measured.step_seconds),
         f"{duration(low)} .. {duration(high)}",
     )
+
+
+def _emulated(outcome: Outcome) -> str:
+    """Behind a plan of more ranks than cores."""
+    return f" (emulated, {outcome.ranks_per_core:g} ranks a core)" if outcome.ranks_per_core > 1.0 else ""
 
 
 def _scaling(found: Sweep) -> Table:

@@ -6,6 +6,7 @@ activations and schedules: [Korthikanti 2022, arXiv:2205.05198, section 4.2]; th
 checked on the allocator peaks of eight-device runs (MooreThreads/SimuMax@4dcaae513b docs/b200).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +15,15 @@ from numpy.typing import NDArray
 
 from planner.cost.columns import GRADIENT_COLUMNS, LOAD_COLUMNS
 from planner.cost.grid import combinations
+from planner.cost.instants import (
+    Instant,
+    gathered_parameters,
+    gradient_share,
+    happens,
+    instants,
+    running_bytes,
+    waiting_at,
+)
 from planner.cost.stage_buffers import output_bytes, stage_buffers
 from planner.cost.stage_loads import LayerBytes, StageLoads, fullest_candidates, rank_counts
 from planner.cost.states import gathered_bytes, state_bytes
@@ -21,7 +31,6 @@ from planner.offload import Offload
 from planner.plan import AXES, Plan, PlanGrid
 from planner.work.host import offloads
 from planner.work.schedules import chunks_per_rank, in_flight, waiting_losses
-from planner.work.sharding import reduces_in_backward
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
@@ -87,7 +96,9 @@ class MemoryBreakdown:
 def memory(plans: Plan | PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBreakdown:
     """Bytes on the fullest rank of each plan (every pipeline rank that can be the fullest is looked at)."""
     grid = plans if isinstance(plans, PlanGrid) else PlanGrid.of([plans])
-    answer = _fullest(grid, job, stack)
+    rows, column_of = combinations(grid, LOAD_COLUMNS)
+    candidates = fullest_candidates(grid.take(rows), job, stack)
+    answer = _fullest(candidates, grid, column_of, combinations(grid, GRADIENT_COLUMNS), job, stack)
     return answer if isinstance(plans, PlanGrid) else answer.row(0)
 
 
@@ -104,7 +115,8 @@ def rank_memory(
     """Bytes on pipeline ranks, (ranks,), if they held `counts` layers of each kind (in the order of `sequence`)."""
     grid = PlanGrid.of([plan]).take(np.zeros(len(ranks), dtype=np.int64))
     loads = LayerBytes.of(grid, job, stack).stage(counts)
-    return _with_overheads(_held(grid, ranks, loads, job, stack), grid, stack)
+    every = np.arange(len(grid))
+    return _fullest([(ranks, loads)], grid, every, (every, every), job, stack)
 
 
 def usable_bytes(cluster: Cluster, stack: SoftwareStack) -> float:
@@ -112,65 +124,67 @@ def usable_bytes(cluster: Cluster, stack: SoftwareStack) -> float:
     return stack.usable_memory_fraction * cluster.accelerator.memory_bytes
 
 
-def _fullest(grid: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> MemoryBreakdown:
-    rows, column_of = combinations(grid, LOAD_COLUMNS)
-    state_rows, state_of = combinations(grid, GRADIENT_COLUMNS)
+def _fullest(
+    candidates: Iterable[tuple[Floats, Floats]], grid: PlanGrid, column_of: Ints, states_of: tuple[Ints, Ints],
+    job: TrainingJob, stack: SoftwareStack,
+) -> MemoryBreakdown:  # fmt: skip
+    """The fullest of the candidate ranks (with their loads, plan i's at column_of[i]) at its fullest instant.
+
+    `states_of`: plans whose states differ, and which of them each plan is like.
+    """
+    state_rows, state_of = states_of
     of_state, distinct = column_of[state_rows], grid.take(state_rows)
     best = np.zeros((NUM_HELD, len(grid)))
     total = np.full(len(grid), -1.0)
-    for ranks, loads in fullest_candidates(grid.take(rows), job, stack):
-        states = np.stack(_states(distinct, StageLoads(*np.take(loads, of_state, axis=1)), job, stack))
-        work = _work(grid, np.take(ranks, column_of), StageLoads(*loads), column_of, job, stack)
-        allocated = np.take(np.add.reduce(states), state_of)
-        for part in work:
-            allocated += part
-        plans = np.flatnonzero(allocated > total)
-        every = len(plans) == len(grid)
-        state_of_plan = state_of if every else state_of[plans]
-        at = slice(None) if every else plans
-        total[at] = allocated[at]
-        for row, own in zip(best, states, strict=False):
-            row[at] = own[state_of_plan]
-        for row, own in zip(best[len(states) :], work, strict=True):
-            row[at] = own[at]
+    for ranks, loads in candidates:
+        own_loads = StageLoads(*np.take(loads, of_state, axis=1))
+        rank, load = np.take(ranks, column_of), StageLoads(*loads)
+        for instant in instants(grid, stack):
+            states = np.stack(_states(instant, distinct, own_loads, job, stack))
+            work = _work(instant, grid, rank, load, column_of, job, stack)
+            allocated = np.take(np.add.reduce(states), state_of)
+            for part in work:
+                allocated += part
+            allocated = np.where(happens(instant, grid.num_microbatches(job.global_batch), stack), allocated, -1.0)
+            plans = np.flatnonzero(allocated > total)
+            every = len(plans) == len(grid)
+            state_of_plan = state_of if every else state_of[plans]
+            at = slice(None) if every else plans
+            total[at] = allocated[at]
+            for row, own in zip(best, states, strict=False):
+                row[at] = own[state_of_plan]
+            for row, own in zip(best[len(states) :], work, strict=True):
+                row[at] = own[at]
     return _with_overheads(best, grid, stack)
 
 
-def _held(grid: PlanGrid, rank: Floats, loads: Floats, job: TrainingJob, stack: SoftwareStack) -> list[Floats]:
-    """Allocated bytes by part, the first NUM_HELD of a breakdown, of one pipeline rank of every plan."""
-    load = StageLoads(*loads)
-    return [*_states(grid, load, job, stack), *_work(grid, rank, load, np.arange(len(grid)), job, stack)]
-
-
-def _states(grid: PlanGrid, load: StageLoads, job: TrainingJob, stack: SoftwareStack) -> list[Floats]:
+def _states(instant: Instant, grid: PlanGrid, load: StageLoads, job: TrainingJob, stack: SoftwareStack) -> list[Floats]:
     """Bytes of weights, gradients, optimizer states and gathered parameters; they depend on GRADIENT_COLUMNS."""
-    return [
-        *state_bytes(load.dense_parameters, load.expert_parameters, grid, job, stack),
-        gathered_bytes(load.dense_parameters + load.expert_parameters, load.gathered_parameters, grid, job),
-    ]
+    parameters = load.dense_parameters + load.expert_parameters
+    weights, gradients, optimizer = state_bytes(load.dense_parameters, load.expert_parameters, grid, job, stack)
+    if stack.frees_gradients:
+        gradients = gradients * gradient_share(instant, load, grid, job, stack)
+    return [weights, gradients, optimizer, gathered_bytes(parameters, gathered_parameters(instant, load), grid, job)]
 
 
 def _work(
-    grid: PlanGrid, rank: Floats, load: StageLoads, load_of: Ints, job: TrainingJob, stack: SoftwareStack
-) -> list[Floats]:
+    instant: Instant, grid: PlanGrid, rank: Floats, load: StageLoads, load_of: Ints, job: TrainingJob,
+    stack: SoftwareStack,
+) -> list[Floats]:  # fmt: skip
     """Bytes of activations, logits and workspace of one pipeline rank; plan i has the loads at load_of[i]."""
     num_microbatches = np.maximum(grid.num_microbatches(job.global_batch), 1)
     held = in_flight(grid.schedule, grid.pp, num_microbatches, grid.vp, rank)
-    microbatches = held / chunks_per_rank(grid.schedule, grid.vp)
+    microbatches = waiting_at(instant, held, num_microbatches, grid, stack) / chunks_per_rank(grid.schedule, grid.vp)
     kept = load.kept_bytes[load_of] * microbatches
     away = offloads(grid, Offload.ACTIVATIONS)
     if away.any():
         kept = np.where(away, np.minimum(kept, load.passing_bytes[load_of]), kept)
-    logits, working = load.logits_bytes[load_of], load.working_bytes[load_of]
+    logits, working = running_bytes(instant, load, load_of, grid, job)
     if stack.keeps_stage_buffers:
         buffers = stage_buffers(grid, rank, microbatches, num_microbatches, job, stack)
         kept = kept + buffers
         logits = logits + output_bytes(load.waiting_bytes[load_of], job, stack) * microbatches * (grid.pp > 1)
-    is_reduced = reduces_in_backward(grid)
-    if is_reduced.any():
-        logits = np.where(is_reduced, load.sharded_logits_bytes[load_of], logits)
-        working = np.where(is_reduced, load.sharded_working_bytes[load_of], working)
-    logits += load.waiting_bytes[load_of] * waiting_losses(grid.schedule, microbatches)
+    logits = logits + load.waiting_bytes[load_of] * waiting_losses(grid.schedule, microbatches)
     return [kept, logits, working + stack.library_workspace_bytes]
 
 

@@ -34,15 +34,24 @@ class StageLoads(NamedTuple):
     """Bytes of the loss of a microbatch that waits for its backward pass."""
     passing_bytes: Floats
     """Kept bytes of the two layers that hold most, where the others are on the host."""
-    gathered_parameters: Floats
-    """Parameters gathered at once, if they are sharded."""
+    head_parameters: Floats
+    end_parameters: Floats
+    """Of embedding and head."""
+    layer_parameters: Floats
+    """Of the widest layer between them."""
+    num_layers: Floats
+    """Between them."""
+    loss_bytes: Floats
+    """Logits and what the loss makes of them, at its fullest."""
+    loss_working_bytes: Floats
+    """What lives beside them."""
     logits_bytes: Floats
-    """Bytes of the loss at the peak."""
-    working_bytes: Floats
-    """Bytes of the layer that runs, at the peak."""
-    sharded_logits_bytes: Floats
-    """As `logits_bytes` and `working_bytes`, where a layer's gradient is reduced and sharded as soon as it is there."""
-    sharded_working_bytes: Floats
+    """As `loss_bytes`, when the weight gradient of the logits is made."""
+    logits_working_bytes: Floats
+    layer_working_bytes: Floats
+    """What the widest layer adds while its backward pass runs."""
+    sharded_layer_working_bytes: Floats
+    """The same where its gradient is reduced and sharded as soon as it is there."""
 
 
 def compute_bytes(job: TrainingJob) -> float:
@@ -56,12 +65,14 @@ class LayerBytes:
 
     kinds: tuple[str, ...]
     loads: tuple[Floats, ...]
-    """By kind, (7, plans): dense and expert parameters, kept bytes, waiting logits; logits, working bytes; the widest
-    weight gradient that is added to an accumulated one."""
+    """By kind, (9, plans): dense and expert parameters, kept bytes, waiting logits; loss and working bytes at the loss;
+    the same at the weight gradient of the logits; the widest weight gradient that is added to an accumulated one."""
     dummies: tuple[dict[str, Floats], ...]
     """By kind: bytes of the dummy weight gradients of a layer, by the part they belong to."""
-    unreduced_bytes: float
-    """Of a parameter whose gradient is about to be reduced and sharded: the gradient and the copy that is sent."""
+    gradient_bytes: float
+    """Of a parameter's gradient as a layer's backward pass makes it."""
+    sent_bytes: float
+    """Of the copy that is reduced and sharded."""
 
     @classmethod
     def of(cls, split: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> "LayerBytes":
@@ -72,18 +83,19 @@ class LayerBytes:
             kinds,
             tuple(_layer_loads(job, kind, split, stack) for kind in kinds),
             dummies if stack.weight_gradient_workspace else (),
-            compute_bytes(job) + (DTYPE_BYTES["fp32"] if job.precision == "fp32" else stack.gradient_bytes),
+            compute_bytes(job),
+            DTYPE_BYTES["fp32"] if job.precision == "fp32" else stack.gradient_bytes,
         )
 
     def stage(self, counts: list[Floats]) -> Floats:
-        """The rows of `StageLoads`, (10, plans), of a rank with `counts` layers of each kind."""
+        """The rows of `StageLoads`, (15, plans), of a rank with `counts` layers of each kind."""
         sums = np.add.reduce([count * load[:4] for count, load in zip(counts, self.loads, strict=True)])
         dummies = _union(self.dummies, counts)
-        logits, working = self._widest(counts, 0.0)
-        sharded_logits, sharded_working = self._widest(counts, self.unreduced_bytes)
+        (loss, loss_working), (logits, logits_working) = self._widest_end(counts, 4), self._widest_end(counts, 6)
         return np.stack([
-            *sums, self.passing(counts), self.gathered(counts), logits, working + dummies,
-            sharded_logits, sharded_working + dummies,
+            *sums, self.passing(counts), *self._parameters(counts), loss, loss_working + dummies,
+            logits, logits_working + dummies, self._widest_layer(counts) + dummies,
+            self._widest_sharded_layer(counts) + dummies,
         ])  # fmt: skip
 
     def passing(self, counts: list[Floats]) -> Floats:
@@ -94,42 +106,58 @@ class LayerBytes:
             num_layers = num_layers + count
         return np.minimum(num_layers, 2.0) * widest
 
-    def gathered(self, counts: list[Floats]) -> Floats:
-        """Parameters that a rank has gathered at once: the widest two layers, one in use and one ahead, and the ends.
-
-        Embedding and head stay gathered from the forward to the backward pass
-        [Zhao 2023, PyTorch FSDP, arXiv:2304.11277, section 3.3].
-        """
-        ends, widest, num_layers = 0.0 * counts[0], 0.0 * counts[0], 0.0 * counts[0]
+    def _parameters(self, counts: list[Floats]) -> tuple[Floats, Floats, Floats, Floats]:
+        """Parameters of the head, of both ends and of the widest layer between them; and layers between them."""
+        head = ends = widest = num_layers = 0.0 * counts[0]
         for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
             parameters = load[0] + load[1]
             if kind in ENDS:
                 ends = ends + count * parameters
+                head = head + count * parameters * (kind == HEAD)
             else:
                 widest = np.maximum(widest, np.where(count > 0.0, parameters, 0.0))
                 num_layers = num_layers + count
-        return ends + np.minimum(num_layers, 2.0) * widest
+        return head, ends, widest, num_layers
 
-    def _widest(self, counts: list[Floats], unreduced_bytes: float) -> tuple[Floats, Floats]:
-        """(logits, working bytes) at the peak, with so many bytes of gradient a parameter of a layer on top.
-
-        Where a layer's gradient is not reduced at once (0 bytes), one matrix of it waits to be added to what earlier
-        microbatches left. The loss and the backward pass of a layer take turns, the larger counts.
-        """
+    def _widest_end(self, counts: list[Floats], row: int) -> tuple[Floats, Floats]:
+        """(loss, working) bytes of the fuller of the ends that a rank holds, from a row of the loads and the next."""
         logits, working = 0.0 * counts[0], 0.0 * counts[0]
         for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
-            gradient = unreduced_bytes * (load[0] + load[1]) if unreduced_bytes else load[6]
-            own = load[5] + (0.0 if kind in ENDS else gradient)
-            wider = (count > 0.0) & (load[4] + own > logits + working)
-            logits, working = np.where(wider, load[4], logits), np.where(wider, own, working)
+            wider = (kind in ENDS) & (count > 0.0) & (load[row] + load[row + 1] > logits + working)
+            logits, working = np.where(wider, load[row], logits), np.where(wider, load[row + 1], working)
         return logits, working
+
+    def _widest_layer(self, counts: list[Floats]) -> Floats:
+        """Working bytes of the fullest layer between the ends; one matrix of its gradient waits to be added to what
+        earlier microbatches left."""
+        working = 0.0 * counts[0]
+        for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
+            own = np.where((kind not in ENDS) & (count > 0.0), load[5] + load[8], 0.0)
+            working = np.maximum(working, own)
+        return working
+
+    def _widest_sharded_layer(self, counts: list[Floats]) -> Floats:
+        """The same where gradients are reduced and sharded layer by layer.
+
+        While a layer runs, what is sent of the one behind it lives, whose activations are gone; when its own are sent,
+        they and their copy do.
+        """
+        working = 0.0 * counts[0]
+        for kind, count, load in zip(self.kinds, counts, self.loads, strict=True):
+            parameters = load[0] + load[1]
+            whole = self.gradient_bytes * parameters
+            running = load[5] + np.where(load[8] > 0.0, load[8], whole)
+            sent = self.sent_bytes * parameters - load[2]
+            own = np.maximum(running + np.maximum(sent, 0.0), whole + sent)
+            working = np.maximum(working, np.where((kind not in ENDS) & (count > 0.0), own, 0.0))
+        return working
 
 
 def fullest_candidates(split: PlanGrid, job: TrainingJob, stack: SoftwareStack) -> Iterator[tuple[Floats, Floats]]:
     """(ranks, loads) of the pipeline ranks that can be the fullest, one candidate of every plan at a time.
 
     A later rank holds no more microbatches, so it can only be the fullest with more layers of some kind.
-    Plans with fewer such ranks repeat their last one. Shapes (plans,) and (10, plans).
+    Plans with fewer such ranks repeat their last one. Shapes (plans,) and (15, plans).
     """
     layers = LayerBytes.of(split, job, stack)
     rows, shape_of = combinations(split, STAGE_COLUMNS)
@@ -163,37 +191,29 @@ def _uncovered(counts_by_rank: list[Floats], also: tuple[int, ...]) -> tuple[lis
 
 
 def _layer_loads(job: TrainingJob, kind: str, split: PlanGrid, stack: SoftwareStack) -> Floats:
-    """(7, plans) of one layer, the rows of `LayerBytes.loads`."""
+    """(9, plans) of one layer, the rows of `LayerBytes.loads`."""
     dense, expert = layer_parameters(job.model, kind, split)
     kept = saved_bytes(job, kind, split, stack)
     working = recomputed_bytes(job, kind, split, stack) + transient_bytes(job, kind, split, stack)
-    logits: Any = 0.0
+    loss: Any = 0.0
     waiting: Any = 0.0
+    later: tuple[Any, Any] = (0.0, 0.0)
     if kind in (HEAD, MTP):
         assert isinstance(job.model, TransformerShape)
         width = padded_vocabulary(job.model, split.tp * 1.0, stack)
         elements = split.micro_batch * job.sequence_length / (split.cp * 1.0) * width
         sharded = stack.tp_loss_bytes_per_logit or stack.loss_bytes_per_logit
-        logits = np.where(split.tp > 1, sharded, stack.loss_bytes_per_logit) * elements
+        loss = np.where(split.tp > 1, sharded, stack.loss_bytes_per_logit) * elements
         # A microbatch that waits for its backward pass keeps at most the fp32 softmax of its logits.
         waiting = min(stack.loss_bytes_per_logit, FLOAT_BYTES) * elements
+        if not stack.fused_accumulation:
+            gradient = compute_bytes(job) * width * job.model.hidden_size
+            later = compute_bytes(job) * elements, working + gradient
         if stack.weight_gradient_workspace:
             working = working + DTYPE_BYTES["bf16"] * width * job.model.hidden_size
-        if not stack.fused_accumulation:
-            logits, working = _fuller(
-                (logits, working),
-                (compute_bytes(job) * elements, working + compute_bytes(job) * width * job.model.hidden_size),
-            )
     beside = 0.0 if stack.fused_accumulation or kind in ENDS else compute_bytes(job) * _widest_matrix(job.model, split)
-    loads = (dense, expert, kept, waiting, logits, working, beside)
+    loads = (dense, expert, kept, waiting, loss, working, *later, beside)
     return np.stack([np.broadcast_to(np.asarray(load, dtype=float), len(split)) for load in loads])
-
-
-def _fuller(at_loss: tuple[Any, Any], at_weights: tuple[Any, Any]) -> tuple[Any, Any]:
-    """(logits, working bytes) of the head at its fuller moment: in the loss, or when only the gradient of the logits
-    is left and makes the weight gradient."""
-    later = np.greater(sum(at_weights), sum(at_loss))
-    return np.where(later, at_weights[0], at_loss[0]), np.where(later, at_weights[1], at_loss[1])
 
 
 def _widest_matrix(model: ModelShape, split: PlanGrid) -> Any:

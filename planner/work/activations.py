@@ -39,7 +39,8 @@ def saved_tensors(job: TrainingJob, kind: str, split: Plan | PlanGrid, stack: So
     if kind == "head":
         outside = shard.width * shard.outside_tokens * model.hidden_size
         read = _as_read(model, shard, shard.width)
-        return (Saved("final norm input", outside, is_input=True), Saved("logits input", read, is_input=True))
+        normed = _normalised(shard, outside, ("final norm input", Module.NOTHING))
+        return (Saved("final norm input", outside, is_input=True), *normed, Saved("logits input", read, is_input=True))
     if kind == "mtp":
         outside = 2.0 * shard.width * shard.outside_tokens * model.hidden_size
         return (
@@ -116,9 +117,20 @@ def _norms(model: TransformerShape, shard: Shard, kind: str) -> tuple[Saved, ...
         modules = Module.LAYERNORM if routed else Module.LAYERNORM | Module.MLP
         normed = outside if routed else _as_read(model, shard, shard.kept_product_bytes)
         tensors += [Saved("residual", outside), Saved("feed-forward norm output", normed, modules)]
+    names = ("attention norm input", Module.LAYERNORM), ("feed-forward norm input", Module.LAYERNORM | Module.MLP)
+    tensors += _normalised(shard, outside, *names[: model.norms_per_layer])
     tensors.append(Saved("feed-forward product", outside, operators_fraction=1.0, only_operators=True))
     tensors += [Saved(f"post-norm input {index}", outside) for index in range(model.norms_per_layer - 2)]
     return tuple(tensors)
+
+
+def _normalised(shard: Shard, outside: Numbers, *norms: tuple[str, Module]) -> tuple[Saved, ...]:
+    """What norms put together from small kernels keep besides: their input normalised, which the product with the
+    weight reads; in mixed precision in fp32, and the input in fp32 in place of the narrower one."""
+    if shard.norm not in shard.stack.composed:
+        return ()
+    mixed = 1.0 if shard.width == FLOAT_BYTES else (2.0 * FLOAT_BYTES - shard.width) / shard.width
+    return tuple(Saved(f"{name}, normalised", mixed * outside, modules) for name, modules in norms)
 
 
 def _attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
@@ -136,7 +148,29 @@ def _attention(model: TransformerShape, shard: Shard) -> tuple[Saved, ...]:
         Saved("attention output", query, operators_fraction=1.0),
         *_product_copy(shard, query),
         *_traded(shard, query),
+        *_packed(model, shard, query, keys),
         *_mask(shard, model, "attention dropout mask"),
+    )
+
+
+def _packed(model: TransformerShape, shard: Shard, query: Numbers, keys: Numbers) -> tuple[Saved, ...]:
+    """What one packed product of queries, keys and values keeps beside their copies, if parts of it are read as views.
+
+    Turned queries and keys are copies, and values keep the packed product alive; a ring joins keys and values, and
+    queries that are not turned keep it. What all-to-all exchanges are copies of everything; packed again, they stay.
+    Copies lie head by head, and so does the output, which is copied again for the product behind it.
+    """
+    composed = shard.stack.composed
+    turns = not model.num_learned_positions and "rotary" in composed
+    in_ring = np.greater(shard.cp, shard.cp_a2a) & ("ring" in composed)
+    traded = np.greater(shard.cp_a2a, 1.0)
+    beside = np.where(np.logical_or(in_ring, traded), 0.0, turns * (query + keys))
+    joined = np.where(in_ring & (traded | (not turns)), 2.0 * keys, 0.0)
+    angles = turns * shard.width * shard.query_length * model.head_dim
+    return (
+        Saved("packed queries, keys and values beside their copies", beside + joined),
+        Saved("cosines and sines", angles),
+        Saved("attention output by head", np.where(traded, 0.0, turns * query), Module.CORE_ATTN),
     )
 
 
@@ -217,7 +251,7 @@ def _inner(
         Saved(
             f"{name} activation input", gates * shard.kept_act_bytes * elements, modules, operators_fraction=1.0 / gates
         ),
-        *((unfused,) if model.gated_ffn and not shard.stack.fused_elementwise else ()),
+        *((unfused,) if model.gated_ffn and shard.keeps_gate else ()),
         Saved(f"{name} activation output", shard.kept_product_bytes * elements, modules | act),
     )
 

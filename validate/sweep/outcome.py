@@ -20,6 +20,8 @@ class Outcome:
     simulated: Breakdown
     measured: Measurement
     peak: Peak
+    ranks_per_core: float = 1.0
+    """Above 1 ranks took turns on the cores, in the prediction too."""
 
     @property
     def error_fraction(self) -> float:

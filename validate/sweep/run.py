@@ -6,14 +6,13 @@ With a journal of its runner, a sweep that was interrupted, or failed, goes on f
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from planner.cost.estimate import estimate
 from planner.plan import Plan
 from profiles.cluster import Cluster
 from profiles.software import SoftwareStack
 from profiles.workload import TrainingJob
-from simulator.play import play_plan
 from validate.calibration.quiet import Probe
 from validate.compare import single_rank
+from validate.emulation import predicted, ranks_per_core
 from validate.measured import MOST_REPEATS, Launch, Peak, measurement_of, num_disturbed
 from validate.runner import Progress, Runner, check_losses
 from validate.sweep.outcome import Failure, Outcome, Sweep
@@ -90,10 +89,12 @@ class Sweeper:
 
     def _outcome(self, plan: Plan) -> Outcome:
         found = self.launches[plan]
+        estimated, simulated = predicted(plan, self.job, self.cluster, self.stack)
         return Outcome(
             plan=plan,
-            estimated=estimate(plan, self.job, self.cluster, self.stack),
-            simulated=play_plan(plan, self.job, self.cluster, self.stack).breakdown,
+            estimated=estimated,
+            simulated=simulated,
             measured=measurement_of(found, min(self.runner.num_launches, len(found))),
             peak=self.peaks[plan],
+            ranks_per_core=ranks_per_core(plan, self.cluster),
         )

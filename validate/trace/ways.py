@@ -23,6 +23,7 @@ _WAYS = (
     Way("p2p_scatter_gather", False, "torch sends the whole tensor between stages from every tp rank"),
     Way("recompute_stops_early", True, "torch's checkpoint stops before the last product of a layer"),
     Way("fused_elementwise", False, "eager torch keeps the activated gate too"),
+    Way("composed", (), "norms, positions and gates of the traced program are each one operation"),
     Way("dropout", False, "no dropout is traced"),
     Way("attention_kernel", "flash-2", "torch's fused attention keeps no scores"),
     Way("moment_bytes", 4.0, "torch's optimizer keeps moments in fp32"),

@@ -22,6 +22,8 @@ def ffn(model: TransformerShape, shard: Shard, width: Numbers, tokens: Numbers) 
 def activation(model: TransformerShape, shard: Shard, elements: Numbers) -> Step:
     """The activation of `elements` outputs, with its gate."""
     gates = 2.0 if model.gated_ffn else 1.0
+    if model.gated_ffn and "gate" in shard.stack.composed:
+        return shard.composed(elements, "gate")
     forward, backward = gates + 1.0, 2.0 * gates + 1.0
     if shard.stack.fused_elementwise:
         return shard.traffic(elements, forward, backward)

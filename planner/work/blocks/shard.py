@@ -123,6 +123,11 @@ class Shard:
         )
 
     @property
+    def keeps_gate(self) -> bool:
+        """Whether the activated gate of a gated activation is kept beside its product with what it gates."""
+        return not self.stack.fused_elementwise or "gate" in self.stack.composed
+
+    @property
     def tokens(self) -> Numbers:
         """Tokens of the microbatch on this rank."""
         return self.sequences * self.query_length
@@ -237,13 +242,15 @@ COMPOSED: Mapping[str, tuple[float, float, float, float]] = {
     "rotary": (9.0, 12.0, 23.0, 20.0),
     "ring": (9.0, 54.0, 14.0, 28.0),
     "trade": (4.0, 4.0, 4.0, 4.0),
+    "gate": (5.0, 9.0, 2.0, 3.0),
 }
 """Reads and writes per element, forward and backward, and launches, likewise, of operations without a kernel of their
 own, where nothing is converted (torch 2.13 on CPUs). RMS norm: a square, a mean, a root and two products, and through
 all of them backward. Rotary positions of queries and keys: four products of halves, their sum and difference, and the
 halves joined, with nine launches for the angles. A step of a ring: two partial outputs rescaled and added (ten
 kernels, and copies of queries, keys and values before); backward, inputs of two blocks copied, and three gradients
-added of each. A trade of heads for tokens: laid out by rank before the message, and by head behind it."""
+added of each. A trade of heads for tokens: laid out by rank before the message, and by head behind it. A gated
+activation: the function, and its product with what it gates."""
 
 
 def gemm_dtype(job: TrainingJob) -> str:
