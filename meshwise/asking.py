@@ -43,16 +43,19 @@ class Explanation:
 
 
 def plan_question(
-    file: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any], *, takes_turns: bool = False
+    file: Path | None, job_flags: Mapping[str, Any], split_flags: Mapping[str, Any], *, takes_turns: bool | None = None
 ) -> Asked:
     """The plan that a file and flags describe, on its job.
 
-    With `takes_turns` it may have more ranks than the cluster has devices (`jobfile.emulated`). Raises ValueError for
-    anything missing, unknown or contradictory, and with every rule an illegal plan breaks.
+    `takes_turns`: whether it may have more ranks than a machine has cores (`jobfile.emulated`); None where nothing is
+    run. Raises ValueError for anything missing, unknown or contradictory, and with every rule an illegal plan breaks.
     """
     asked = jobfile.read(file, job_flags, split_flags)
     table = jobfile.devices_of(asked)
-    question, num_ranks = jobfile.emulated(table) if takes_turns else (jobfile.question(table), None)
+    if takes_turns is None:
+        question, num_ranks = jobfile.question(table), None
+    else:
+        question, num_ranks = jobfile.emulated(table, allowed=takes_turns)
     split = asked.split or jobfile.SplitTable()
     if isinstance(question.cluster, MixedCluster) and split.placement == "auto":
         return Asked(question, _placed(split, question))

@@ -202,16 +202,21 @@ def question(table: JobTable) -> Question:
     return Question(job, cluster, stack, filled, assumed)
 
 
-def emulated(table: JobTable) -> tuple[Question, int | None]:
+def emulated(table: JobTable, *, allowed: bool) -> tuple[Question, int | None]:
     """The question, and how many ranks take turns on the cores of its cluster where it asks for more than it has.
 
-    None if it has enough, or its devices are no cores of a machine.
+    None if it has enough, or its devices are no cores of a machine. Raises ValueError where that is not `allowed`.
     """
     if table.cluster is None or table.devices is None:
         return question(table), None
     cluster = catalog.any_cluster(table.cluster)
     if cluster.num_devices >= table.devices or accelerators_of(cluster)[0].kind != "cpu":
         return question(table), None
+    if not allowed:
+        raise ValueError(
+            f"devices: {table.devices} ranks would take turns on the {cluster.num_devices} cores of {cluster.name}; "
+            f"take {cluster.num_devices}, or give --oversubscribe to run and predict them so"
+        )
     return question(table.model_copy(update={"devices": None})), table.devices
 
 

@@ -43,8 +43,7 @@ def sweep(
         if path:
             check_writable(path, flags.force, endings)
     read = jobfile.read(file, job_flags, split_flags)
-    takes_turns = launch.oversubscribe and flags.only
-    question, num_ranks = jobfile.emulated(read.job) if takes_turns else (jobfile.question(read.job), None)
+    question, num_ranks = jobfile.emulated(read.job, allowed=launch.oversubscribe and bool(flags.only))
     plans = _listed(flags.only, question, num_ranks) if flags.only else _every(read, question)
     sweeper = _sweeper(question, plans, launch, flags.output)
     with screen.progress() as on_progress:

@@ -76,6 +76,11 @@ def check_writable(path: Path, overwrite: bool, endings: tuple[str, ...] = ()) -
         raise BadFile(f"{path}: exists already; give another name, or ask to replace it (--force)")
     if not path.parent.is_dir():
         raise BadFile(f"{path}: there is no folder {path.parent}; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be written ({error.strerror}); name a file in another folder") from None
 
 
 def write_whole(path: Path, content: str | bytes, overwrite: bool) -> None:

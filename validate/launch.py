@@ -98,7 +98,7 @@ def launch_local(
     if num_ranks > cores and not oversubscribe and num_gpus() < num_ranks:
         raise LaunchError(
             f"the plan needs {num_ranks} ranks but this machine has {cores} cores, so that ranks would take turns "
-            f"and timings mean nothing; take a plan of at most {cores} ranks, or allow oversubscription"
+            f"on them; take a plan of at most {cores} ranks, or give --oversubscribe"
         )
     with tempfile.TemporaryDirectory(prefix="meshwise-") as folder, _Ranks(Path(folder), on_progress) as ranks:
         ranks.start(body, values, num_ranks, port)

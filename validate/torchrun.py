@@ -23,7 +23,7 @@ def run_in_place(
     A run of one rank (the baseline) happens in a child of rank 0 while the others wait. Raises LaunchError when
     torchrun started another number of processes than the plan has ranks.
     """
-    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    rank, world = _place()
     store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
     exchange = dist.PrefixStore(f"run-{next(_RUNS)}", store)
     if num_ranks == 1 and world > 1:
@@ -35,6 +35,21 @@ def run_in_place(
     report: Report = on_progress if on_progress is not None and rank == 0 else _ignore
     _put(exchange, rank, lambda: body(values, report))
     return [_get(exchange, other) for other in range(world)]
+
+
+def _place() -> tuple[int, int]:
+    """(rank, world size) that torchrun gave this process; raises LaunchError unless it gave all it gives."""
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise LaunchError(
+            f"environment: RANK is set, as torchrun does, but not {', '.join(missing)}; unset RANK to start ranks "
+            "here, or start them with torchrun"
+        )
+    values = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE")}
+    if not all(value.isdecimal() for value in values.values()) or int(values["RANK"]) >= int(values["WORLD_SIZE"]):
+        words = ", ".join(f"{name}={value}" for name, value in values.items())
+        raise LaunchError(f"environment: {words} is no place among ranks; RANK counts from 0 and is below WORLD_SIZE")
+    return int(values["RANK"]), int(values["WORLD_SIZE"])
 
 
 def _put(exchange: Any, rank: int, run: Callable[[], dict[str, Any]]) -> None:
