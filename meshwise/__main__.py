@@ -11,10 +11,11 @@ import typer
 
 from meshwise import __version__
 from meshwise.commands import calibrate, capacity, diff, estimate, export, plan, profiles, score, simulate, validate
+from meshwise.interruption import INTERRUPTED
 from meshwise.invocation import invoked
 from meshwise.screen import say_error
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """typer's command-line errors; newer releases bring their own copy of click, so the class is found from typer."""

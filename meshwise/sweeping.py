@@ -6,6 +6,7 @@ from typing import Any
 
 from meshwise import asking, jobfile, screen, sweepout
 from meshwise.appending import append
+from meshwise.interruption import INTERRUPTED, where_kept
 from meshwise.jobfile import Question
 from meshwise.options import ReportFlags
 from meshwise.run_options import LaunchFlags, SweepFlags
@@ -20,7 +21,6 @@ from validate.runner import Runner, setting
 from validate.sweep.plans import runnable_plans
 from validate.sweep.run import Sweeper
 
-INTERRUPTED = 130
 NUM_WARMUP = 3
 """Steps of a launch that do not count."""
 
@@ -48,7 +48,7 @@ def sweep(
     sweeper = _sweeper(question, plans, launch, flags.output)
     with screen.progress() as on_progress:
         sweeper.on_progress = on_progress
-        is_interrupted = _run(sweeper)
+        is_interrupted = _run(sweeper, flags.output)
     found = sweeper.result()
     document = sweepout.document(question, found)
     if flags.output and sweeper.runner.journal and not is_interrupted:
@@ -82,17 +82,12 @@ def _sweeper(question: Question, plans: Sequence[Plan], launch: LaunchFlags, out
     return Sweeper(question.job, question.alike("validate"), question.stack, plans, runner)
 
 
-def _run(sweeper: Sweeper) -> bool:
+def _run(sweeper: Sweeper, output: Path | None) -> bool:
     """Whether the user stopped it."""
     try:
         sweeper.run()
     except KeyboardInterrupt:
-        where = (
-            "the same command goes on from here"
-            if sweeper.runner.journal
-            else "give --output to keep what was measured"
-        )
-        screen.say(f"sweep interrupted; {where}")
+        screen.say(f"sweep interrupted; {where_kept(output)}")
         return True
     return False
 

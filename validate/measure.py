@@ -58,9 +58,14 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Make malloc give freed blocks back at once, so that the resident set is what tensors hold."""
+    """Make malloc give freed blocks back at once, so that the resident set is what tensors hold.
+
+    Those that an earlier run of this process kept go too: under torchrun all runs share one.
+    """
     small = int(64 * KIB)
     _tune_malloc({_MALLOPT_MMAP_THRESHOLD: small, _MALLOPT_TRIM_THRESHOLD: small, _MALLOPT_TOP_PAD: 0})
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _tune_malloc(values: dict[int, int]) -> None:

@@ -24,14 +24,14 @@ def run_in_place(
     torchrun started another number of processes than the plan has ranks.
     """
     rank, world = _place()
+    if num_ranks not in (1, world):
+        raise LaunchError(f"the plan needs {num_ranks} ranks but torchrun started {world}; use --nproc-per-node")
     store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
     exchange = dist.PrefixStore(f"run-{next(_RUNS)}", store)
     if num_ranks == 1 and world > 1:
         if rank == 0:
             _put(exchange, 0, lambda: launch_local(body, values, 1, timeout_seconds=timeout_seconds)[0])
         return [_get(exchange, 0)]
-    if num_ranks != world:
-        raise LaunchError(f"the plan needs {num_ranks} ranks but torchrun started {world}; use --nproc-per-node")
     report: Report = on_progress if on_progress is not None and rank == 0 else _ignore
     _put(exchange, rank, lambda: body(values, report))
     return [_get(exchange, other) for other in range(world)]

@@ -73,6 +73,7 @@ def _compare(
 ) -> int:  # fmt: skip
     """Run one plan here, beside one rank; the answer goes to a file too if `answer` names one."""
     from meshwise import asking, jsonout, screen
+    from meshwise.interruption import INTERRUPTED, where_kept
     from meshwise.tables.comparison import show_comparison
     from profiles.files import check_writable, write_whole
     from validate.compare import validate_plan
@@ -81,19 +82,23 @@ def _compare(
         check_writable(answer.output, answer.force, (".json",))
     asked = asking.plan_question(file, job, split, takes_turns=launch.oversubscribe)
     question = asked.question
-    with screen.progress() as on_progress:
-        comparison = validate_plan(
-            question.job,
-            asked.plan,
-            question.alike("validate"),
-            question.stack,
-            num_launches=launch.launches,
-            num_steps=launch.steps,
-            timeout_seconds=launch.timeout,
-            oversubscribe=launch.oversubscribe,
-            on_progress=on_progress,
-            output=answer.output,
-        )
+    try:
+        with screen.progress() as on_progress:
+            comparison = validate_plan(
+                question.job,
+                asked.plan,
+                question.alike("validate"),
+                question.stack,
+                num_launches=launch.launches,
+                num_steps=launch.steps,
+                timeout_seconds=launch.timeout,
+                oversubscribe=launch.oversubscribe,
+                on_progress=on_progress,
+                output=answer.output,
+            )
+    except KeyboardInterrupt:
+        screen.say(f"validate interrupted; {where_kept(answer.output)}")
+        return INTERRUPTED
     if os.environ.get("RANK", "0") != "0":
         return 0
     if launch.append:
