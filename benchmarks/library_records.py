@@ -8,6 +8,7 @@ import argparse
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kernel_records import AIC, DATE, VIDUR
+from benchmarks.layer_profiles import SOURCE as PROFILES
 from benchmarks.library_kinds import KINDS, Kind
 from benchmarks.surface_fit import Floats, fit_physics, folds
 from profiles.calibration import Fit
@@ -32,7 +34,7 @@ FAMILIES: Mapping[str, Mapping[str, str]] = {
         "a30": "a100-sxm-80gb",
     },
     "ampere-gddr": {"a40": "a40", "a10": "a40", "a10g": "a40", "rtx-3090": "a40"},
-    "ada": dict.fromkeys(("l40s", "l4", "rtx-4090"), "l40s"),
+    "ada": {"l40s": "l40s", "l4": "l40s", "rtx-4090": "rtx-4090"},
     "hopper": dict.fromkeys(
         (
             "h100-sxm", "h100-pcie", "h100-nvl", "h100-96gb-hbm2e", "h200-sxm", "h200-nvl", "h800-sxm", "h20",
@@ -45,7 +47,7 @@ FAMILIES: Mapping[str, Mapping[str, str]] = {
     "xe2": {"arc-pro-b60": "arc-pro-b60"},
 }  # fmt: skip
 """Family -> its members -> the member measured that stands in for each."""
-LEAST_ROWS = 100
+LEAST_ROWS = 90
 NUM_FOLDS = 3
 
 
@@ -130,12 +132,17 @@ def measured(kind: Kind, members: Sequence[Member], name: str) -> Measured[Any]:
         held_out_median_error_fraction=float(np.median(errors)),
         held_out_p90_error_fraction=float(np.quantile(errors, 0.9)),
         left_out_device_median_error_fraction=float(np.mean(devices)) if devices else None,
-        source=VIDUR if name.startswith("torch ") else AIC,
+        source=VIDUR if name.startswith("torch ") else _source(members),
     )  # fmt: skip
     print(f"{name:32s} {fit.num_points:6d} {np.median(errors):6.1%} {np.quantile(errors, 0.9):6.1%} "
           f"{np.mean(devices) if devices else np.nan:6.1%}  {fit.machine}", flush=True)  # fmt: skip
     curves = everything.curves
     return Measured[kind.curve](curves=curves, surface=kind.design.surface(everything.heights), fit=fit)  # type: ignore[name-defined]
+
+
+def _source(members: Sequence[Member]) -> str:
+    profiled = [str(member.batch.sources[0]) == PROFILES for member in members]
+    return "; ".join([AIC] * (not all(profiled)) + [PROFILES] * any(profiled))
 
 
 def _left_out(kind: Kind, members: Sequence[Member], member: Member) -> float:
@@ -145,20 +152,26 @@ def _left_out(kind: Kind, members: Sequence[Member], member: Member) -> float:
     return float(np.median(others.errors(member, table.curve(""))))
 
 
-def records(folder: Path, kinds: Collection[str] = tuple(KINDS)) -> list[LibraryCurves]:
-    """The record of every family, with its kernels of `kinds`."""
+def records(
+    folders: Sequence[Path], kinds: Collection[str] = tuple(KINDS), only: Collection[str] = ()
+) -> list[LibraryCurves]:
+    """The record of every family, or of `only` some, with its kernels of `kinds`; no device is in two of `folders`."""
     tables: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: {name: {} for name in KINDS})
     for kind_name in kinds:
         kind = KINDS[kind_name]
         skipped: Skipped = Counter()
         groups: defaultdict[tuple[str, str], list[Member]] = defaultdict(list)
-        for batch in read_batches(columns.read_table(folder / kind.table), skipped):
-            if len(batch.seconds) >= LEAST_ROWS:
-                groups[_family(batch.accelerator.name), f"{batch.library} {batch.form}"].append(Member.of(kind, batch))
+        paths = [folder / kind.table for folder in folders if (folder / kind.table).exists()]
+        for batch in chain.from_iterable(read_batches(columns.read_table(path), skipped) for path in paths):
+            family = _family(batch.accelerator.name)
+            if len(batch.seconds) >= LEAST_ROWS and (not only or family in only):
+                groups[family, f"{batch.library} {batch.form}"].append(Member.of(kind, batch))
         for (family, name), members in groups.items():
             tables[family][kind_name][name] = measured(kind, members, name)
     return [
-        LibraryCurves(name=family, source=f"{AIC}; {VIDUR}", accelerators=dict(FAMILIES[family]), **tables[family])
+        LibraryCurves(
+            name=family, source=f"{AIC}; {VIDUR}; {PROFILES}", accelerators=dict(FAMILIES[family]), **tables[family]
+        )
         for family in FAMILIES
         if family in tables
     ]
@@ -175,14 +188,17 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="DIR")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), metavar="KERNEL",
                         help="fit these, and keep the others that DIR holds")  # fmt: skip
+    parser.add_argument("--also", nargs="+", type=Path, default=[], metavar="TABLE_DIR",
+                        help="tables of other devices (benchmarks.layer_profiles)")  # fmt: skip
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=[], help="fit these families alone")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for record in records(arguments.tables, arguments.only):
+    for record in records([arguments.tables, *arguments.also], arguments.only, arguments.family):
         path = arguments.output / f"{record.name}.toml"
         if path.exists():
             known = LibraryCurves(**read_table(path))
             kept = {kind: getattr(known, kind) for kind in KINDS if kind not in arguments.only}
-            record = record.model_copy(update=kept)
+            record = record.model_copy(update={**kept, "mixed_attention": known.mixed_attention})
         path.write_text(to_toml(record), encoding="utf-8")
 
 

@@ -103,6 +103,15 @@ class Measured(Record, Generic[Curve]):
         )
 
 
+class MixedAttention(Record):
+    """Attention of running requests in a batch with prompts, where one kernel takes both: 1 + reread_fraction * (query
+    heads a key head - 1) times as long as alone, for every query head reads the keys by itself."""
+
+    reread_fraction: NonNegative
+    """Share of those reads that find nothing in the cache."""
+    fit: Fit
+
+
 class LibraryCurves(Sourced):
     """The kernels of every library measured on one family of chips, by "library form" (of attention: "library
     compute/cache", the formats of the products and of keys and values)."""
@@ -116,6 +125,8 @@ class LibraryCurves(Sourced):
     experts: dict[str, Measured[ExpertCurve]] = Field(default_factory=dict)
     elementwise: dict[str, Measured[StreamCurve]] = Field(default_factory=dict)
     """By "library kernel", as "torch input_layernorm"."""
+    mixed_attention: dict[str, MixedAttention] = Field(default_factory=dict)
+    """By library; one that is not here runs prompts and running requests in kernels of their own."""
 
     def fits(self) -> dict[str, Fit]:
         """Name of every table -> its fit."""

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from planner.cost.kernels import kernel_seconds
-from planner.cost.libraries import library_error_fraction, library_gemm_seconds
+from planner.cost.libraries import library_error_fraction, library_gemm_seconds, mixed_attention_factor
+from planner.cost.serving import engine_prices
 from planner.cost.surfaces import gemm_features, surface_factor
 from planner.work.forms import FORMS, form_of
+from planner.serving import IterationShape
+from planner.work.iteration import ServedShard
 from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel
 from profiles import catalog
 from profiles.libraries import LibraryCurves
@@ -202,3 +205,20 @@ def test_forms_are_as_wide_as_they_say() -> None:
         "nvfp4": 0.5625, "int4_wo": 0.515625, "w4a16_mxfp4": 0.53125, "w4a8_mxfp4_mxfp8": 0.53125, "fp8_2of4": 0.625,
     }  # fmt: skip
     assert form_of("fp32").weight_bytes == 4.0
+
+
+def test_running_requests_beside_prompts_read_keys_again() -> None:
+    """More so the more query heads share a key head; not where prompts have kernels of their own, nor alone."""
+    device = catalog.accelerator("rtx-pro-6000")
+    few, many = (mixed_attention_factor("vllm", heads, device) for heads in (4.0, 8.0))
+    assert 1.3 < few < many < 4.0
+    assert mixed_attention_factor("vllm", 1.0, device) == 1.0
+    assert mixed_attention_factor("trtllm", 8.0, device) == 1.0
+    assert mixed_attention_factor("vllm", 8.0, catalog.accelerator("b200-sxm")) == 1.0
+    shard, model, cluster = ServedShard(), catalog.model("llama3.1-8b"), catalog.cluster("rtx-pro-6000", 1)
+    prices = engine_prices(model, shard, cluster, catalog.engine("vllm"))
+    mixed = IterationShape((512,), (0,), 64, 64 * 1000.0)
+    apart = replace(prices, mixed_attention_factor=1.0)
+    again = (few - 1.0) * prices.decode(64.0, 1000.0)
+    assert prices.iteration_seconds(mixed) - apart.iteration_seconds(mixed) == pytest.approx(again, rel=1e-6)
+    assert prices.decode_line(64, 64_000.0) == apart.decode_line(64, 64_000.0)

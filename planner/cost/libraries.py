@@ -145,6 +145,16 @@ def decode_seconds(op: DecodeAttention, curve: DecodeCurve, accelerator: Acceler
     return smooth_max(np.hypot(memory, compute) + heads, op.num_launches * curve.launch_seconds, curve.exponent)
 
 
+def mixed_attention_factor(library: str, num_heads_per_key: float, accelerator: Accelerator) -> float:
+    """Time of attention of running requests in a batch with prompts, over that alone: 1 + r (heads a key head - 1).
+
+    Groups of query heads share keys [Ainslie 2023, arXiv:2305.13245, section 2], which kernels for prompts read once
+    for each head; r is the share of these reads that no cache holds. 1 where nobody measured one.
+    """
+    known = _family(accelerator).mixed_attention.get(library)
+    return 1.0 + known.reread_fraction * (num_heads_per_key - 1.0) if known else 1.0
+
+
 def library_expert_seconds(op: ExpertLayer, accelerator: Accelerator) -> Seconds:
     """Device seconds of a mixture of experts by the kernels of `op.library` in `op.form` on `accelerator`.
 

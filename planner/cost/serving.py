@@ -15,6 +15,7 @@ import numpy as np
 from planner.cost.collectives import message_seconds
 from planner.cost.kernels import kernel_seconds
 from planner.cost.knots import Knots, Sheet, geometric
+from planner.cost.libraries import mixed_attention_factor
 from planner.serving import DecodeLine, IterationShape, Pool, ServingPlan
 from planner.work.forms import form_of
 from planner.work.iteration import (
@@ -27,6 +28,7 @@ from planner.work.iteration import (
     num_messages,
     prefill_ops,
     routed_ops,
+    served_heads,
 )
 from planner.work.ops import (
     Attention,
@@ -141,6 +143,8 @@ class EnginePrices:
     """Whether attention is latent (MLA)."""
     num_layers: float
     """Of a stage; a head that guesses tokens is one more."""
+    mixed_attention_factor: float = 1.0
+    """Of attention of running requests beside prompts."""
     draft_tokens: int = 0
     guesses_itself: bool = True
     """Heads of its own make the guesses."""
@@ -187,7 +191,8 @@ class EnginePrices:
         decodes = shape.num_decodes
         attention = 0.0
         if decodes:
-            attention = self.decode(decodes / self.attention_dp, shape.decode_context_tokens / decodes)
+            alone = self.decode(decodes / self.attention_dp, shape.decode_context_tokens / decodes)
+            attention = self.mixed_attention_factor * alone
         checked = decodes * (1.0 + self.draft_tokens)
         groups = min(self.attention_dp, len(new))
         most = max(sum(new) / groups, float(max(new))) + checked / self.attention_dp
@@ -284,5 +289,14 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
         model.moe is not None,
         model.mla is not None,
         model.num_layers / shard.pp,
+        _mixed_attention_factor(model, shard, cluster),
     )  # fmt: skip
     return kernels.under(engine)
+
+
+def _mixed_attention_factor(model: TransformerShape, shard: ServedShard, cluster: Cluster) -> float:
+    """1 for latents, which have kernels of their own, and where no library was measured on a relative."""
+    if model.mla or not has_library(cluster):
+        return 1.0
+    heads, kv_heads = served_heads(model, shard)
+    return mixed_attention_factor(shard.library, heads / kv_heads, cluster.accelerator)

@@ -125,7 +125,7 @@ def prefill_ops(
     model: TransformerShape, shard: ServedShard, new_tokens: Numbers, past_tokens: Numbers
 ) -> Iterator[Repeated]:
     """Attention of one prompt's `new_tokens` over themselves and `past_tokens` computed before."""
-    heads, kv_heads = _heads(model, shard)
+    heads, kv_heads = served_heads(model, shard)
     dim = float(model.head_dim)
     value_dim = float(model.mla.v_head_dim) if model.mla else dim
     if model.mla:
@@ -153,7 +153,7 @@ def decode_ops(
     Latent attention reads the latents themselves, one key head of rank and rotary dimensions for all query heads
     [DeepSeek-V2 2024, arXiv:2405.04434, 2.1.2]; the products that absorb the expansion are among the projections.
     """
-    heads, kv_heads = _heads(model, shard)
+    heads, kv_heads = served_heads(model, shard)
     dims = (float(model.head_dim), float(model.head_dim))
     if model.mla:
         kv_heads, latent = 1.0, float(model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
@@ -197,7 +197,8 @@ def num_launches(model: TransformerShape, shard: ServedShard) -> float:
     return float(sum(times * (1.0 if isinstance(op, Message) else op.num_launches) for op, times in launched))
 
 
-def _heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
+def served_heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
+    """Query heads and key heads of one rank."""
     return model.num_heads / shard.tp, max(model.num_kv_heads / shard.tp, 1.0)
 
 
@@ -242,7 +243,7 @@ def _linear(shard: ServedShard, tokens: Numbers, inputs: float, outputs: float) 
 
 def _projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel]:
     """Into attention and out of it, rotary positions and the write of keys and values."""
-    heads, kv_heads = _heads(model, shard)
+    heads, kv_heads = served_heads(model, shard)
     hidden = float(model.hidden_size)
     if model.mla is None:
         query, keys = heads * model.head_dim, kv_heads * model.head_dim
