@@ -13,8 +13,8 @@ from planner.cost.kernels import kernel_seconds
 from planner.cost.libraries import library_error_fraction, library_gemm_seconds, mixed_attention_factor
 from planner.cost.serving import engine_prices
 from planner.cost.surfaces import gemm_features, surface_factor
-from planner.work.forms import FORMS, form_of
 from planner.serving import IterationShape
+from planner.work.forms import FORMS, form_of
 from planner.work.iteration import ServedShard
 from planner.work.ops import Attention, DecodeAttention, Elementwise, ExpertLayer, Gemm, Kernel
 from profiles import catalog
