@@ -18,10 +18,10 @@ from scipy.optimize import minimize
 from planner.cost.serving import PriceBook
 from profiles import catalog
 from profiles.engine import EngineRecord
+from validate.score.serving.constants import SMALLEST_SECONDS
 from validate.score.serving.fit_engine import (
     CAP,
     CONSTANTS,
-    SMALLEST_SECONDS,
     log_errors,
     timed_settings,
     with_constants,

@@ -142,6 +142,12 @@ def test_a_log_fits_a_record_that_predicts_the_next(tmp_path: Path) -> None:
         ("bench.json", '{"ttfts": [1.0]}', [], "--save-detailed"),
         ("served.csv", "arrival_s,first_token_s\n1,2\n", [], "last_token_s"),
         ("served.csv", "arrival_s\n", [], "no requests"),
+        (
+            "served.csv",
+            "arrival_s,first_token_s,last_token_s,input_tokens,output_tokens\n0,1,2,9,9\n",
+            [],
+            "20 are needed",
+        ),
         ("requests.jsonl", None, ["--step-seconds", "1"], "--step-seconds"),
     ],
 )

@@ -15,7 +15,7 @@ from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
 from profiles.files import check_writable, write_whole
 from profiles.writer import to_toml
-from validate.score.serving.fit_engine import CONSTANTS, fit_engine, log_errors, timed_settings
+from validate.score.serving.fit_engine import fit_engine, log_errors, timed_settings
 from validate.score.serving.fit_log import LogFit, fit_logs
 from validate.score.serving.log import read_log
 from validate.score.serving.log_files import is_log
@@ -23,8 +23,6 @@ from validate.score.serving.resolve import ServedSetting
 from validate.score.serving.table import read_rows
 
 MOST_ROWS = 24
-ANCHOR = 0.05
-"""Weight of staying near the catalog's constants: one run has two figures, and there are four constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def calibrate_engine(tables: Sequence[Path], output: Path, *, overwrite: bool) -
         raise ValueError(f"from-run: the runs are of several engine records ({', '.join(names)}); give those of one")
     base = settings[0].engine
     chosen = settings[:: -(-len(settings) // MOST_ROWS)]
-    fitted = fit_engine(base, CONSTANTS, chosen, ANCHOR)
+    fitted = fit_engine(base, chosen)
     fitted_to = f"constants fitted to {len(chosen)} measured runs of {tables[0].name} on {date.today()}"
     source = f"{fitted_to}; all else: {base.source}"
     engine = fitted.model_copy(update={"name": output.stem, "source": source, "fit": None})

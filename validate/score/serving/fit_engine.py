@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
+from validate.score.serving.constants import constants_of, most_probable
 from validate.score.serving.play import predict
 from validate.score.serving.resolve import ServedSetting, resolve_serving
 from validate.score.serving.table import ServedRow
@@ -17,8 +17,6 @@ from validate.score.serving.table import ServedRow
 CONSTANTS = (
     "all_reduce_excess_seconds", "host_seconds_per_sequence", "front_end_seconds", "front_end_seconds_per_request",
 )  # fmt: skip
-SMALLEST_SECONDS = 1e-7
-"""What a constant of 0 starts from."""
 MOST_FRACTION = 0.95
 CAP = 0.7
 """Logarithmic error of a run that the model says cannot be; in fits to tables the most that any counts."""
@@ -44,27 +42,30 @@ def _median(settings: Sequence[ServedSetting]) -> ServedSetting:
     return replace(settings[0], row=replace(settings[0].row, ttft_seconds=ttft, tpot_seconds=tpot))
 
 
-def fit_engine(
-    engine: EngineRecord, names: Sequence[str], settings: Sequence[ServedSetting], anchor: float
-) -> EngineRecord:
-    """`engine` with the named constants that minimise the squared logarithmic errors of TTFT and TPOT.
+_UNKNOWN_ERRORS = (0.3, 0.1)
+"""Of TTFT and TPOT, of a record that no error is known of."""
 
-    `anchor` weighs the constants' own logarithmic changes against them: with few rows the nearest of many answers.
+
+def fit_engine(engine: EngineRecord, settings: Sequence[ServedSetting]) -> EngineRecord:
+    """`engine` with the constants, and the times of kernels on one machine, that `settings` make most probable.
+
+    A run is believed to be off by as much as the record is on runs it has not seen: one run, which has two figures for
+    many constants, moves them as far as it is unlikely, and many as far as they say.
     """
-    book = PriceBook()
-    first = np.log([max(float(getattr(engine, name)), SMALLEST_SECONDS) for name in names])
+    fit = engine.fit
+    noise = np.array((fit.held_out_ttft_error_fraction, fit.held_out_tpot_error_fraction) if fit else _UNKNOWN_ERRORS)
+    constants = constants_of(
+        ["sparse" if one.model.moe else "dense" for one in settings],
+        has_messages=any(one.plan.decode.tp * one.plan.decode.attention_dp > 1 for one in settings),
+        at_client=True,
+        known_machine=fit is not None,
+    )
 
-    def residuals(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
-        tried = with_constants(engine, dict(zip(names, np.exp(logarithms), strict=True)))
-        errors = np.array([log_errors(one, tried, book) for one in settings]).ravel() / np.sqrt(len(settings))
-        return np.concatenate([errors, anchor * (logarithms - first)])
+    def errors(tried: EngineRecord) -> NDArray[np.float64]:
+        book = PriceBook()
+        return np.ravel([log_errors(one, tried, book) for one in settings] / noise)
 
-    found = least_squares(residuals, first, diff_step=np.full(len(first), _STEP), max_nfev=_NUM_TRIES)
-    return with_constants(engine, dict(zip(names, np.exp(found.x), strict=True)))
-
-
-_STEP, _NUM_TRIES = 0.02, 12
-"""Relative step of a logarithm for a slope, well above the steps that a simulated loop makes; and tries."""
+    return most_probable(engine, list(constants), errors)
 
 
 def with_constants(engine: EngineRecord, constants: Mapping[str, float]) -> EngineRecord:
