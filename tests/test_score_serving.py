@@ -254,3 +254,13 @@ def test_offline_runs_are_those_of_their_documents(tmp_path: Path) -> None:
     assert num_offline_requests(128, 4096, 2048.0) == 1500
     assert num_offline_requests(128, 128, 100.0) == 4096
     assert [num_offline_requests(77, 77, slots) for slots in (1.0, 100.0, 1e6)] == [32, 300, 4096]
+
+
+def test_a_run_in_other_units_fixes_nothing(tmp_path: Path) -> None:
+    """Seconds where milliseconds belong are named, and no record is written."""
+    runs, record = tmp_path / "runs.csv", tmp_path / "mine.toml"
+    runs.write_text(HEADER + ROWS.splitlines()[0].replace(",40,6,", ",0.04,0.006,") + "\n")
+    refused = meshwise("calibrate", "--from-run", runs, "--output", record)
+    assert not faults(refused)
+    assert "ttft_ms of a is" in refused.err
+    assert not record.exists()

@@ -23,6 +23,8 @@ from validate.score.serving.resolve import ServedSetting
 from validate.score.serving.table import read_rows
 
 MOST_ROWS = 24
+MOST_TIMES_OFF = 20.0
+"""A run that differs from its prediction by more was not taken as it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,25 @@ def calibrate_engine(tables: Sequence[Path], output: Path, *, overwrite: bool) -
         raise ValueError(f"from-run: the runs are of several engine records ({', '.join(names)}); give those of one")
     base = settings[0].engine
     chosen = settings[:: -(-len(settings) // MOST_ROWS)]
+    _refuse_other_units(base, chosen)
     fitted = fit_engine(base, chosen)
     fitted_to = f"constants fitted to {len(chosen)} measured runs of {tables[0].name} on {date.today()}"
     source = f"{fitted_to}; all else: {base.source}"
     engine = fitted.model_copy(update={"name": output.stem, "source": source, "fit": None})
     write_whole(output, to_toml(engine), overwrite)
     return EngineCalibration(engine, base, len(chosen), _errors(base, chosen), _errors(engine, chosen))
+
+
+def _refuse_other_units(base: EngineRecord, settings: Sequence[ServedSetting]) -> None:
+    """Raise ValueError for a run so far off that it is in seconds, or of something else."""
+    book = PriceBook()
+    for one in settings:
+        for column, error in zip(("ttft_ms", "tpot_ms"), log_errors(one, base, book), strict=True):
+            if abs(error) > np.log(MOST_TIMES_OFF):
+                factor = f"{np.exp(abs(error)):,.0f} times {'below' if error > 0.0 else 'above'} what is predicted"
+                raise ValueError(
+                    f"from-run: {column} of {one.row.id} is {factor}; is it in ms, and of this deployment?"
+                )
 
 
 def holds_requests(path: Path) -> bool:
