@@ -29,6 +29,8 @@ from validate.score.serving.resolve import engine_of, forms_of, model_of
 SCHEMA_VERSION = 1
 PERCENTILES = (50, 90, 95, 99)
 _NO_FRONT_END = {"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0}
+_LATEST = "latest"
+"""Release of a log that states none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _served(name: str, meta: Mapping[str, Any], asked: RequestTimes, named: str 
         raise BadTable("the log names no device (hardware.device_name of meta.json); say --cluster NAME")
     cluster = catalog.cluster(str(device).removeprefix("NVIDIA "), tp * groups)
     weights, experts = forms_of(str(options.get("quantization") or ""), model, cluster)
-    engine = engine_of("vllm", str(meta.get("vllm_version", "")))
+    engine = engine_of("vllm", str(meta.get("vllm_version") or _LATEST))
     pool = Pool(
         tp=tp, attention_dp=groups, ep=tp * groups if options.get("enable_expert_parallel") and model.moe else 1,
         token_budget=int(options.get("max_num_batched_tokens") or engine.token_budget),
@@ -159,7 +161,7 @@ def _meta(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadTable(f"{path}: a log needs what was served beside it: {error}") from None
+        raise BadTable(f"{path}: a log needs what was served beside it (docs/serving.md): {error}") from None
     if not isinstance(found, dict):
         raise BadTable(f"{path}: not an object of names and values")
     return found
