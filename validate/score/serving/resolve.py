@@ -94,6 +94,9 @@ def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSe
     pool, prefill = _pool(row, row.split, model, engine), None
     if start.token_budget:
         pool = replace(pool, token_budget=start.token_budget)
+    elif protocol.kind == "offline" and not engine.chunks_prefill:
+        # trtllm-bench sizes it by the requests: a whole prompt fits beside as many as run
+        pool = replace(pool, token_budget=max(pool.token_budget, row.input_tokens + pool.max_sequences))
     if row.prefill_split is not None:
         if not (row.num_prefill_workers and row.num_decode_workers):
             raise Unmodelled("numbers of prefill and decode workers are not stated")
