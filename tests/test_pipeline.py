@@ -27,12 +27,13 @@ def price_table(forward: Sequence[float], backward: Sequence[float]) -> np.ndarr
 def told(
     shape: Shape, forward: Sequence[float], backward: Sequence[float],
     transfer: float = 0.0, overlaps: bool = True, like: tuple[Sequence[float], Sequence[float]] | None = None,
+    is_slow: bool = False,
 ) -> float:  # fmt: skip
     """The longest of the paths found under prices `like` (the same unless said), at these prices."""
     typical = price_table(*(like or (forward, backward)))
     paths = paths_of(
         shape.schedule, shape.num_stages, shape.num_microbatches, shape.vp,
-        tuple(range(shape.num_chunks)), typical.tobytes(), overlaps,
+        tuple(range(shape.num_chunks)), typical.tobytes(), overlaps, is_slow,
     )  # fmt: skip
     prices = price_table(forward, backward).astype(float).reshape(-1)
     return float((paths.num_actions @ prices + paths.num_transfers * transfer).max())
@@ -94,6 +95,16 @@ def test_transfers_beside_compute(shape: Shape, backward: float, transfer: float
     f, b = [1.0] * shape.num_chunks, [backward] * shape.num_chunks
     played = play(shape, f, b, transfer=transfer).step_seconds
     assert told(shape, f, b, transfer) == pytest.approx(played, rel=0.01)
+
+
+@given(shapes(), st.floats(1.0, 4.0), st.floats(0.3, 3.0))
+def test_slow_transfers_wait_for_one_another(shape: Shape, backward: float, transfer: float) -> None:
+    """Queues at the sender are known, those at the receiver are not: never longer than played, and near it."""
+    f, b = [1.0] * shape.num_chunks, [backward] * shape.num_chunks
+    played = play(shape, f, b, transfer=transfer).step_seconds
+    queued = told(shape, f, b, transfer, is_slow=True)
+    assert told(shape, f, b, transfer) <= queued * (1.0 + 1e-6)
+    assert 0.8 * played <= queued <= played * (1.0 + 1e-6)
 
 
 @given(shapes("1f1b"), st.floats(0.0, 0.3), st.floats(0.0, 2.0))

@@ -118,6 +118,36 @@ def with_messages(plain: Graph, action_seconds: Floats, transfer_seconds: float)
     )  # fmt: skip
 
 
+def with_queues(plain: Graph) -> Graph:
+    """A graph whose messages are nodes beside compute: each leaves when those before it on its sender's stream have.
+
+    A rank sends in the order of its actions, whatever they cost. Messages that wait for others at their receiver are
+    left out, so that every path still bounds the makespan from below.
+    """
+    num_nodes = len(plain.column)
+    received = np.flatnonzero(plain.is_transfer)
+    message_to = np.full(num_nodes, NOTHING)
+    message_to[received] = num_nodes + np.arange(len(received))
+    message_of = np.full(num_nodes, NOTHING)
+    message_of[plain.waits[1, received]] = message_to[received]
+    before = np.append(plain.waits[0], np.full(len(received), NOTHING))
+    needed = np.append(np.where(plain.is_transfer, message_to, plain.waits[1]), plain.waits[1, received])
+    last = [NOTHING] * (int(plain.rank.max()) + 1)
+    level = [NOTHING] * (len(before) + 1)  # the last one stands for NOTHING
+    for node, (own, handed) in enumerate(zip(plain.waits[0].tolist(), needed.tolist(), strict=False)):
+        level[node] = 1 + max(level[own], level[handed])
+        sent, rank = int(message_of[node]), int(plain.rank[node])
+        if sent != NOTHING:
+            level[sent] = 1 + max(level[node], level[last[rank]])
+            before[sent], last[rank] = last[rank], sent
+    waits = np.stack([before, needed, *np.full((2, len(before)), NOTHING)])
+    return in_order(
+        np.append(plain.column, np.full(len(received), plain.num_columns)), waits,
+        np.zeros(len(before), dtype=bool), np.array(level[:-1]),
+        np.append(plain.rank, plain.rank[plain.waits[1, received]]), plain.num_columns,
+    )  # fmt: skip
+
+
 def _played(plain: Graph, action_seconds: Floats, transfer_seconds: float) -> tuple[list[int], list[int]]:
     """(nodes in the order in which they run, those that receive a message in the order of their messages).
 
@@ -256,6 +286,13 @@ def dwelling_paths(shape: Graph) -> Paths:
         rows.append(counts[:-1])
         transfers.append(passed + counts[-1])
     return Paths(np.array(rows), np.array(transfers))
+
+
+def beside(parts: Sequence[Paths]) -> Paths:
+    """The paths of `parts` in their order."""
+    return Paths(
+        np.concatenate([part.num_actions for part in parts]), np.concatenate([part.num_transfers for part in parts])
+    )
 
 
 def joined(parts: Sequence[Paths]) -> Paths:

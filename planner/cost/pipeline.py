@@ -4,13 +4,25 @@ The simulator finds the same figures by playing the actions; the tests compare t
 bubbles that the authors of the schedules give.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.critical import PRICED, Paths, dwelling_paths, extended, graph, joined, longest_paths, with_messages
+from planner.cost.critical import (
+    PRICED,
+    Paths,
+    beside,
+    dwelling_paths,
+    extended,
+    graph,
+    joined,
+    longest_paths,
+    with_messages,
+    with_queues,
+)
 from planner.cost.grid import distinct_rows
 from planner.cost.stages import StageTimes
 from planner.plan import SCHEDULE_NAMES, PlanGrid
@@ -33,6 +45,10 @@ FEW_CHUNKS, MANY_CHUNKS = 16, 64
 """Pipelines of few chunks are small enough to look at more rounds and every part of one; of many, at fewer."""
 TRANSFER_FRACTIONS = (0.0, 0.03, 0.3)
 """Transfers, as fractions of a forward, under which paths are looked for."""
+SLOW_FRACTION = 0.3
+"""Of a forward, beyond which messages beside compute wait for one another often enough to matter."""
+SLOW_FRACTIONS = (0.5, 1.0, 2.0, 4.0)
+"""Transfers under which paths through the queues of slow messages are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +84,29 @@ def pipeline_times(
         own = order[start:end]
         shape = stages.shapes[stages.shape_of[row]]
         name = SCHEDULE_NAMES[grid.schedule[row]]
-        typical = _rounded(_passes_of(name, shape.typical))
-        paths = paths_of(
-            name, int(grid.pp[row]), int(num_microbatches[row]), int(grid.vp[row]),
-            shape.kinds, typical.astype(np.float32).tobytes(), overlaps,
-        )  # fmt: skip
-        used = np.flatnonzero(paths.num_actions.any(axis=0))
-        prices = shape.prices[np.divmod(used, len(PRICED))]
-        seconds = paths.num_actions[:, used] @ prices[:, stages.work_of[rows[own]]]
-        silent[own] = seconds.max(axis=0)
-        seconds += paths.num_transfers[:, None] * transfer_seconds[transfer_of[rows[own]]]
-        whole[own] = seconds.max(axis=0)
+        typical = _rounded(_passes_of(name, shape.typical)).astype(np.float32).tobytes()
+        transfers, work = transfer_seconds[transfer_of[rows[own]]], stages.work_of[rows[own]]
+        forward = shape.prices[list(shape.kinds), 0].mean(axis=0)[work]
+        queued = overlaps & (transfers > SLOW_FRACTION * forward)
+        for is_slow in (False, True):
+            some = np.flatnonzero(queued == is_slow)
+            if not len(some):
+                continue
+            paths = paths_of(
+                name, int(grid.pp[row]), int(num_microbatches[row]), int(grid.vp[row]), shape.kinds, typical, overlaps,
+                is_slow,
+            )  # fmt: skip
+            silent[own[some]], whole[own[some]] = _longest(paths, shape.prices, work[some], transfers[some])
     return PipelineTimes(silent[row_of], whole[row_of])
+
+
+def _longest(paths: Paths, prices: Floats, work: Ints, transfer_seconds: Floats) -> tuple[Floats, Floats]:
+    """Seconds of the longest path without and with its messages, of plans with the prices [..., work]; (plans,)."""
+    used = np.flatnonzero(paths.num_actions.any(axis=0))
+    seconds = paths.num_actions[:, used] @ prices[np.divmod(used, len(PRICED))][:, work]
+    silent = seconds.max(axis=0)
+    seconds += paths.num_transfers[:, None] * transfer_seconds
+    return silent, seconds.max(axis=0)
 
 
 def _passes_of(schedule: str, typical: Floats) -> Floats:
@@ -97,7 +124,7 @@ def _rounded(typical: Floats) -> Floats:
 @lru_cache(maxsize=4096)
 def paths_of(
     schedule: str, num_stages: int, num_microbatches: int, vp: int, kinds: tuple[int, ...], typical: bytes,
-    overlaps: bool,
+    overlaps: bool, is_slow: bool = False,
 ) -> Paths:  # fmt: skip
     """The paths that bound a schedule over chunks of `kinds`, counted by kind; `typical` are prices of each kind.
 
@@ -112,8 +139,8 @@ def paths_of(
         first += num_stages
     steps = [first + index * num_stages for index in range(3)]
     if num_microbatches <= steps[-1]:
-        return joined(_found(schedule, num_stages, num_microbatches, vp, kinds, typical, overlaps))
-    found = [_found(schedule, num_stages, number, vp, kinds, typical, overlaps) for number in steps]
+        return joined(_found(schedule, num_stages, num_microbatches, vp, kinds, typical, overlaps, is_slow))
+    found = [_found(schedule, num_stages, number, vp, kinds, typical, overlaps, is_slow) for number in steps]
     num_rounds = (num_microbatches - first) / num_stages
     return joined([extended(one, two, three, num_rounds) for one, two, three in zip(*found, strict=True)])
 
@@ -121,7 +148,7 @@ def paths_of(
 @lru_cache(maxsize=4096)
 def _found(
     schedule: str, num_stages: int, num_microbatches: int, vp: int, kinds: tuple[int, ...], typical: bytes,
-    overlaps: bool,
+    overlaps: bool, is_slow: bool,
 ) -> tuple[Paths, Paths]:  # fmt: skip
     """(longest paths under trial prices, paths that dwell on each rank), by kind of chunk."""
     by_kind = np.frombuffer(typical, dtype=np.float32).astype(float).reshape(max(kinds) + 1, len(PRICED), -1)
@@ -129,12 +156,15 @@ def _found(
     if not overlaps:
         first = by_kind[list(kinds), :, 0]
         shape = with_messages(shape, first.reshape(-1), PLAYED_FRACTION * float(first[:, 0].mean()))
-    trials, transfers = _trials(by_kind)
-    prices = trials[list(kinds)].reshape(len(kinds) * len(PRICED), -1)
-    return _counted(longest_paths(shape, prices, transfers), kinds), _counted(dwelling_paths(shape), kinds)
+    looks = [(shape, TRANSFER_FRACTIONS), *([(with_queues(shape), SLOW_FRACTIONS)] if is_slow else [])]
+    longest = []
+    for one, fractions in looks:
+        trials, transfers = _trials(by_kind, fractions)
+        longest.append(longest_paths(one, trials[list(kinds)].reshape(len(kinds) * len(PRICED), -1), transfers))
+    return _counted(beside(longest), kinds), _counted(dwelling_paths(shape), kinds)
 
 
-def _trials(by_kind: Floats) -> tuple[Floats, Floats]:
+def _trials(by_kind: Floats, fractions: Sequence[float]) -> tuple[Floats, Floats]:
     """Prices (kinds, F B I W, trials) and transfers (trials,): every kind heavier in turn, with and without them."""
     weight = by_kind[:, :2].sum(axis=(1, 2))
     factors = np.ones((min(len(weight), MOST_KINDS) + 1, len(weight)))
@@ -144,8 +174,8 @@ def _trials(by_kind: Floats) -> tuple[Floats, Floats]:
     prices = by_kind[:, :, :, None] * factors.T[:, None, None, :]
     prices = prices.reshape(*by_kind.shape[:2], -1)
     forward = prices[:, 0].mean(axis=0)
-    repeated = np.concatenate([prices] * len(TRANSFER_FRACTIONS), axis=2)
-    return repeated, np.concatenate([fraction * forward for fraction in TRANSFER_FRACTIONS])
+    repeated = np.concatenate([prices] * len(fractions), axis=2)
+    return repeated, np.concatenate([fraction * forward for fraction in fractions])
 
 
 def _counted(paths: Paths, kinds: tuple[int, ...]) -> Paths:
