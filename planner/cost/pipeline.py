@@ -128,6 +128,7 @@ def paths_of(
 ) -> Paths:  # fmt: skip
     """The paths that bound a schedule over chunks of `kinds`, counted by kind; `typical` are prices of each kind.
 
+    With `is_slow` also those through the queues of messages beside compute that take longer than a forward or so.
     After the first rounds every further round of p microbatches lengthens a path by the same actions, so that long
     steps are extended from three short ones. With many chunks a part of a round counts as its share.
     """
