@@ -134,6 +134,45 @@ def test_plan_of_a_file(job: Path, tmp_path: Path) -> None:
     assert "no deployment meets the targets" in refused.out
 
 
+HELD = 'tp = 1\nweights = "bf16"\nkv_dtype = "bf16"\n'
+RATE = "requests_per_second = 12.0\nrequests = 400"
+
+
+@pytest.mark.parametrize(
+    ("load", "serving"),
+    [
+        ("requests_per_second = 44.0\nrequests = 1500\noutput_spread_fraction = 0.8", ""),
+        ('requests_per_second = 20.0\nrequests = 1500\narrivals = "bursty"\nvariation_factor = 4.0', "pp = 1\n"),
+        ("requests = 1000\noutput_spread_fraction = 0.8", "pp = 1\n"),
+    ],
+)
+def test_the_first_choice_meets_the_targets_when_played(job: Path, tmp_path: Path, load: str, serving: str) -> None:
+    """At a rate that fills replicas, in bursts, and at the highest rate: what is saved is within all targets, as it was
+    said to be."""
+    text = JOB.replace(RATE, load).replace("pp = 1\ntoken_budget = 8192\nmax_sequences = 128\n", HELD + serving)
+    job.write_text(text)
+    saved = tmp_path / "best.toml"
+    answer = json.loads(meshwise("plan", job, "--save", saved, "--json").out)
+    best = answer["candidates"][0]
+    assert answer["is_met"]
+    if "per_second" not in load:
+        assert best["num_devices"] == 4
+        assert best["requests_per_second"] > 40.0
+    again = json.loads(meshwise("simulate", saved, "--json").out)["runs"][0]
+    assert again["attained_fraction"]["value"] >= 0.99
+    assert again["attained_fraction"] == best["simulated"]["attained_fraction"]
+
+
+def test_no_deployment_that_was_played_meets_the_targets(job: Path, tmp_path: Path) -> None:
+    """Bursts that no reserve takes: the best misses are shown, nothing is saved."""
+    bursts = RATE + '\narrivals = "bursty"\nvariation_factor = 40.0'
+    job.write_text(JOB.replace(RATE, bursts).replace("devices = 4", "devices = 1"))
+    done = meshwise("plan", job, "--save", tmp_path / "best.toml")
+    assert done.code == 3
+    assert "none of the deployments that were simulated keeps 99.0%" in " ".join(done.out.split())
+    assert not (tmp_path / "best.toml").exists()
+
+
 def test_a_search_wants_one_model_and_a_rate(job: Path) -> None:
     """One sentence each."""
     job.write_text(JOB.replace("requests_per_second = 12.0", "concurrency = 8"))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.cost.serving_load import Lengths, closed_loop, most_requests_per_second, open_loop, replica_curve
+from planner.cost.slots import erlang_c
 from profiles.engine import EngineRecord
 from simulator.serving.play import play
 from simulator.serving.requests import ClosedLoop, Requests
@@ -80,3 +81,28 @@ def test_a_serial_front_end_is_a_queue() -> None:
     rate = 2.0
     wait = float(open_loop(curve(slow), rate).ttft_seconds - open_loop(curve(), rate).ttft_seconds)
     assert wait == pytest.approx(0.2 + 0.4 * 0.2 / (2.0 * 0.6))
+
+
+def test_erlang_c_of_whole_slots() -> None:
+    """Tables of Erlang's delay formula: 0.5 erlangs on one line, 1 on two, 8 on ten; the next value lies between."""
+    assert erlang_c(np.array([1.0, 2.0, 10.0]), np.array([0.5, 1.0, 8.0])) == pytest.approx(
+        [0.5, 1 / 3, 0.4092], rel=1e-3
+    )
+    assert erlang_c(10.0, 8.0) > erlang_c(10.5, 8.0) > erlang_c(11.0, 8.0)
+    assert erlang_c(4.0, 4.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("num_stages", "slots"), [(1, 15), (1, 1000), (2, 48)])
+def test_a_full_replica_lets_requests_wait(num_stages: int, slots: int) -> None:
+    """Near saturation, with answers of uneven length: tokens to 5 %, tails within a factor of two of the simulator's,
+    whether sequences are scarce or not, with a pipeline and without."""
+    draw, rate, count = np.random.default_rng(1), 14.0, 6000
+    outputs = np.maximum(np.rint(draw.lognormal(np.log(100.0) - 0.25, 0.7, count)), 1).astype(np.int64)
+    requests = Requests(np.cumsum(draw.exponential(1.0 / rate, count)), np.full(count, 500), outputs)
+    replica = ReplicaSpec((LinearPrices(),) * num_stages, 10_000_000, ENGINE, max_sequences=slots)
+    simulated = play(requests, [Deployment(PoolSpec(replica))])
+    lengths = Lengths(500.0, float(outputs.mean()), output_variation_fraction=float(outputs.std() / outputs.mean()))
+    found = open_loop(replica_curve(LinearPrices(), num_stages, 1e7, 8192, slots, ENGINE, lengths), rate)
+    assert float(found.tpot_seconds) == pytest.approx(np.nanmean(simulated.tpot_seconds), rel=0.05)
+    assert 0.5 < float(found.ttft_tail_seconds) / np.quantile(simulated.ttft_seconds, 0.99) < 2.0
+    assert 0.6 < float(found.tpot_tail_seconds) / np.nanquantile(simulated.tpot_seconds, 0.99) < 1.4

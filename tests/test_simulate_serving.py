@@ -114,7 +114,8 @@ def test_tenants_are_shown_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("load", "serving", "sentence"),
     [
-        ("requests = 5", "", "one of trace, requests_per_second or concurrency"),
+        ("requests = 5", "", "input_tokens and output_tokens are needed"),
+        ("input_tokens = 9\noutput_tokens = 9", "", "does not say when requests arrive"),
         ("requests_per_second = 5", "", "input_tokens and output_tokens are needed"),
         (POISSON + "\nconcurrency = 3", "", "exclude one another"),
         (POISSON + "\npeak_ratio = 1.5", "", "peak_ratio is for arrivals = 'diurnal'"),

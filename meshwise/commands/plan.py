@@ -101,7 +101,7 @@ def _plan_serving(
 ) -> int:
     """The same for a serving job: deployments in closed form, the best of them played."""
     from meshwise import screen
-    from meshwise.serving import answers, jobfile, planning
+    from meshwise.serving import answers, deployed, jobfile, planning
     from meshwise.tables.serving_plans import show_plans
     from profiles.files import check_writable, write_whole
 
@@ -112,23 +112,22 @@ def _plan_serving(
         return _place(job, look, save, force=force, json=json)
     with screen.progress() as on_progress:
         answer = planning.best_plans(job, top=look.top, simulates=not look.no_simulate, on_progress=on_progress)
-    if save and answer.ranked:
-        best = planning.with_plan(answer.file, answer.ranked[0].candidate)
-        write_whole(save, planning.render(best), force)
+    if save and answer.is_met:
+        write_whole(save, deployed.render(answer.best_file), force)
     reports.write("serving-plan", force, answer, file)
     if json:
         screen.print_json(answers.plans_document(answer))
     else:
         show_plans(screen.console(), answer)
-        if save and answer.ranked:
+        if save and answer.is_met:
             screen.console().print(f"wrote {save}", markup=False)
-    return 0 if answer.ranked else NO_PLAN_FITS
+    return 0 if answer.is_met else NO_PLAN_FITS
 
 
 def _place(job: "ServingFile", look: SearchFlags, save: Path | None, *, force: bool, json: bool) -> int:
     """The same for several models: which devices each gets."""
     from meshwise import screen
-    from meshwise.serving import answers, placing, planning
+    from meshwise.serving import answers, deployed, placing
     from meshwise.tables.placed_models import show_placements
     from profiles.files import write_whole
 
@@ -136,7 +135,7 @@ def _place(job: "ServingFile", look: SearchFlags, save: Path | None, *, force: b
         found = placing.best_placements(job, simulates=not look.no_simulate, on_progress=on_progress)
     if save and found.best is not None:
         chosen = placing.with_placement(found.file, found.ranked[found.best].choices)
-        write_whole(save, planning.render(chosen), force)
+        write_whole(save, deployed.render(chosen), force)
     if json:
         screen.print_json(answers.placements_document(found))
     else:

@@ -22,6 +22,8 @@ def plans_document(answer: ServingPlans) -> dict[str, Any]:
         "targets": answer.file.targets.model_dump(),
         "variant": variant_words(answer.file.serving[0]),
         "num_considered": answer.found.num_considered,
+        "num_requests_played": answer.num_requests,
+        "is_met": answer.is_met,
         "refused": answer.found.refused,
         "candidates": [
             {**_candidate(one.candidate), "simulated": figures(one.figures) if one.figures else None}
@@ -57,17 +59,20 @@ def placements_document(found: PlacedModels) -> dict[str, Any]:
 
 
 def _candidate(one: ServingCandidate) -> dict[str, Any]:
+    names = ("requests_per_second", "most_requests_per_second", "ttft_seconds", "ttft_tail_seconds", "tpot_seconds",
+             "tpot_tail_seconds", "e2e_tail_seconds", "output_tokens_per_second", "dollars_per_hour",
+             "tokens_per_second_per_user", "tokens_per_second_per_device")  # fmt: skip
     return {
-        **asdict(one), "num_devices": one.plan.num_devices,
-        "tokens_per_second_per_user": one.tokens_per_second_per_user,
-        "tokens_per_second_per_device": one.tokens_per_second_per_device,
+        "plan": asdict(one.plan), "num_devices": one.plan.num_devices,
+        **{name: _finite(getattr(one, name)) for name in names},
     }  # fmt: skip
 
 
 def estimate_document(file: ServingFile, found: tuple[ServingEstimate, ...]) -> dict[str, Any]:
     """The document of `estimate --json` for a serving job."""
-    names = ("ttft_seconds", "ttft_tail_seconds", "tpot_seconds", "itl_tail_seconds", "e2e_seconds",
-             "output_tokens_per_second", "num_running", "most_requests_per_second", "is_stable")  # fmt: skip
+    names = ("ttft_seconds", "ttft_tail_seconds", "tpot_seconds", "tpot_tail_seconds", "itl_tail_seconds",
+             "e2e_seconds", "output_tokens_per_second", "num_running", "most_requests_per_second",
+             "is_stable")  # fmt: skip
     return {
         "job": file.job.model_dump(),
         "load": file.load.model_dump(),

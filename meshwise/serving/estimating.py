@@ -1,13 +1,11 @@
 """`estimate` of a serving job: its load in closed form."""
 
 import math
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from meshwise.serving import playing
-from meshwise.serving.jobfile import ServingFile
-from meshwise.serving.traffic import traffic
+from meshwise.serving.jobfile import ServingFile, TargetsTable
+from meshwise.serving.traffic import WHO_SAYS_WHEN, traffic
 from planner.cost.serving import PriceBook
 from planner.cost.serving_load import (
     Equilibrium,
@@ -18,7 +16,7 @@ from planner.cost.serving_load import (
     replica_curve,
 )
 from planner.serving import Pool
-from simulator.serving.requests import Requests
+from simulator.serving.requests import Ints, Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class LoadFigures:
 
     lengths: Lengths
     requests_per_second: float | None
-    """None: a closed loop."""
+    """None: a closed loop, or lengths alone."""
     concurrency: int | None
 
 
@@ -40,6 +38,7 @@ class ServingEstimate:
     ttft_seconds: float
     ttft_tail_seconds: float
     tpot_seconds: float
+    tpot_tail_seconds: float
     itl_tail_seconds: float
     e2e_seconds: float
     output_tokens_per_second: float
@@ -54,15 +53,19 @@ def load_figures(file: ServingFile) -> LoadFigures:
     """Means of the requests that the first seed draws, and their rate; raises ValueError for tasks of several steps."""
     if file.task:
         raise ValueError("task: closed forms and searches are of one model and one step; use `meshwise simulate`")
-    requests = traffic(file.load, file.load.seed)
-    return LoadFigures(_lengths(requests), _rate(file, requests), file.load.concurrency)
-
-
-def _lengths(requests: Requests) -> Lengths:
-    inputs = requests.input_tokens.astype(np.float64)
+    requests = traffic(file.load, file.load.seed, needs_times=False)
     cached = 0.0 if requests.cached_tokens is None else float(requests.cached_tokens.mean())
-    spread = float(inputs.std() / inputs.mean())
-    return Lengths(float(inputs.mean()), float(requests.output_tokens.mean()), cached, spread)
+    lengths = lengths_of(requests.input_tokens, requests.output_tokens, file.targets, cached)
+    return LoadFigures(lengths, _rate(file, requests), file.load.concurrency)
+
+
+def lengths_of(inputs: Ints, outputs: Ints, targets: TargetsTable, cached_tokens: float = 0.0) -> Lengths:
+    """As closed forms take them; tails leave out the share of requests that may miss the targets."""
+    tail = max(1.0 - targets.attained_fraction, 1.0 / len(inputs))
+    return Lengths(
+        float(inputs.mean()), float(outputs.mean()), cached_tokens, float(inputs.std() / inputs.mean()),
+        float(outputs.std() / outputs.mean()), tail,
+    )  # fmt: skip
 
 
 def _rate(file: ServingFile, requests: Requests) -> float | None:
@@ -77,6 +80,8 @@ def _rate(file: ServingFile, requests: Requests) -> float | None:
 def estimate(file: ServingFile) -> tuple[ServingEstimate, ...]:
     """Every model of the job under its load (the whole of it for each model), in closed form."""
     load, book = load_figures(file), PriceBook()
+    if load.requests_per_second is None and load.concurrency is None:
+        raise ValueError(f"load: it does not say when requests arrive; {WHO_SAYS_WHEN}")
     return tuple(_estimated(file, playing.served_of(table, file.job.cluster, book), load) for table in file.serving)
 
 
@@ -87,7 +92,7 @@ def _estimated(file: ServingFile, served: playing.Served, load: LoadFigures) -> 
     results: list[tuple[Pool, Equilibrium, float]] = []
     for pool, spec in pools:
         first_only = len(pools) == 2 and pool is plan.prefill
-        lengths = replace(load.lengths, output_tokens=1.0) if first_only else load.lengths
+        lengths = load.lengths.of_prompts if first_only else load.lengths
         replica = spec.replica
         curve = replica_curve(
             replica.stages[0], len(replica.stages), float(replica.kv_tokens), replica.token_budget,
@@ -101,11 +106,15 @@ def _estimated(file: ServingFile, served: playing.Served, load: LoadFigures) -> 
         of_pool = (targets[0], math.inf, math.inf) if first_only else targets
         results.append((pool, result, pool.replicas * most_requests_per_second(curve, *of_pool)))
     (_, front, _), (pool, rest, _) = results[0], results[-1]
+    ttft, ttft_tail = float(front.ttft_seconds), float(front.ttft_tail_seconds)
+    if served.deployment.transfer is not None:
+        handed = served.engine.handover_seconds + served.deployment.transfer.seconds(load.lengths.input_tokens)
+        ttft, ttft_tail = ttft + handed + float(rest.ttft_seconds), ttft_tail + handed + float(rest.ttft_tail_seconds)
     last = float(rest.tpot_seconds) * (load.lengths.output_tokens - 1.0)
     return ServingEstimate(
-        served, load, float(front.ttft_seconds), float(front.ttft_tail_seconds), float(rest.tpot_seconds),
+        served, load, ttft, ttft_tail, float(rest.tpot_seconds), float(rest.tpot_tail_seconds),
         float(rest.itl_tail_seconds),
-        float(front.ttft_seconds) + last, pool.replicas * float(rest.output_tokens_per_second),
+        ttft + last, pool.replicas * float(rest.output_tokens_per_second),
         pool.replicas * float(rest.num_running), min(most for _, _, most in results),
         bool(front.is_stable) and bool(rest.is_stable),
     )  # fmt: skip

@@ -65,7 +65,7 @@ def deployed(file: ServingFile) -> Deployed:
         raise ValueError("serving: one model is exported at a time; give each a file of its own")
     book = PriceBook()
     served = playing.served_of(file.serving[0], file.job.cluster, book)
-    requests = traffic(file.load, file.load.seed)
+    requests = traffic(file.load, file.load.seed, needs_times=False)
     longest = int((requests.input_tokens + requests.output_tokens).max())
     longest = min(longest, served.model.max_sequence_length)
     return Deployed(served.model, served.plan, served.engine, longest, file.serving[0].variant or "")

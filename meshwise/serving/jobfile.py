@@ -44,7 +44,7 @@ class ServingJobTable(RoomTable):
 
 
 class LoadTable(Record):
-    """The `[load]` table: which requests arrive when."""
+    """The `[load]` table: which requests arrive when. Lengths alone ask a search for the highest rate."""
 
     trace: Name | None = None
     """A file of requests; its lengths are taken, and its times unless a rate or a concurrency is given."""
@@ -82,8 +82,6 @@ class LoadTable(Record):
         if self.requests_per_second is not None and self.concurrency is not None:
             raise ValueError("requests_per_second and concurrency exclude one another: an open loop or a closed one")
         if self.trace is None:
-            if self.requests_per_second is None and self.concurrency is None:
-                raise ValueError("one of trace, requests_per_second or concurrency says when requests arrive")
             if self.input_tokens is None or self.output_tokens is None:
                 raise ValueError("input_tokens and output_tokens are needed where no trace gives lengths")
         elif self.input_tokens is not None or self.output_tokens is not None:

@@ -4,17 +4,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from meshwise.serving import playing
 from meshwise.serving.asking import question_among, space_of
-from meshwise.serving.jobfile import ServedTable, ServingFile
-from meshwise.serving.planning import pool_fields
+from meshwise.serving.deployed import pool_fields, well_routed
+from meshwise.serving.estimating import lengths_of
+from meshwise.serving.jobfile import ServingFile
 from meshwise.serving.playing import ServingAnswer
 from meshwise.serving.traffic import traffic, with_tasks
 from planner.choose.serving_replicas import ServingQuestion
 from planner.choose.together import SHARES, Choice, Together, able, choices, placed
-from planner.cost.serving_load import Lengths
 from planner.serving import ServingPlan
 from simulator.serving.requests import Requests
 
@@ -89,12 +87,8 @@ def with_placement(file: ServingFile, chosen: tuple[Choice, ...]) -> ServingFile
     tables = []
     for table, one in zip(file.serving, chosen, strict=True):
         changes = {name: getattr(one.plan, name) for name in ("weights", "expert_weights", "kv_dtype")}
-        tables.append(table.model_copy(update=changes | pool_fields(one.plan.decode) | _router(table)))
+        tables.append(well_routed(table.model_copy(update=changes | pool_fields(one.plan.decode))))
     return file.model_copy(update={"serving": tuple(tables)})
-
-
-def _router(table: ServedTable) -> dict[str, str]:
-    return {} if "router" in table.model_fields_set else {"router": "least-loaded"}
 
 
 def _question(file: ServingFile, number: int, requests: Requests) -> ServingQuestion:
@@ -111,8 +105,7 @@ def _question(file: ServingFile, number: int, requests: Requests) -> ServingQues
     if file.load.concurrency is not None:
         raise ValueError("concurrency: a search needs a rate (requests_per_second or a trace)")
     mine = requests.tenant_index >= 0 if requests.deployment is None else requests.deployment == number
-    inputs, outputs = requests.input_tokens[mine].astype(np.float64), requests.output_tokens[mine].astype(np.float64)
-    lengths = Lengths(float(inputs.mean()), float(outputs.mean()), 0.0, float(inputs.std() / inputs.mean()))
+    lengths = lengths_of(requests.input_tokens[mine], requests.output_tokens[mine], file.targets)
     heads = requests.arrival_seconds[requests.heads]
     rate = file.load.requests_per_second or (len(heads) - 1) / float(heads[-1] - heads[0])
     limits = [_limits(file, task_number, table.name or table.model) for task_number in range(len(file.task))]

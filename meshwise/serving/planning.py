@@ -1,29 +1,27 @@
-"""`plan` of a serving job: the best deployments in closed form, the first of them played by the simulator."""
+"""`plan` of a serving job: the best deployments in closed form, played until one meets the targets."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-from meshwise.serving import playing
 from meshwise.serving.asking import question_of, rooms_of, space_of
-from meshwise.serving.jobfile import PoolTable, ServingFile
-from planner.choose.serving import ServingCandidate, ServingFound, search_serving
+from meshwise.serving.deployed import with_deployment, with_rate
+from meshwise.serving.jobfile import ServingFile
+from meshwise.serving.stage import PlayedCandidate, Stage
+from planner.choose.serving import PricedReplicas, ServingCandidate, ServingFound, best_deployments, price_replicas
 from planner.choose.serving_replicas import ServingQuestion
-from planner.serving import Pool, ServingPlan
+from planner.cost.serving import PriceBook
+from planner.serving import ServingPlan
 from profiles import catalog
-from simulator.serving.statistics import Summary
 
 NUM_PLAYED = 3
-"""Candidates of a search that are simulated."""
+"""Deployments that are simulated at a time, the best first."""
+RESERVES = (0.85, 1.0, 1.2, 1.45, 1.75, 2.1, 2.6, 3.3, 4.5, 6.5)
+"""Rates that deployments are chosen for, over the asked one, until one meets the targets: closed forms are of steady
+arrivals."""
+NUM_HALVINGS = 6
+"""In which the highest rate is found that meets the targets."""
 
-
-@dataclass(frozen=True, slots=True)
-class PlayedCandidate:
-    """A candidate, and what the simulator made of it; None where it was not played."""
-
-    candidate: ServingCandidate
-    figures: Summary | None = None
+OnProgress = Callable[[str, int, int], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +31,24 @@ class ServingPlans:
     question: ServingQuestion
     found: ServingFound
     ranked: tuple[PlayedCandidate, ...]
+    """Those that met the targets when played, best first; then those that were not played; then those that missed."""
     file: ServingFile
+    num_requests: int
+    """Of the load that were played: 0 where nothing was."""
+    is_met: bool
+    """Whether the first met the targets when played; without simulation, whether there is one."""
+
+    @property
+    def best_file(self) -> ServingFile:
+        """The job with the first deployment, at the rate that it answers where the load has none."""
+        best = self.ranked[0].candidate
+        file = with_deployment(self.file, best.plan)
+        return file if self.question.requests_per_second else with_rate(file, best.requests_per_second)
 
 
 def best_plans(
-    file: ServingFile, *, top: int = 10, simulates: bool = True,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> ServingPlans:  # fmt: skip
+    file: ServingFile, *, top: int = 10, simulates: bool = True, on_progress: OnProgress = None
+) -> ServingPlans:
     """The best deployments of a job's one model. Fields that its [serving] table states are held,
     but for the number of replicas.
 
@@ -50,81 +59,69 @@ def best_plans(
         question, dollars_per_device_hour=file.job.dollars_per_device_hour, others=rooms_of(file)[1:],
         cluster_name=file.job.cluster,
     )  # fmt: skip
-    found = search_serving(question, space_of(file.serving[0], question), top=top)
-    ranked = []
-    for index, one in enumerate(found.candidates):
-        plays = simulates and index < NUM_PLAYED
-        if on_progress is not None and plays:
-            on_progress("simulate", index, NUM_PLAYED)
-        ranked.append(PlayedCandidate(one, _figures(file, one) if plays else None))
-    ranked.sort(key=lambda one: not _meets(file, one))
-    return ServingPlans(question, found, tuple(ranked), file)
+    book = PriceBook()
+    priced = price_replicas(question, space_of(file.serving[0], question), book)
+    found = best_deployments(priced, top=top)
+    if not simulates or not found.candidates:
+        ranked = tuple(PlayedCandidate(one) for one in found.candidates)
+        return ServingPlans(question, found, ranked, file, 0, bool(ranked))
+    is_timed = question.requests_per_second is not None
+    stage = Stage(file, book, is_timed=is_timed)
+    found, tried = (_cheapest if is_timed else _fastest)(priced, stage, top, on_progress)
+    met = [one for one in tried if stage.meets(one)]
+    missed = sorted((one for one in tried if not stage.meets(one)), key=_missed)
+    plans = {one.candidate.plan for one in tried}
+    rest = [PlayedCandidate(one) for one in found.candidates if one.plan not in plans] if met else []
+    return ServingPlans(question, found, (*met, *rest, *missed)[:top], file, stage.num_requests, bool(met))
 
 
-def _meets(file: ServingFile, one: PlayedCandidate) -> bool:
-    return one.figures is not None and one.figures.attained_fraction.value >= file.targets.attained_fraction
+def _missed(one: PlayedCandidate) -> float:
+    return -one.figures.attained_fraction.value if one.figures is not None else 0.0
 
 
-def _figures(file: ServingFile, one: ServingCandidate) -> Summary:
-    """What the simulator makes of a candidate under the job's own requests."""
-    return playing.simulate(with_plan(file, one)).runs[0].figures
+def _cheapest(
+    priced: PricedReplicas, stage: Stage, top: int, on_progress: OnProgress
+) -> tuple[ServingFound, list[PlayedCandidate]]:
+    """The cheapest few, with more in reserve from round to round until one meets the targets; all that were played,
+    in that order."""
+    tried: dict[ServingPlan, PlayedCandidate] = {}
+    for number, reserve in enumerate(RESERVES):
+        found = best_deployments(priced, top=top, reserve_factor=reserve)
+        stable = [one for one in found.candidates if one.is_stable]
+        for one in stable[:NUM_PLAYED]:
+            if on_progress is not None:
+                on_progress("simulate", number, len(RESERVES))
+            if one.plan not in tried:
+                tried[one.plan] = stage.played(one)
+        if any(stage.meets(one) for one in tried.values()):
+            break
+    return found, list(tried.values())
 
 
-def with_plan(file: ServingFile, one: ServingCandidate) -> ServingFile:
-    """The job with the deployment of a candidate, as `simulate` and `export` read it."""
-    file = with_deployment(file, one.plan)
-    load = file.load
-    if load.requests_per_second is None and load.trace is None:
-        load = load.model_copy(update={"requests_per_second": one.requests_per_second})
-    return file.model_copy(update={"load": load})
+def _fastest(
+    priced: PricedReplicas, stage: Stage, top: int, on_progress: OnProgress
+) -> tuple[ServingFound, list[PlayedCandidate]]:
+    """The few that promise the highest rate, each at the highest that meets the targets, which is found by halving
+    between what its closed form says and what it says with the most in reserve."""
+    found = best_deployments(priced, top=top)
+    tried = []
+    for number, one in enumerate(found.candidates[:NUM_PLAYED]):
+        if on_progress is not None:
+            on_progress("simulate", number, NUM_PLAYED)
+        tried.append(_at_its_highest_rate(one, stage))
+    return found, sorted(tried, key=lambda one: -one.candidate.requests_per_second)
 
 
-def with_deployment(file: ServingFile, plan: ServingPlan) -> ServingFile:
-    """The job of one model, served as `plan` says."""
-    changes: dict[str, Any] = {name: getattr(plan, name) for name in ("weights", "expert_weights", "kv_dtype")}
-    changes |= pool_fields(plan.decode)
-    changes["prefill"] = PoolTable(**pool_fields(plan.prefill)) if plan.prefill else None
-    return file.model_copy(update={"serving": (file.serving[0].model_copy(update=changes),)})
-
-
-_FIELDS = ("replicas", "tp", "pp", "ep", "attention_dp", "token_budget", "max_sequences", "device_fraction", "cluster")
-
-
-def pool_fields(pool: Pool) -> dict[str, Any]:
-    """Those of a job's table."""
-    return {name: getattr(pool, name) for name in _FIELDS}
-
-
-def render(file: ServingFile) -> str:
-    """A job file's text, with the deployment it states."""
-    lines: list[str] = []
-    for name in ("job", "load", "targets"):
-        values = getattr(file, name).model_dump(exclude_none=True, exclude_defaults=name != "job")
-        lines += [f"[{name}]", *_lines({key: one for key, one in values.items() if one != ()}), ""] if values else []
-    several = len(file.serving) > 1
-    for served in file.serving:
-        table = served.model_dump(exclude_none=True, exclude={"prefill", "scaling", "failures"})
-        name = "[[serving]]" if several else "[serving]"
-        lines += [name, *_lines({key: value for key, value in table.items() if value != ""}), ""]
-        if served.prefill is not None:
-            pool = served.prefill.model_dump(exclude_none=True, exclude={"scaling", "failures"})
-            lines += ["[serving.prefill]", *_lines(pool), ""]
-    for task in file.task:
-        lines += ["[[task]]", *_lines(task.model_dump(exclude_none=True, exclude_defaults=True)), ""]
-    return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _lines(values: dict[str, Any]) -> list[str]:
-    return [f"{name} = {_toml(value)}" for name, value in values.items()]
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, dict):
-        return "{ " + ", ".join(_lines(value)) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(str(value), ensure_ascii=False)
+def _at_its_highest_rate(one: ServingCandidate, stage: Stage) -> PlayedCandidate:
+    high = one.requests_per_second
+    low, best = high / RESERVES[-1], stage.played(one)
+    if stage.meets(best):
+        return best
+    for _ in range(NUM_HALVINGS):
+        middle = (low * high) ** 0.5
+        tried = stage.played(one.at(middle))
+        if stage.meets(tried):
+            low, best = middle, tried
+        else:
+            high, best = middle, best if stage.meets(best) else tried
+    return best

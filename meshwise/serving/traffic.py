@@ -15,6 +15,7 @@ from simulator.serving.traces import read_trace
 REQUESTS_A_CLIENT = 10
 """Length of a closed loop where none is stated, as benchmarks of engines have it."""
 DEFAULT_REQUESTS = 2000
+WHO_SAYS_WHEN = "state requests_per_second or concurrency, or let `meshwise plan` find the highest rate"
 
 
 def closed_loop(load: LoadTable) -> ClosedLoop | None:
@@ -24,15 +25,18 @@ def closed_loop(load: LoadTable) -> ClosedLoop | None:
     return ClosedLoop(load.concurrency, load.ramp_seconds, load.think_seconds, load.warmup)
 
 
-def traffic(load: LoadTable, seed: int) -> Requests:
-    """The requests of one run. Raises ValueError for a trace that cannot be read."""
+def traffic(load: LoadTable, seed: int, *, needs_times: bool = True) -> Requests:
+    """The requests of one run. Raises ValueError for a trace that cannot be read, and, where it `needs_times`, for a
+    load that does not say when requests arrive."""
     draw = np.random.default_rng(seed)
+    is_timed = not needs_times or load.requests_per_second is not None or load.concurrency is not None
     if load.trace is not None:
         requests = read_trace(Path(load.trace), load.requests)
         count = len(requests)
-        is_timed = requests.arrival_seconds[-1] > 0.0 or count == 1
-        if not is_timed and load.requests_per_second is None and load.concurrency is None:
-            raise ValueError(f"trace: {load.trace} has no arrival times; state requests_per_second or concurrency")
+        if not is_timed and requests.arrival_seconds[-1] <= 0.0 and count > 1:
+            raise ValueError(f"trace: {load.trace} has no arrival times; {WHO_SAYS_WHEN}")
+    elif not is_timed:
+        raise ValueError(f"load: it does not say when requests arrive; {WHO_SAYS_WHEN}")
     else:
         count = load.requests or (load.warmup + REQUESTS_A_CLIENT * load.concurrency if load.concurrency else 0)
         count = count or DEFAULT_REQUESTS

@@ -7,11 +7,13 @@ from rich.table import Table
 
 from meshwise.serving.estimating import ServingEstimate
 from meshwise.serving.jobfile import ServingFile
-from meshwise.serving.planning import PlayedCandidate, ServingPlans
+from meshwise.serving.planning import ServingPlans
+from meshwise.serving.stage import PlayedCandidate
 from meshwise.tables.parts import share, table
 from meshwise.tables.serving import show_variant
 from planner.choose.explain import duration
 from planner.choose.serving import ServingCandidate
+from planner.cost.serving_load import Lengths
 from planner.serving import Pool, ServingPlan
 from profiles.units import GIB
 
@@ -37,12 +39,14 @@ def show_estimates(console: Console, file: ServingFile, found: tuple[ServingEsti
 
 
 def _estimate(one: ServingEstimate) -> Table:
+    most = _most(one.load.lengths)
     made = table("figure", ">estimate")
     rows = (
         ("time to first token, mean", _time(one.ttft_seconds)),
-        ("time to first token, 99 % below", _time(one.ttft_tail_seconds)),
+        (f"time to first token, {most} below", _time(one.ttft_tail_seconds)),
         ("time per output token", _time(one.tpot_seconds)),
-        ("between two tokens, 99 % below", _time(one.itl_tail_seconds)),
+        (f"time per output token, {most} below", _time(one.tpot_tail_seconds)),
+        (f"between two tokens, {most} below", _time(one.itl_tail_seconds)),
         ("whole answer", _time(one.e2e_seconds)),
         ("output tokens/s", f"{one.output_tokens_per_second:,.0f}"),
         ("requests running", f"{one.num_running:,.1f}"),
@@ -51,6 +55,11 @@ def _estimate(one: ServingEstimate) -> Table:
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def _most(lengths: Lengths) -> str:
+    """The share of requests that tails are about."""
+    return f"{100.0 * (1.0 - lengths.tail_fraction):.3g} %"
 
 
 def show_plans(console: Console, answer: ServingPlans) -> None:
@@ -70,10 +79,19 @@ def show_plans(console: Console, answer: ServingPlans) -> None:
         show_refusal(console, answer)
         return
     several = bool(question.others)
-    console.print(_candidates(answer.ranked, names_clusters=several))
-    console.print(
-        "Simulated: share of requests within all targets, where played; the rest are closed forms.", style="dim"
-    )
+    console.print(_candidates(answer.ranked, names_clusters=several, is_rate_given=asked is not None))
+    if answer.num_requests:
+        console.print(
+            f"Where a share of requests within all targets is shown, {answer.num_requests:,} requests were simulated "
+            "and the times are theirs; the rest are closed forms.",
+            style="dim",
+        )
+    if not answer.is_met:
+        console.print(
+            f"none of the deployments that were simulated keeps {share(answer.file.targets.attained_fraction)} of the "
+            "requests within the targets: loosen one, lower the rate, or give more devices",
+            style="bold",
+        )
     if any(one.candidate.plan.weights != "bf16" for one in answer.ranked):
         console.print(
             "Weights narrower than 16 bits change answers: evaluate the checkpoint before it serves.", style="dim"
@@ -90,17 +108,23 @@ def show_refusal(console: Console, answer: ServingPlans) -> None:
     console.print("loosen a target, lower the rate, allow narrower weights, or give more devices")
 
 
-def _candidates(ranked: tuple[PlayedCandidate, ...], *, names_clusters: bool) -> Table:
+def _candidates(ranked: tuple[PlayedCandidate, ...], *, names_clusters: bool, is_rate_given: bool) -> Table:
     is_priced = ranked[0].candidate.dollars_per_hour is not None
-    columns = ("deployment", ">most requests/s", ">first token", ">99 % below", ">per token", ">simulated")
+    columns = ("deployment", ">most requests/s", ">first token", ">99 % below", ">per token", ">within targets")
     made = table(">devices", *([">$ an hour"] if is_priced else []), *columns)
     for one in ranked:
         found = one.candidate
-        played = share(one.figures.attained_fraction.value) if one.figures else "-"
+        times = (found.ttft_seconds, found.ttft_tail_seconds, found.tpot_seconds)
+        played = "-"
+        if one.figures is not None:
+            ttft = one.figures.ttft_seconds
+            times = (ttft.mean.value, ttft.percentiles[99].value, one.figures.tpot_seconds.mean.value)
+            played = share(one.figures.attained_fraction.value)
         made.add_row(
             str(found.plan.num_devices), *([f"{found.dollars_per_hour:,.2f}"] if is_priced else []),
-            plan_words(found.plan, names_clusters=names_clusters), f"{found.most_requests_per_second:,.1f}",
-            _time(found.ttft_seconds), _time(found.ttft_tail_seconds), _time(found.tpot_seconds), played,
+            plan_words(found.plan, names_clusters=names_clusters),
+            f"{found.most_requests_per_second if is_rate_given else found.requests_per_second:,.1f}",
+            *map(_time, times), played,
         )  # fmt: skip
     return made
 

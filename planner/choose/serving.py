@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from planner.choose.serving_replicas import Replica, Room, ServingQuestion, ServingSpace, replicas
+from planner.choose.serving_replicas import Replica, ServingQuestion, ServingSpace, replicas
 from planner.cost.kv_transfer import joining_tier, seconds_per_token
-from planner.cost.serving_load import open_loop
+from planner.cost.serving import PriceBook
+from planner.cost.serving_load import Equilibrium, open_loop
 from planner.serving import ServingPlan
 from profiles.cluster import Tier
 
@@ -29,9 +30,24 @@ class ServingCandidate:
     ttft_seconds: float
     ttft_tail_seconds: float
     tpot_seconds: float
+    tpot_tail_seconds: float
+    e2e_tail_seconds: float
     output_tokens_per_second: float
-    dollars_per_hour: float | None = None
+    dollars_per_hour: float | None
     """Of all its devices; None: not all have a price."""
+    replicas: tuple[Replica, ...]
+    """One of each pool, in the order a request passes through them."""
+    moved_seconds: float
+    """In which keys and values of a prompt move between the pools."""
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether requests come no faster than they are answered."""
+        return math.isfinite(self.ttft_seconds)
+
+    def at(self, requests_per_second: float) -> "ServingCandidate":
+        """The same deployment at another rate."""
+        return _candidate(_Times(), self.plan, self.replicas, requests_per_second, self.moved_seconds)
 
     @property
     def tokens_per_second_per_user(self) -> float:
@@ -56,25 +72,47 @@ class ServingFound:
     """Reason -> replicas."""
 
 
-def search_serving(question: ServingQuestion, space: ServingSpace, *, top: int = 10) -> ServingFound:
-    """The best deployments: fewest devices for the asked rate, or the highest rate on the devices there are."""
+@dataclass(frozen=True, slots=True)
+class PricedReplicas:
+    """Every distinct replica with its highest rate: what deployments are put together from."""
+
+    question: ServingQuestion
+    whole: list[Replica]
+    prompts: list[Replica]
+    decodes: list[Replica]
+    refused: dict[str, int]
+    """Reason -> replicas."""
+
+
+def price_replicas(question: ServingQuestion, space: ServingSpace, book: PriceBook | None = None) -> PricedReplicas:
+    """Price what `space` holds; the prices themselves are kept in `book`."""
     refused: Counter[str] = Counter()
-    whole, prompts, decodes = replicas(question, space, refused)
-    found = list(_aggregated(question, whole))
-    considered = sum(one.most_replicas for one in whole)
-    if space.disaggregates:
-        pairs, count = _disaggregated(question, prompts, decodes)
-        found += pairs
-        considered += count
-    found.sort(key=lambda one: _order(question, one))
-    return ServingFound(tuple(_distinct(found)[:top]), _front(found), considered, dict(refused.most_common()))
+    kinds = replicas(question, space, refused, book)
+    return PricedReplicas(question, *kinds, dict(refused.most_common()))
+
+
+def best_deployments(priced: PricedReplicas, *, top: int = 10, reserve_factor: float = 1.0) -> ServingFound:
+    """The best deployments: fewest devices for the asked rate, or the highest rate on the devices there are, where
+    replicas are taken to answer `reserve_factor` times fewer requests than their closed forms say; of one pool, as many
+    as there is room for where that asks for more."""
+    question = priced.question
+    found = list(_aggregated(question, priced.whole, reserve_factor))
+    pairs, num_pairs = _disaggregated(question, priced.prompts, priced.decodes, reserve_factor)
+    found = sorted(found + pairs, key=lambda one: _order(question, one))
+    considered = sum(one.most_replicas for one in priced.whole) + num_pairs
+    return ServingFound(tuple(_distinct(found)[:top]), _front(found), considered, priced.refused)
+
+
+def search_serving(question: ServingQuestion, space: ServingSpace, *, top: int = 10) -> ServingFound:
+    """`best_deployments` of a question, by closed forms alone."""
+    return best_deployments(price_replicas(question, space), top=top)
 
 
 def _order(question: ServingQuestion, one: ServingCandidate) -> tuple[float, ...]:
     """Cheapest (or fewest devices) for the rate, or the highest rate; then fewer devices, then faster answers."""
     devices = float(one.plan.num_devices) if one.dollars_per_hour is None else one.dollars_per_hour
     first = devices if question.requests_per_second else -one.most_requests_per_second
-    return (first, devices, one.ttft_tail_seconds + one.tpot_seconds)
+    return (first, devices, one.ttft_tail_seconds + one.tpot_tail_seconds)
 
 
 def _distinct(found: Sequence[ServingCandidate]) -> list[ServingCandidate]:
@@ -89,24 +127,28 @@ def _distinct(found: Sequence[ServingCandidate]) -> list[ServingCandidate]:
     return list(seen.values())
 
 
-def _aggregated(question: ServingQuestion, whole: Sequence[Replica]) -> Iterator[ServingCandidate]:
+def _aggregated(
+    question: ServingQuestion, whole: Sequence[Replica], reserve_factor: float
+) -> Iterator[ServingCandidate]:
+    times = _Times()
     for one in whole:
         rate, most = question.requests_per_second, one.most_replicas
-        if one.most_requests_per_second <= 0.0 or not most:
+        relied = one.most_requests_per_second / reserve_factor
+        if relied <= 0.0 or not most:
             continue
-        count = math.ceil(rate / one.most_requests_per_second) if rate else most
-        if count > most:
+        if rate and rate > most * one.most_requests_per_second:
             continue
+        count = min(math.ceil(rate / relied), most) if rate else most
         plan = replace(one.plan, decode=replace(one.plan.decode, replicas=count))
-        yield _candidate(plan, one, one, count, count, rate or count * one.most_requests_per_second)
+        yield _candidate(times, plan, (one,), rate or count * relied)
 
 
 def _disaggregated(
-    question: ServingQuestion, prompts: Sequence[Replica], decodes: Sequence[Replica]
+    question: ServingQuestion, prompts: Sequence[Replica], decodes: Sequence[Replica], reserve_factor: float
 ) -> tuple[list[ServingCandidate], int]:
     """The best number of replicas of each pair of pools of one precision, and how many pairs and numbers there are."""
     made, considered = [], 0
-    moves = _Moves(question.lengths.input_tokens)
+    moves, times = _Moves(question.lengths.input_tokens), _Times()
     for first in prompts:
         for second in decodes:
             if first.precision != second.precision:
@@ -114,7 +156,8 @@ def _disaggregated(
             counts, left = _counts(first, second)
             considered += int(left.sum())
             moved = moves.seconds(first, second)
-            rates = (min(first.most_requests_per_second, 1.0 / moved), second.most_requests_per_second)
+            most = (min(first.most_requests_per_second, 1.0 / moved), second.most_requests_per_second)
+            rates = [one / reserve_factor for one in most]
             if min(rates) <= 0.0 or not counts.size:
                 continue
             both = np.minimum(counts * rates[0], left * rates[1])
@@ -126,10 +169,19 @@ def _disaggregated(
                 second.plan, decode=replace(second.plan.decode, replicas=num_second),
                 prefill=replace(first.plan.decode, replicas=num_first),
             )  # fmt: skip
-            found = _candidate(plan, first, second, num_first, num_second, served, moved)
-            if found.tpot_seconds <= question.tpot_seconds:
+            found = _candidate(times, plan, (first, second), served, moved)
+            if _meets(question, found):
                 made.append(found)
     return made, considered
+
+
+def _meets(question: ServingQuestion, one: ServingCandidate) -> bool:
+    """Whether all but the tail of requests stay within each target, both pools together."""
+    return (
+        one.ttft_tail_seconds <= question.ttft_seconds
+        and one.tpot_tail_seconds <= question.tpot_seconds
+        and one.e2e_tail_seconds <= question.e2e_seconds
+    )
 
 
 def _counts(first: Replica, second: Replica) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", ...]:
@@ -139,6 +191,20 @@ def _counts(first: Replica, second: Replica) -> tuple["np.ndarray[tuple[int], np
     if first.room.name == second.room.name:
         return counts, np.maximum(total - counts * first.num_devices, 0) // second.num_devices
     return counts, np.full_like(counts, second.most_replicas)
+
+
+class _Times:
+    """Times of replicas at rates, each found once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, float], Equilibrium] = {}
+
+    def at(self, one: Replica, requests_per_second: float) -> Equilibrium:
+        """Of a replica that is given so many."""
+        key = (id(one), requests_per_second)
+        if key not in self._found:
+            self._found[key] = open_loop(one.curve, requests_per_second)
+        return self._found[key]
 
 
 class _Moves:
@@ -163,28 +229,32 @@ class _Moves:
 
 
 def _candidate(
-    plan: ServingPlan, first: Replica, second: Replica, num_first: int, num_second: int, requests_per_second: float,
+    times: _Times, plan: ServingPlan, pools: tuple[Replica, ...], requests_per_second: float,
     moved_seconds: float = 0.0,
 ) -> ServingCandidate:  # fmt: skip
-    """Times at a rate: the first token from the pool that runs prompts, the others from the one that decodes, after
-    keys and values have moved there."""
-    front = open_loop(first.curve, requests_per_second / num_first)
-    rest = front if second is first else open_loop(second.curve, requests_per_second / num_second)
-    most = min(num_first * first.most_requests_per_second, num_second * second.most_requests_per_second)
-    output = second.curve.lengths.output_tokens
-    tpot = float(rest.tpot_seconds) + moved_seconds / max(output - 1.0, 1.0)
+    """Times at a rate: the first token is seen when the pool that decodes has the keys and values and begins."""
+    counts = [pool.replicas for pool in (plan.prefill, plan.decode) if pool is not None]
+    found = [times.at(one, requests_per_second / count) for one, count in zip(pools, counts, strict=True)]
+    most = min(count * one.most_requests_per_second for one, count in zip(pools, counts, strict=True))
+    handed = 0.0 if plan.prefill is None else moved_seconds + pools[0].curve.engine.handover_seconds
+    ttft, tail = (handed + sum(float(getattr(one, name)) for one in found) for name in _TTFTS)
+    last = found[-1]
     return ServingCandidate(
-        plan, requests_per_second, most, float(front.ttft_seconds), float(front.ttft_tail_seconds),
-        tpot, requests_per_second * output, _dollars_per_hour(plan, first.room, second.room),
+        plan, requests_per_second, most, ttft, tail, float(last.tpot_seconds), float(last.tpot_tail_seconds),
+        float(last.e2e_tail_seconds) - float(last.ttft_tail_seconds) + tail,
+        float(last.output_tokens_per_second) * counts[-1], _dollars_per_hour(pools, counts), pools, moved_seconds,
     )  # fmt: skip
 
 
-def _dollars_per_hour(plan: ServingPlan, first: Room, second: Room) -> float | None:
-    pools = [(plan.decode, second)] + ([(plan.prefill, first)] if plan.prefill else [])
-    prices = [room.dollars_per_device_hour for _, room in pools]
+_TTFTS = ("ttft_seconds", "ttft_tail_seconds")
+
+
+def _dollars_per_hour(pools: Sequence[Replica], counts: Sequence[int]) -> float | None:
+    prices = [one.room.dollars_per_device_hour for one in pools]
     if any(price is None for price in prices):
         return None
-    return sum(pool.num_devices * (price or 0.0) for (pool, _), price in zip(pools, prices, strict=True))
+    each = zip(pools, counts, prices, strict=True)
+    return sum(one.num_devices * count * (price or 0.0) for one, count, price in each)
 
 
 def _front(found: Sequence[ServingCandidate]) -> tuple[ServingCandidate, ...]:

@@ -143,10 +143,11 @@ def _splits_experts(model: TransformerShape, ranks: int, ep: int, groups: int) -
 
 
 def replicas(
-    question: ServingQuestion, space: ServingSpace, refused: Counter[str]
+    question: ServingQuestion, space: ServingSpace, refused: Counter[str], book: PriceBook | None = None
 ) -> tuple[list[Replica], list[Replica], list[Replica]]:
-    """Replicas that do all work, that only run prompts, and that only decode; with their highest rates."""
-    book = PriceBook()
+    """Replicas that do all work, that only run prompts, and that only decode; with their highest rates. The prices of
+    their iterations are kept in `book`."""
+    book = book or PriceBook()
     kinds: tuple[list[Replica], list[Replica], list[Replica]] = ([], [], [])
     cases = (
         (room, pool, *form, kv_dtype)
@@ -218,9 +219,12 @@ def _priced(
     ]
     if not space.disaggregates:
         return whole, [], []
-    first, free = replace(lengths, output_tokens=1.0), (math.inf, math.inf)
+    first, free = lengths.of_prompts, (math.inf, math.inf)
     budgets, widest = space.token_budgets, max(space.sequence_limits)
-    prompts = [made(one, widest, first, runs_prompts=True, targets=(limits[0], *free)) for one in budgets]
+    prompts = [
+        made(one, widest, first, runs_prompts=True, targets=(limits[0] - engine.handover_seconds, *free))
+        for one in budgets
+    ]
     decodes = [
         made(max(budgets), one, lengths, runs_prompts=False, targets=(math.inf, limits[1], limits[2]))
         for one in space.sequence_limits

@@ -58,6 +58,10 @@ class Transfer:
     """Of one replica's links together; its transfers queue for them."""
     latency_seconds: float = 0.0
 
+    def seconds(self, num_tokens: float) -> float:
+        """Of so many tokens, where the links are free."""
+        return self.bytes_per_token * num_tokens / self.bytes_per_second + self.latency_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:

@@ -8,7 +8,8 @@ from meshwise.report.document import Block, Cell, Column, Picture, Report, Secti
 from meshwise.report.figures.serving import draw_rates, draw_times
 from meshwise.report.limits import serving_limits
 from meshwise.report.served import asked_section, engine_basis, rate_cell, sources_of, targets_words, time_cell
-from meshwise.serving.planning import PlayedCandidate, ServingPlans
+from meshwise.serving.planning import ServingPlans
+from meshwise.serving.stage import PlayedCandidate
 from meshwise.tables.serving_plans import plan_words
 from planner.choose.explain import duration
 from simulator.serving.statistics import LEVEL

@@ -4,17 +4,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from meshwise.serving import playing
-from meshwise.serving.jobfile import LoadTable, ServedTable, ServingFile
-from meshwise.serving.planning import with_deployment
+from meshwise.serving.deployed import with_deployment
+from meshwise.serving.jobfile import LoadTable, ServingFile
+from meshwise.serving.stage import figures_of
 from meshwise.serving.traffic import traffic
 from planner.choose.serving_capacity.demand import ServedDay
 from planner.choose.serving_capacity.deployment import Deployment
 from planner.cost.serving import PriceBook
 from profiles.units import HOUR
-from simulator.serving.play import play
 from simulator.serving.requests import Requests, part
-from simulator.serving.statistics import Summary, summary
+from simulator.serving.statistics import Summary
 
 MOST_REQUESTS = 20_000
 """Of the hour, from its beginning."""
@@ -33,7 +32,7 @@ class Settled:
 
 def settle(file: ServingFile, deployment: Deployment, day: ServedDay, headroom: float) -> Settled:
     """Play the busiest hour, with more replicas until its targets are met."""
-    requests, book, targets = busiest_hour(file, day), PriceBook(), file.targets
+    requests, book = busiest_hour(file, day), PriceBook()
     tried: set[tuple[int, ...]] = set()
     settled = None
     for more in _MORE:
@@ -42,23 +41,12 @@ def settle(file: ServingFile, deployment: Deployment, day: ServedDay, headroom: 
         if numbers in tried:
             continue
         tried.add(numbers)
-        table = with_deployment(file, slower.plan(numbers)).serving[0]
-        served = playing.served_of(_well_routed(table), "", book)
-        played = play(requests, [served.deployment], generator=np.random.default_rng(file.load.seed))
-        figures = summary(played, [playing.targets_of(targets)])
-        settled = Settled(slower, figures, figures.attained_fraction.value >= targets.attained_fraction)
+        figures = figures_of(with_deployment(file, slower.plan(numbers)), requests, book)
+        settled = Settled(slower, figures, figures.attained_fraction.value >= file.targets.attained_fraction)
         if settled.is_met:
             break
     assert settled is not None
     return settled
-
-
-def _well_routed(table: ServedTable) -> ServedTable:
-    """With a router that looks at loads, unless one is stated: by turns, a fleet wastes a good part of itself."""
-    prefill = table.prefill
-    if prefill is not None:
-        table = table.model_copy(update={"prefill": prefill.model_copy(update={"router": "least-loaded"})})
-    return table if "router" in table.model_fields_set else table.model_copy(update={"router": "least-loaded"})
 
 
 def busiest_hour(file: ServingFile, day: ServedDay) -> Requests:
