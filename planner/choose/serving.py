@@ -73,13 +73,21 @@ class ServingFound:
 
 
 @dataclass(frozen=True, slots=True)
+class Finalist:
+    """The best batch limits of one split in one precision, and how many there were."""
+
+    replica: Replica
+    num_limits: int
+
+
+@dataclass(frozen=True, slots=True)
 class PricedReplicas:
-    """Every distinct replica with its highest rate: what deployments are put together from."""
+    """Every distinct split with its highest rate: what deployments are put together from."""
 
     question: ServingQuestion
-    whole: list[Replica]
-    prompts: list[Replica]
-    decodes: list[Replica]
+    whole: tuple[Finalist, ...]
+    prompts: tuple[Finalist, ...]
+    decodes: tuple[Finalist, ...]
     refused: dict[str, int]
     """Reason -> replicas."""
 
@@ -87,8 +95,34 @@ class PricedReplicas:
 def price_replicas(question: ServingQuestion, space: ServingSpace, book: PriceBook | None = None) -> PricedReplicas:
     """Price what `space` holds; the prices themselves are kept in `book`."""
     refused: Counter[str] = Counter()
-    kinds = replicas(question, space, refused, book)
-    return PricedReplicas(question, *kinds, dict(refused.most_common()))
+    whole, prompts, decodes = (finalists(those) for those in replicas(question, space, refused, book))
+    return PricedReplicas(question, whole, prompts, decodes, dict(refused.most_common()))
+
+
+_AS_GOOD_FRACTION = 0.02
+"""Of a rate: limits that lose no more than that are as good, and those nearest to the engine's own are taken."""
+
+
+def finalists(those: Sequence[Replica]) -> tuple[Finalist, ...]:
+    """Of each split in each precision the batch limits that take the most requests."""
+    groups: dict[tuple[object, ...], list[Replica]] = {}
+    for one in those:
+        pool = one.plan.decode
+        split = (pool.tp, pool.pp, pool.ep, pool.attention_dp, pool.device_fraction, pool.cluster)
+        groups.setdefault((split, one.precision), []).append(one)
+    found = []
+    for group in groups.values():
+        most = max(one.most_requests_per_second for one in group)
+        good = [one for one in group if one.most_requests_per_second >= most * (1.0 - _AS_GOOD_FRACTION)]
+        found.append(Finalist(min(good, key=_from_defaults), len(group)))
+    return tuple(found)
+
+
+def _from_defaults(one: Replica) -> float:
+    """Doublings between its batch limits and those that the engine has by itself."""
+    pool, engine = one.plan.decode, one.curve.engine
+    limits = ((pool.token_budget, engine.token_budget), (pool.max_sequences, engine.max_sequences))
+    return sum(abs(math.log2(limit / usual)) for limit, usual in limits)
 
 
 def best_deployments(priced: PricedReplicas, *, top: int = 10, reserve_factor: float = 1.0) -> ServingFound:
@@ -98,9 +132,10 @@ def best_deployments(priced: PricedReplicas, *, top: int = 10, reserve_factor: f
     question = priced.question
     found = list(_aggregated(question, priced.whole, reserve_factor))
     pairs, num_pairs = _disaggregated(question, priced.prompts, priced.decodes, reserve_factor)
+    front = _front([more for one in found for more in _with_less_to_do(question, one)] + pairs)
     found = sorted(found + pairs, key=lambda one: _order(question, one))
-    considered = sum(one.most_replicas for one in priced.whole) + num_pairs
-    return ServingFound(tuple(_distinct(found)[:top]), _front(found), considered, priced.refused)
+    considered = sum(one.replica.most_replicas * one.num_limits for one in priced.whole) + num_pairs
+    return ServingFound(tuple(found[:top]), front, considered, priced.refused)
 
 
 def search_serving(question: ServingQuestion, space: ServingSpace, *, top: int = 10) -> ServingFound:
@@ -115,54 +150,57 @@ def _order(question: ServingQuestion, one: ServingCandidate) -> tuple[float, ...
     return (first, devices, one.ttft_tail_seconds + one.tpot_tail_seconds)
 
 
-def _distinct(found: Sequence[ServingCandidate]) -> list[ServingCandidate]:
-    """The best of each split and precision: batch limits alone make no other deployment."""
-    seen: dict[tuple[object, ...], ServingCandidate] = {}
-    for one in found:
-        plan = one.plan
-        pools = tuple(
-            (pool.tp, pool.pp, pool.ep, pool.attention_dp, pool.cluster) for pool in (plan.decode, plan.prefill) if pool
-        )
-        seen.setdefault((plan.weights, plan.kv_dtype, pools), one)
-    return list(seen.values())
-
-
 def _aggregated(
-    question: ServingQuestion, whole: Sequence[Replica], reserve_factor: float
+    question: ServingQuestion, whole: Sequence[Finalist], reserve_factor: float
 ) -> Iterator[ServingCandidate]:
     times = _Times()
-    for one in whole:
+    for one in (each.replica for each in whole):
         rate, most = question.requests_per_second, one.most_replicas
         relied = one.most_requests_per_second / reserve_factor
-        if relied <= 0.0 or not most:
-            continue
-        if rate and rate > most * one.most_requests_per_second:
+        if relied <= 0.0 or not most or (rate or 0.0) > most * one.most_requests_per_second:
             continue
         count = min(math.ceil(rate / relied), most) if rate else most
         plan = replace(one.plan, decode=replace(one.plan.decode, replicas=count))
         yield _candidate(times, plan, (one,), rate or count * relied)
 
 
+def _with_less_to_do(question: ServingQuestion, one: ServingCandidate) -> Iterator[ServingCandidate]:
+    """The same split with twice as many replicas, four times ... for the asked rate; or at half the rate, a quarter ...
+    of the highest."""
+    if not question.requests_per_second:
+        yield from (one.at(one.requests_per_second / 2**halving) for halving in range(_MOST_HALVINGS))
+        return
+    (replica,), count = one.replicas, one.plan.decode.replicas
+    while count <= replica.most_replicas:
+        more = replace(one.plan, decode=replace(one.plan.decode, replicas=count))
+        yield replace(one, plan=more).at(one.requests_per_second)
+        count *= 2
+
+
+_MOST_HALVINGS = 5
+
+
 def _disaggregated(
-    question: ServingQuestion, prompts: Sequence[Replica], decodes: Sequence[Replica], reserve_factor: float
+    question: ServingQuestion, prompts: Sequence[Finalist], decodes: Sequence[Finalist], reserve_factor: float
 ) -> tuple[list[ServingCandidate], int]:
     """The best number of replicas of each pair of pools of one precision, and how many pairs and numbers there are."""
     made, considered = [], 0
     moves, times = _Moves(question.lengths.input_tokens), _Times()
-    for first in prompts:
-        for second in decodes:
+    for one in prompts:
+        for other in decodes:
+            first, second = one.replica, other.replica
             if first.precision != second.precision:
                 continue
             counts, left = _counts(first, second)
-            considered += int(left.sum())
+            considered += int(left.sum()) * one.num_limits * other.num_limits
             moved = moves.seconds(first, second)
             most = (min(first.most_requests_per_second, 1.0 / moved), second.most_requests_per_second)
-            rates = [one / reserve_factor for one in most]
+            rates = [each / reserve_factor for each in most]
             if min(rates) <= 0.0 or not counts.size:
                 continue
             both = np.minimum(counts * rates[0], left * rates[1])
             served = question.requests_per_second or float(both.max())
-            num_first, num_second = (math.ceil(served / one * (1.0 - 1e-12)) for one in rates)
+            num_first, num_second = (math.ceil(served / each * (1.0 - 1e-12)) for each in rates)
             if not served or num_first > len(left) or num_second > left[num_first - 1]:
                 continue
             plan = replace(

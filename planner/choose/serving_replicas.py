@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from planner.cost.drafting import beside_draft, check_draft, drafted
 from planner.cost.eager import as_launched
 from planner.cost.kv import ServingMemory, serving_memory
@@ -202,31 +204,30 @@ def _priced(
         guessing = sliced(ahead, pool.device_fraction)
     limits = (question.ttft_seconds, question.tpot_seconds, question.e2e_seconds)
 
-    def made(budget: int, sequences: int, of: Lengths, *, runs_prompts: bool, targets: tuple[float, ...]) -> Replica:
-        plan = replace(base, decode=replace(pool, token_budget=budget, max_sequences=sequences))
+    def made(budget: int, of: Lengths, *, runs_prompts: bool, targets: tuple[float, ...]) -> list[Replica]:
+        """One of each limit of sequences."""
         answers = of.output_tokens > 1.0
         curve = replica_curve(
-            guessing if answers else prices, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp, sequences,
-            engine, of, runs_prompts=runs_prompts,
+            guessing if answers else prices, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp,
+            space.sequence_limits if answers else max(space.sequence_limits), engine, of, runs_prompts=runs_prompts,
             tokens_per_iteration=base.tokens_per_iteration if answers else 1.0,
         )  # fmt: skip
-        return Replica(plan, curve, most_requests_per_second(curve, *targets), pool.num_devices, room, memory)
+        found = []
+        most = most_requests_per_second(curve, *targets)
+        for limit, rate in zip(np.ravel(curve.most_sequences).tolist(), np.ravel(most).tolist(), strict=True):
+            plan = replace(base, decode=replace(pool, token_budget=budget, max_sequences=int(limit)))
+            one = replace(curve, most_sequences=limit)
+            found.append(Replica(plan, one, rate, pool.num_devices, room, memory))
+        return found
 
-    whole = [
-        made(budget, sequences, lengths, runs_prompts=True, targets=limits)
-        for budget in space.token_budgets
-        for sequences in space.sequence_limits
-    ]
+    whole = [one for budget in space.token_budgets for one in made(budget, lengths, runs_prompts=True, targets=limits)]
     if not space.disaggregates:
         return whole, [], []
-    first, free = lengths.of_prompts, (math.inf, math.inf)
-    budgets, widest = space.token_budgets, max(space.sequence_limits)
+    until_handed = (limits[0] - engine.handover_seconds, math.inf, math.inf)
     prompts = [
-        made(one, widest, first, runs_prompts=True, targets=(limits[0] - engine.handover_seconds, *free))
-        for one in budgets
+        one
+        for budget in space.token_budgets
+        for one in made(budget, lengths.of_prompts, runs_prompts=True, targets=until_handed)
     ]
-    decodes = [
-        made(max(budgets), one, lengths, runs_prompts=False, targets=(math.inf, limits[1], limits[2]))
-        for one in space.sequence_limits
-    ]
-    return whole, prompts, decodes
+    free = (math.inf, limits[1], limits[2])
+    return whole, prompts, made(max(space.token_budgets), lengths, runs_prompts=False, targets=free)

@@ -88,8 +88,8 @@ class ReplicaCurve:
     """Of the iterations that run a prompt beside those requests, through all stages."""
     num_prompt_iterations: Floats
     """Over which one prompt is spread."""
-    most_sequences: float
-    """That may run at the same time."""
+    most_sequences: Numbers
+    """That may run at the same time; may be several limits, one a row of rates."""
     most_in_memory: float
     """Of mean length, that it holds."""
     prompts_beside: float
@@ -99,9 +99,9 @@ class ReplicaCurve:
     lengths: Lengths
 
     @property
-    def most_running(self) -> float:
+    def most_running(self) -> Numbers:
         """That sequence limit and memory admit."""
-        return min(self.most_sequences, self.most_in_memory)
+        return np.minimum(self.most_sequences, self.most_in_memory)
 
     def at(self, num_running: Numbers, column: Floats) -> Numbers:
         """A column at some number of running requests, linear between its knots."""
@@ -109,7 +109,7 @@ class ReplicaCurve:
 
 
 def replica_curve(
-    prices: IterationPrices, num_stages: int, kv_tokens: float, token_budget: int, max_sequences: int,
+    prices: IterationPrices, num_stages: int, kv_tokens: float, token_budget: int, max_sequences: Numbers,
     engine: EngineRecord, lengths: Lengths, *, runs_prompts: bool = True, tokens_per_iteration: float = 1.0,
 ) -> ReplicaCurve:  # fmt: skip
     """The curve of a replica whose stages each have `prices`; `runs_prompts` off: another pool runs them.
@@ -118,8 +118,8 @@ def replica_curve(
     """
     context = lengths.mean_context_tokens
     held = 2.0 * context - lengths.input_tokens if engine.reserves_full_length else context
-    sequences, in_memory = float(max_sequences), max(kv_tokens / held, 1.0)
-    most = min(sequences, in_memory)
+    sequences, in_memory = np.asarray(max_sequences, dtype=np.float64), max(kv_tokens / held, 1.0)
+    most = min(float(sequences.max()), in_memory)
     knots = np.concatenate([[0.0], geometric(1.0, max(most, 2.0), 3, exact_until=4)])
     decode, extra, first, chunks = [], [], [], []
     for running in knots:
@@ -333,25 +333,25 @@ def _place(
 
 def most_requests_per_second(
     curve: ReplicaCurve, ttft_seconds: float = np.inf, tpot_seconds: float = np.inf, e2e_seconds: float = np.inf
-) -> float:
+) -> Numbers:
     """The highest rate at which a replica is stable and all but the tail of requests stay within each target; 0 where
-    an idle replica misses one.
+    an idle replica misses one. Of a curve with several limits of sequences, of each of them.
 
     Found on a grid of rates, and once more between two of them."""
 
     targets = (ttft_seconds, tpot_seconds, e2e_seconds)
+    limits = np.reshape(curve.most_sequences, (-1, 1))
+    curve, asked = replace(curve, most_sequences=limits), np.shape(curve.most_sequences)
     gaps = max(curve.lengths.output_tokens - 1.0, 0.0)
-    busy = max(float(curve.prompt_seconds[0]), gaps * float(curve.decode_seconds[0]) / curve.most_running, 1e-9)
-    low, high = 0.0, 1.0 / busy
+    busy = np.maximum(float(curve.prompt_seconds[0]), gaps * float(curve.decode_seconds[0]) / curve.most_running)
+    low, high = np.zeros(limits.shape), 1.0 / np.maximum(busy, 1e-9)
     for _ in range(_NUM_ZOOMS):
-        rates = np.linspace(low, high, _NUM_RATES)
-        missed = np.flatnonzero(~_meets(open_loop(curve, rates), *targets))
-        if not missed.size:
-            return high
-        if missed[0] == 0:
-            return 0.0
-        low, high = float(rates[missed[0] - 1]), float(rates[missed[0]])
-    return low
+        rates = low + (high - low) * np.linspace(0.0, 1.0, _NUM_RATES)
+        missed = ~_meets(open_loop(curve, rates), *targets)
+        first, is_free = missed.argmax(axis=1)[:, None], ~missed.any(axis=1)[:, None]
+        ends = [np.take_along_axis(rates, np.maximum(first - back, 0), axis=1) for back in (1, 0)]
+        low, high = (np.where(is_free, high, end) for end in ends)
+    return low[:, 0].reshape(asked)
 
 
 _NUM_ZOOMS, _NUM_RATES = 2, 64
