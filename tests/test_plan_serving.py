@@ -94,7 +94,12 @@ def test_the_front_has_no_worse_members() -> None:
 
 def test_nothing_serves() -> None:
     """Impossible targets and models too large are answers with reasons."""
-    assert not search_serving(replace(QUESTION, ttft_seconds=1e-4), SPACE).candidates
+    impossible = search_serving(replace(QUESTION, ttft_seconds=1e-4), SPACE)
+    assert not impossible.candidates
+    assert "idle, they miss the target of the first token" in impossible.refused
+    assert "at best idle replicas begin an answer within" in impossible.nearest
+    crowded = search_serving(replace(QUESTION, requests_per_second=1e4), SPACE)
+    assert crowded.nearest.endswith("requests/s are answered within the targets on these devices")
     large = replace(QUESTION, model=catalog.model("llama3.1-405b"))
     assert "weights leave no room for one request" in search_serving(large, SPACE).refused
 

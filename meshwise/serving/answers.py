@@ -25,6 +25,7 @@ def plans_document(answer: ServingPlans) -> dict[str, Any]:
         "num_requests_played": answer.num_requests,
         "is_met": answer.is_met,
         "refused": answer.found.refused,
+        "nearest": answer.found.nearest or None,
         "candidates": [
             {**_candidate(one.candidate), "simulated": figures(one.figures) if one.figures else None}
             for one in answer.ranked

@@ -18,6 +18,9 @@ from planner.cost.serving_load import (
 from planner.serving import Pool
 from simulator.serving.requests import Ints, Requests
 
+LEAST_TAIL_FRACTION = 1e-3
+"""Of requests, that tails leave out where every one of them is to meet the targets."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadFigures:
@@ -61,7 +64,7 @@ def load_figures(file: ServingFile) -> LoadFigures:
 
 def lengths_of(inputs: Ints, outputs: Ints, targets: TargetsTable, cached_tokens: float = 0.0) -> Lengths:
     """As closed forms take them; tails leave out the share of requests that may miss the targets."""
-    tail = max(1.0 - targets.attained_fraction, 1.0 / len(inputs))
+    tail = min(max(1.0 - targets.attained_fraction, LEAST_TAIL_FRACTION), 0.5)
     return Lengths(
         float(inputs.mean()), float(outputs.mean()), cached_tokens, float(inputs.std() / inputs.mean()),
         float(outputs.std() / outputs.mean()), tail,

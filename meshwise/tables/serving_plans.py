@@ -82,8 +82,8 @@ def show_plans(console: Console, answer: ServingPlans) -> None:
     console.print(_candidates(answer.ranked, names_clusters=several, is_rate_given=asked is not None))
     if answer.num_requests:
         console.print(
-            f"Where a share of requests within all targets is shown, {answer.num_requests:,} requests were simulated "
-            "and the times are theirs; the rest are closed forms.",
+            f"Where a share of requests within all targets is shown, the times are of a simulation of "
+            f"{answer.num_requests:,} requests; the rest are closed forms.",
             style="dim",
         )
     if not answer.is_met:
@@ -105,6 +105,8 @@ def show_refusal(console: Console, answer: ServingPlans) -> None:
     console.print("no deployment meets the targets at this load on these devices", style="bold")
     for reason, count in answer.found.refused.items():
         console.print(f"{count:>6}  {reason}", markup=False)
+    if answer.found.nearest:
+        console.print(answer.found.nearest, markup=False)
     console.print("loosen a target, lower the rate, allow narrower weights, or give more devices")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from planner.choose.explain import duration
 from planner.choose.serving_replicas import Replica, ServingQuestion, ServingSpace, replicas
 from planner.cost.kv_transfer import joining_tier, seconds_per_token
 from planner.cost.serving import PriceBook
@@ -70,6 +71,8 @@ class ServingFound:
     num_considered: int
     refused: dict[str, int] = field(default_factory=dict)
     """Reason -> replicas."""
+    nearest: str = ""
+    """What would be possible where there are no candidates, in a sentence; "" where nothing fits at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,41 @@ def price_replicas(question: ServingQuestion, space: ServingSpace, book: PriceBo
     """Price what `space` holds; the prices themselves are kept in `book`."""
     refused: Counter[str] = Counter()
     whole, prompts, decodes = (finalists(those) for those in replicas(question, space, refused, book))
+    refused += Counter(reason for one in whole if (reason := _why_too_little(question, one.replica)))
     return PricedReplicas(question, whole, prompts, decodes, dict(refused.most_common()))
+
+
+def _why_too_little(question: ServingQuestion, one: Replica) -> str:
+    """Why all replicas that there is room for do not serve the asked rate; "" where they do."""
+    if one.most_requests_per_second > 0.0:
+        most = one.most_replicas * one.most_requests_per_second
+        is_enough = (question.requests_per_second or 0.0) <= most
+        return "" if is_enough else "as many as there is room for answer too few requests within the targets"
+    idle = open_loop(one.curve, 0.0)
+    targets = (
+        ("first token", question.ttft_seconds, idle.ttft_tail_seconds),
+        ("time per token", question.tpot_seconds, idle.tpot_tail_seconds),
+        ("whole answer", question.e2e_seconds, idle.e2e_tail_seconds),
+    )
+    late = [name for name, target, seconds in targets if not float(seconds) <= target]
+    return f"idle, they miss the target of the {late[0]}" if late else "too few requests run at a time"
+
+
+def _nearest(priced: PricedReplicas) -> str:
+    """The highest rate within the targets; where no replica meets them at all, the best times of an idle one."""
+    most = max((one.replica.most_replicas * one.replica.most_requests_per_second for one in priced.whole), default=0.0)
+    if most > 0.0:
+        return f"at best {most:.3g} requests/s are answered within the targets on these devices"
+    idle = [open_loop(one.replica.curve, 0.0) for one in priced.whole]
+    if not idle:
+        return ""
+    ttft, tpot, e2e = (
+        duration(min(float(getattr(one, name)) for one in idle))
+        for name in ("ttft_tail_seconds", "tpot_tail_seconds", "e2e_tail_seconds")
+    )
+    return (
+        f"at best idle replicas make first tokens within {ttft}, further ones within {tpot}, whole answers within {e2e}"
+    )
 
 
 _AS_GOOD_FRACTION = 0.02
@@ -135,7 +172,8 @@ def best_deployments(priced: PricedReplicas, *, top: int = 10, reserve_factor: f
     front = _front([more for one in found for more in _with_less_to_do(question, one)] + pairs)
     found = sorted(found + pairs, key=lambda one: _order(question, one))
     considered = sum(one.replica.most_replicas * one.num_limits for one in priced.whole) + num_pairs
-    return ServingFound(tuple(found[:top]), front, considered, priced.refused)
+    nearest = "" if found else _nearest(priced)
+    return ServingFound(tuple(found[:top]), front, considered, priced.refused, nearest)
 
 
 def search_serving(question: ServingQuestion, space: ServingSpace, *, top: int = 10) -> ServingFound:

@@ -90,9 +90,9 @@ class ReplicaCurve:
     """Over which one prompt is spread."""
     most_sequences: Numbers
     """That may run at the same time; may be several limits, one a row of rates."""
-    most_in_memory: float
+    num_in_memory: float
     """Of mean length, that it holds."""
-    prompts_beside: float
+    num_prompts_beside: float
     """Further prompts of mean length that the token budget admits to an iteration."""
     num_stages: int
     engine: EngineRecord
@@ -101,7 +101,7 @@ class ReplicaCurve:
     @property
     def most_running(self) -> Numbers:
         """That sequence limit and memory admit."""
-        return np.minimum(self.most_sequences, self.most_in_memory)
+        return np.minimum(self.most_sequences, self.num_in_memory)
 
     def at(self, num_running: Numbers, column: Floats) -> Numbers:
         """A column at some number of running requests, linear between its knots."""
@@ -259,11 +259,11 @@ def _equilibrium(
     )  # an iteration is likely under way
     noise = _noise(curve, rate, running, tpot, prompt, seen_fraction)
     place = _place(curve, running, tpot, own, noise.peakedness, seen_fraction)
-    beside = prompt * np.minimum(rate * queue, curve.prompts_beside)
+    beside = prompt * np.minimum(rate * queue, curve.num_prompts_beside)
     ttft = np.where(stable, front + rest + queue + beside + own + place.mean_seconds, np.inf)
     queued = queue / np.maximum(share, 1e-9) * np.log(np.maximum(share / lengths.tail_fraction, 1.0))
     late = [
-        queued - queue + prompt * np.minimum(rate * queued, curve.prompts_beside) - beside,
+        queued - queue + prompt * np.minimum(rate * queued, curve.num_prompts_beside) - beside,
         place.tail_seconds(lengths.tail_fraction) - place.mean_seconds,
         prompt * (lengths.longest_prompt_factor - 1.0),
     ]
@@ -323,7 +323,7 @@ def _place(
     spread = lengths.output_variation_fraction
     seen = seen_fraction * running
     for_sequence = slot_wait(curve.most_sequences, seen, held, peakedness, spread)
-    for_memory = slot_wait(curve.most_in_memory, seen, held, uneven, spread)
+    for_memory = slot_wait(curve.num_in_memory, seen, held, uneven, spread)
     scarcer = for_memory.mean_seconds > for_sequence.mean_seconds
     return SlotWait(
         np.where(scarcer, for_memory.chance_fraction, for_sequence.chance_fraction),

@@ -34,18 +34,18 @@ class SlotWait:
 
 
 def slot_wait(
-    slots: float, busy: Numbers, held_seconds: Numbers, peakedness: Numbers, spread_fraction: float
+    num_slots: float, busy: Numbers, held_seconds: Numbers, peakedness: Numbers, spread_fraction: float
 ) -> SlotWait:
-    """Where requests hold one of `slots` for `held_seconds`, and `busy` of them would run on average.
+    """Where requests hold one of `num_slots` for `held_seconds`, and `busy` of them would run on average.
 
     Erlang's C(c / z, a / z), with the peakedness z: variance of the number that would run, over its mean [Hayward's
     approximation: Fredericks 1980, Bell System Technical Journal 59(6), section II]. Those that wait do for
     S z (1 + v**2) / 2 / (c - a), v being the deviation of S over its mean [Whitt 1993, Approximations for the GI/G/m
     queue, Production and Operations Management 2(2), eq. 2.14].
     """
-    free = np.maximum(slots - busy, 1e-9)
+    free = np.maximum(num_slots - busy, 1e-9)
     delay = held_seconds * peakedness * 0.5 * (1.0 + spread_fraction**2) / free
-    return SlotWait(erlang_c(slots / peakedness, busy / peakedness), delay)
+    return SlotWait(erlang_c(num_slots / peakedness, busy / peakedness), delay)
 
 
 def erlang_c(slots: Numbers, busy: Numbers) -> Numbers:
