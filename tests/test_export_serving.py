@@ -54,6 +54,21 @@ def test_pools_of_their_own() -> None:
         export_serving(split, "trtllm")
 
 
+def test_guesses_ahead() -> None:
+    """By heads of the model's own, or by a draft model, in the words of each engine; not where only prompts run."""
+    heads = replace(SPARSE, plan=replace(SPARSE.plan, draft_tokens=2, acceptance_fraction=0.7))
+    assert json.loads(options(heads, "vllm")["--speculative-config"]) == {"method": "mtp", "num_speculative_tokens": 2}
+    assert options(heads, "sglang")["--speculative-num-draft-tokens"] == "3"
+    assert "speculative_config: {decoding_type: MTP, max_draft_len: 2}" in export_serving(heads, "trtllm").text
+    pools = replace(heads, plan=replace(heads.plan, prefill=Pool(tp=8)))
+    assert export_serving(pools, "vllm").text.count("--speculative-config") == 1
+    plan = ServingPlan(Pool(tp=4), draft_tokens=3, acceptance_fraction=0.8, draft_model="llama3.2-1b")
+    draft = Deployed(catalog.model("llama3.1-70b"), plan, catalog.engine("vllm"), 9216)
+    assert "Llama-3.2-1B" in options(draft, "vllm")["--speculative-config"]
+    assert "Llama-3.2-1B" in options(draft, "sglang")["--speculative-draft-model-path"]
+    assert "decoding_type: Draft_Target" in export_serving(draft, "trtllm").text
+
+
 def test_what_cannot_be_said_is_refused() -> None:
     """Experts over some ranks, groups of several ranks, engines that are none."""
     some = replace(SPARSE, plan=ServingPlan(Pool(tp=8, ep=4)))

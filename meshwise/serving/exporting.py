@@ -4,6 +4,7 @@ Names of options: vllm-project/vllm vllm/engine/arg_utils.py, sgl-project/sglang
 NVIDIA/TensorRT-LLM tensorrt_llm/commands/serve.py, as of the releases below.
 """
 
+import json
 import math
 import shlex
 from collections.abc import Callable, Mapping
@@ -15,8 +16,9 @@ from meshwise.serving.jobfile import ServingFile
 from meshwise.serving.traffic import traffic
 from planner.cost.serving import PriceBook
 from planner.serving import Pool, ServingPlan
+from profiles import catalog
 from profiles.engine import EngineRecord
-from profiles.model import TransformerShape
+from profiles.model import LayerList, TransformerShape
 
 _ONLINE = ("fp8",)
 """Forms that vLLM and SGLang make of a 16-bit checkpoint while they load it."""
@@ -36,7 +38,16 @@ class Deployed:
     @property
     def checkpoint(self) -> str:
         """The model's repository, as far as the catalog knows it."""
-        return next((alias for alias in self.model.aliases if "/" in alias), self.model.name)
+        return _repository(self.model)
+
+    @property
+    def draft_checkpoint(self) -> str:
+        """That of the model that guesses; "" where its own heads do."""
+        return _repository(catalog.model(self.plan.draft_model)) if self.plan.draft_model else ""
+
+    def guesses_in(self, pool: str) -> bool:
+        """Whether tokens are guessed ahead there."""
+        return self.plan.draft_tokens > 0 and pool != "prefill"
 
     @property
     def pools(self) -> tuple[tuple[str, Pool], ...]:
@@ -44,6 +55,10 @@ class Deployed:
         if self.plan.prefill is None:
             return (("all work", self.plan.decode),)
         return (("prefill", self.plan.prefill), ("decode", self.plan.decode))
+
+
+def _repository(model: TransformerShape | LayerList) -> str:
+    return next((alias for alias in model.aliases if "/" in alias), model.name)
 
 
 Options = list[str]
@@ -102,9 +117,6 @@ def _joined(options: Options) -> str:
     return " \\\n".join([*lines, current])
 
 
-_DRAFTS = "guesses ahead are options of the checkpoint; set {} of them by hand, made by {}"
-
-
 def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
     notes = []
     plan = deployed.plan
@@ -116,8 +128,6 @@ def _notes(deployed: Deployed, target: ServingTarget) -> tuple[str, ...]:
         notes.append(f"name the checkpoint of the variant, {deployed.variant}; its repository is not known")
     if any(pool.device_fraction < 1.0 for _, pool in deployed.pools):
         notes.append("give each server its share of the devices' time by partitions (MIG) or by time slices")
-    if plan.draft_tokens:
-        notes.append(_DRAFTS.format(plan.draft_tokens, plan.draft_model or "its MTP head"))
     if any(pool.replicas > 1 for _, pool in deployed.pools) or plan.prefill:
         notes.append("start a replica on each set of devices, with ports of their own, and a router in front")
     return tuple(notes)
@@ -141,6 +151,11 @@ def _vllm(deployed: Deployed, name: str, pool: Pool) -> Options:
     if deployed.plan.prefill:
         role = {"prefill": "kv_producer", "decode": "kv_consumer"}[name]
         options += ["--kv-transfer-config", f'{{"kv_connector":"NixlConnector","kv_role":"{role}"}}']
+    if deployed.guesses_in(name):
+        config: dict[str, object] = {"method": "mtp", "num_speculative_tokens": deployed.plan.draft_tokens}
+        if deployed.draft_checkpoint:
+            config |= {"method": "draft_model", "model": deployed.draft_checkpoint}
+        options += ["--speculative-config", json.dumps(config)]
     return options
 
 
@@ -158,6 +173,13 @@ def _sglang(deployed: Deployed, name: str, pool: Pool) -> Options:
     options += _if(deployed.plan.kv_dtype == "fp8", "--kv-cache-dtype", "fp8_e4m3")
     options += _if(pool.device_fraction < 1.0, "--mem-fraction-static", _memory_share(deployed, pool))
     options += ["--disable-cuda-graph"] if deployed.plan.eager else []
+    if deployed.guesses_in(name):
+        guesses = deployed.plan.draft_tokens
+        draft = deployed.draft_checkpoint
+        options += ["--speculative-algorithm", "STANDALONE" if draft else "EAGLE"]
+        options += _if(bool(draft), "--speculative-draft-model-path", draft)
+        options += ["--speculative-num-steps", str(guesses), "--speculative-eagle-topk", "1"]
+        options += ["--speculative-num-draft-tokens", str(guesses + 1)]
     return options + _if(deployed.plan.prefill is not None, "--disaggregation-mode", name)
 
 
@@ -171,6 +193,11 @@ def _trtllm(deployed: Deployed, name: str, pool: Pool) -> Options:
     extra = ["enable_attention_dp: true"] if pool.attention_dp > 1 else []
     extra += ["cuda_graph_config: null"] if deployed.plan.eager else []
     extra += ["kv_cache_config: {dtype: fp8}"] if deployed.plan.kv_dtype == "fp8" else []
+    if deployed.guesses_in(name):
+        draft = deployed.draft_checkpoint
+        guesser = f"Draft_Target, speculative_model: {draft}" if draft else "MTP"
+        extra += [f"speculative_config: {{decoding_type: {guesser}, max_draft_len: {deployed.plan.draft_tokens}}}"]
+        extra += ["disable_overlap_scheduler: true"] if draft else []
     options = ["trtllm-serve", deployed.checkpoint, "--backend", "pytorch"]
     options += ["--tp_size", str(pool.tp * pool.attention_dp)]
     options += _if(pool.pp > 1, "--pp_size", pool.pp) + _if(pool.ep > 1, "--ep_size", pool.ep)
