@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simulator.serving.requests import Prefixes
 from simulator.serving.traces import read_trace
 
 LAYOUTS = {
@@ -50,6 +51,12 @@ def test_tenants_and_whole_blocks(tmp_path: Path) -> None:
     prefixes = read_trace(path).prefixes
     assert prefixes is not None
     assert prefixes.ids.tolist() == [7, 8]
+
+
+def test_what_prompts_repeat() -> None:
+    """Blocks at the head of a prompt that prompts before it had, not those after the first that is new."""
+    prefixes = Prefixes(16, np.array([0, 3, 6, 8, 8]), np.array([1, 2, 3, 1, 2, 4, 9, 1]))
+    assert prefixes.repeated_tokens.tolist() == [0.0, 32.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,15 @@ def load_figures(file: ServingFile) -> LoadFigures:
     if file.task:
         raise ValueError("task: closed forms and searches are of one model and one step; use `meshwise simulate`")
     requests = traffic(file.load, file.load.seed, needs_times=False)
-    cached = 0.0 if requests.cached_tokens is None else float(requests.cached_tokens.mean())
-    lengths = lengths_of(requests.input_tokens, requests.output_tokens, file.targets, cached)
+    lengths = lengths_of(requests.input_tokens, requests.output_tokens, file.targets, _cached_tokens(requests))
     return LoadFigures(lengths, _rate(file, requests), file.load.concurrency)
+
+
+def _cached_tokens(requests: Requests) -> float:
+    """Of a prompt on average, as if nothing were ever dropped and every replica knew what any other does."""
+    if requests.cached_tokens is not None:
+        return float(requests.cached_tokens.mean())
+    return 0.0 if requests.prefixes is None else float(requests.prefixes.repeated_tokens.mean())
 
 
 def lengths_of(inputs: Ints, outputs: Ints, targets: TargetsTable, cached_tokens: float = 0.0) -> Lengths:

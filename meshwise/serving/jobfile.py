@@ -170,6 +170,11 @@ class ServedTable(PoolTable):
     preemption: Literal["recompute", "swap"] = "recompute"
     prefill: PoolTable | None = None
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a replica of any pool is lost."""
+        return bool(self.failures or (self.prefill and self.prefill.failures))
+
     @model_validator(mode="after")
     def _guesses_are_whole(self) -> "ServedTable":
         if bool(self.draft_tokens) != bool(self.acceptance_fraction):

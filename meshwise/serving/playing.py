@@ -72,6 +72,20 @@ class ServingAnswer:
         return sum(one.plan.num_devices for one in self.served)
 
     @property
+    def mean_devices(self) -> float:
+        """Accelerators over the first run, all models together: of pools that scale, the mean."""
+        played = self.runs[0].played
+        sizes = [
+            pool.num_devices // pool.replicas
+            for one in self.served
+            for pool in (one.plan.prefill, one.plan.decode)
+            if pool is not None
+        ]
+        end = max((end for lives in played.lives_seconds for _, end in lives), default=0.0)
+        held = sum(size * seconds for size, seconds in zip(sizes, played.replica_seconds, strict=True))
+        return held / end if end else float(self.num_devices)
+
+    @property
     def title(self) -> str:
         """What a picture of it is called."""
         return "; ".join(f"{one.name} on {one.plan.num_devices} of {one.plan.clusters}" for one in self.served)

@@ -93,7 +93,7 @@ def _show_served(console: Console, one: Served) -> None:
 
 
 def _show_rates(console: Console, answer: ServingAnswer, found: Summary) -> None:
-    per_device = found.output_tokens_per_second / answer.num_devices
+    per_device = found.output_tokens_per_second / answer.mean_devices
     console.print(
         f"{found.requests_per_second:.3g} requests/s, {found.output_tokens_per_second:,.0f} output tokens/s "
         f"({per_device:,.0f} a device) over {duration(found.duration_seconds)}; "
@@ -104,7 +104,8 @@ def _show_rates(console: Console, answer: ServingAnswer, found: Summary) -> None
     if found.num_refused:
         notes.append(f"{found.num_refused:,} requests refused: longer than the memory of a replica")
     if found.num_preemptions:
-        notes.append(f"{found.num_preemptions:,} preemptions for want of memory")
+        lost = " or with a replica that failed" if any(one.has_failures for one in answer.file.serving) else ""
+        notes.append(f"{found.num_preemptions:,} preemptions for want of memory{lost}")
     if found.cached_fraction:
         notes.append(f"{share(found.cached_fraction)} of prompt tokens found in a cache")
     if notes:

@@ -131,9 +131,7 @@ def _nearest(priced: PricedReplicas) -> str:
         duration(min(float(getattr(one, name)) for one in idle))
         for name in ("ttft_tail_seconds", "tpot_tail_seconds", "e2e_tail_seconds")
     )
-    return (
-        f"at best idle replicas make first tokens within {ttft}, further ones within {tpot}, whole answers within {e2e}"
-    )
+    return f"at best idle replicas begin an answer within {ttft}, go on every {tpot}, and end it within {e2e}"
 
 
 _AS_GOOD_FRACTION = 0.02

@@ -1,6 +1,7 @@
 """What is asked of a deployment: when requests arrive, how long they are, and what of them is cached or shared."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,18 @@ class Prefixes:
     offsets: Ints
     """Shape (n + 1,)."""
     ids: Ints
+
+    @property
+    def repeated_tokens(self) -> Floats:
+        """Of each prompt, those at its head that prompts before it had too, shape (n,): what a cache that forgets
+        nothing finds."""
+        known: set[int] = set()
+        ids, found = self.ids.tolist(), np.zeros(len(self.offsets) - 1)
+        for number, (begin, end) in enumerate(pairwise(self.offsets.tolist())):
+            names = ids[begin:end]
+            found[number] = next((place for place, name in enumerate(names) if name not in known), len(names))
+            known.update(names)
+        return self.block_tokens * found
 
 
 @dataclass(frozen=True, slots=True)

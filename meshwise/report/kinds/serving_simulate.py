@@ -41,7 +41,7 @@ def _summary(answer: ServingAnswer) -> str:
     words = (
         f"{answer.title}, played request by request: {load_words(answer.file.load, len(run.played.requests))}. "
         f"{found.requests_per_second:.3g} requests/s are answered with {found.output_tokens_per_second:,.0f} output "
-        f"tokens/s ({found.output_tokens_per_second / answer.num_devices:,.0f} a device); the first token comes after "
+        f"tokens/s ({found.output_tokens_per_second / answer.mean_devices:,.0f} a device); the first token comes after "
         f"{_time(found.ttft_seconds.percentiles[50])} in the median and {_time(found.ttft_seconds.percentiles[99])} at "
         f"the 99th percentile; the busiest replica works {percent(answer.busiest)} % of the time."
     )
@@ -83,7 +83,7 @@ def _times(answer: ServingAnswer, found: Summary) -> tuple[Block, ...]:
     waits = [(name, getattr(played, field)[counted], getattr(limits, field)) for field, name in NAMES]
     facts = (
         ("requests asked", found.num_requests), ("refused: longer than the memory of a replica", found.num_refused),
-        ("preemptions for want of memory", found.num_preemptions),
+        ("preemptions, for want of memory or with a replica that failed", found.num_preemptions),
     )  # fmt: skip
     counts = tuple((plain(name), plain(value)) for name, value in facts)
     return (
