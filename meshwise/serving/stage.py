@@ -27,6 +27,15 @@ class PlayedCandidate:
     candidate: ServingCandidate
     figures: Summary | None = None
 
+    @property
+    def times(self) -> tuple[float, float, float]:
+        """Seconds to the first token, mean and tail, and per token, mean: played, or else of closed forms."""
+        one, figures = self.candidate, self.figures
+        if figures is None:
+            return one.ttft_seconds, one.ttft_tail_seconds, one.tpot_seconds
+        ttft = figures.ttft_seconds
+        return ttft.mean.value, ttft.percentiles[99].value, figures.tpot_seconds.mean.value
+
 
 class Stage:
     """Plays candidates for one job."""

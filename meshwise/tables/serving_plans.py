@@ -116,17 +116,12 @@ def _candidates(ranked: tuple[PlayedCandidate, ...], *, names_clusters: bool, is
     made = table(">devices", *([">$ an hour"] if is_priced else []), *columns)
     for one in ranked:
         found = one.candidate
-        times = (found.ttft_seconds, found.ttft_tail_seconds, found.tpot_seconds)
-        played = "-"
-        if one.figures is not None:
-            ttft = one.figures.ttft_seconds
-            times = (ttft.mean.value, ttft.percentiles[99].value, one.figures.tpot_seconds.mean.value)
-            played = share(one.figures.attained_fraction.value)
+        played = share(one.figures.attained_fraction.value) if one.figures is not None else "-"
         made.add_row(
             str(found.plan.num_devices), *([f"{found.dollars_per_hour:,.2f}"] if is_priced else []),
             plan_words(found.plan, names_clusters=names_clusters),
             f"{found.most_requests_per_second if is_rate_given else found.requests_per_second:,.1f}",
-            *map(_time, times), played,
+            *map(_time, one.times), played,
         )  # fmt: skip
     return made
 
@@ -135,8 +130,9 @@ def _front(front: tuple[ServingCandidate, ...], *, names_clusters: bool) -> Tabl
     made = table(
         ">tokens/s a user", ">tokens/s a device", ">devices", "deployment", title="no deployment is better in both"
     )
-    step = max(1, math.ceil(len(front) / MAX_FRONT_LINES))
-    for one in front[::step]:
+    lines = min(len(front), MAX_FRONT_LINES)
+    for number in range(lines):
+        one = front[round(number * (len(front) - 1) / max(lines - 1, 1))]
         rates = (f"{one.tokens_per_second_per_user:,.0f}", f"{one.tokens_per_second_per_device:,.0f}")
         made.add_row(*rates, str(one.plan.num_devices), plan_words(one.plan, names_clusters=names_clusters))
     return made

@@ -201,10 +201,10 @@ def _aggregated(
 
 
 def _with_less_to_do(question: ServingQuestion, one: ServingCandidate) -> Iterator[ServingCandidate]:
-    """The same split with twice as many replicas, four times ... for the asked rate; or at half the rate, a quarter ...
-    of the highest."""
+    """The same split with twice as many replicas, four times ... for the asked rate; or at lower rates than the
+    highest."""
     if not question.requests_per_second:
-        yield from (one.at(one.requests_per_second / 2**halving) for halving in range(_MOST_HALVINGS))
+        yield from (one.at(one.requests_per_second * 2.0 ** (-0.5 * step)) for step in range(_LESS_STEPS))
         return
     (replica,), count = one.replicas, one.plan.decode.replicas
     while count <= replica.most_replicas:
@@ -213,7 +213,7 @@ def _with_less_to_do(question: ServingQuestion, one: ServingCandidate) -> Iterat
         count *= 2
 
 
-_MOST_HALVINGS = 5
+_LESS_STEPS = 10
 
 
 def _disaggregated(

@@ -12,6 +12,8 @@ from meshwise.serving.planning import ServingPlans
 from meshwise.serving.stage import PlayedCandidate
 from meshwise.tables.serving_plans import plan_words
 from planner.choose.explain import duration
+from planner.choose.serving import ServingCandidate
+from planner.choose.serving_replicas import ServingQuestion
 from simulator.serving.statistics import LEVEL
 
 
@@ -43,8 +45,8 @@ def _summary(answer: ServingPlans) -> str:
     one = best.candidate
     words = (
         f"{head} The best of {found.num_considered:,} deployments takes {one.plan.num_devices} devices: "
-        f"{plan_words(one.plan)}. It answers up to {one.most_requests_per_second:,.1f} requests/s within the targets, "
-        f"with the first token after {duration(one.ttft_seconds)} in the mean."
+        f"{plan_words(one.plan)}. It answers up to {_most(question, one):,.1f} requests/s within the targets, "
+        f"with the first token after {duration(best.times[0])} in the mean."
     )
     if best.figures is not None:
         share = best.figures.attained_fraction
@@ -73,26 +75,32 @@ def _ranking(answer: ServingPlans) -> tuple[Block, ...]:
             plain(one.candidate.plan.num_devices),
             *((figure(one.candidate.dollars_per_hour, "{:,.2f}".format),) if is_priced else ()),
             plain(plan_words(one.candidate.plan, names_clusters=several)),
-            figure(one.candidate.most_requests_per_second, "{:,.1f}".format),
-            time_cell(engine, one.candidate.ttft_seconds, "ttft"),
-            time_cell(engine, one.candidate.ttft_tail_seconds, "ttft"),
-            time_cell(engine, one.candidate.tpot_seconds, "tpot"),
+            figure(_most(answer.question, one.candidate), "{:,.1f}".format),
+            *(time_cell(engine, seconds, name) for seconds, name in zip(one.times, _TIMES, strict=True)),
             _played(one),
         )
         for number, one in enumerate(answer.ranked, start=1)
     )
-    best = answer.ranked[0].candidate
-    times = [
-        ("first token, mean", best.ttft_seconds, "ttft"),
-        ("first token, 99 % below", best.ttft_tail_seconds, "ttft"),
-        ("each further token", best.tpot_seconds, "tpot"),
-    ]
-    basis = f"{engine_basis(engine)} Ranges of what was played: {100.0 * LEVEL:.0f} %, of the simulation alone."
+    words = ("first token, mean", "first token, 99 % below", "each further token")
+    times = list(zip(words, answer.ranked[0].times, _TIMES, strict=True))
+    basis = (
+        f"{engine_basis(engine)} Times are of the simulation where one was played; ranges of the share: "
+        f"{100.0 * LEVEL:.0f} %, of the simulation alone."
+    )
     return (
         Picture("times", "What users of the best deployment wait for",
                 "Predicted times and the range of nine in ten measurements.", lambda: draw_times(engine, times)),
         Table("deployments, best first", columns, rows, basis, 0),
     )  # fmt: skip
+
+
+_TIMES = ("ttft", "ttft", "tpot")
+"""Errors of engines by which the times of a candidate may be off."""
+
+
+def _most(question: ServingQuestion, one: ServingCandidate) -> float:
+    """The rate within the targets; where the highest is asked, the one that was played."""
+    return one.most_requests_per_second if question.requests_per_second else one.requests_per_second
 
 
 def _played(one: PlayedCandidate) -> Cell:
