@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from validate.score.serving.resolve import ServedSetting
 
 _ROUTER = "least-loaded"
-_IN_PROCESS = {"front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0}
-"""An offline run hands its requests to the engine directly: no server takes them in, and nobody streams."""
+_IN_PROCESS = {
+    "front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0,
+    "chunks_prefill": True,
+}  # fmt: skip
+"""An offline run hands its requests to the engine directly: no server takes them in, and nobody streams. Prompts
+are cut [NVIDIA/TensorRT-LLM, tensorrt_llm/bench/benchmark/throughput.py: --enable_chunked_context is the default]."""
 
 
 @dataclass(frozen=True, slots=True)
