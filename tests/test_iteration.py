@@ -169,3 +169,22 @@ def test_guesses_cost_rows_and_layers(prices) -> None:
     assert ServingPlan(draft_tokens=2, acceptance_fraction=0.5).tokens_per_iteration == 1.75
     many, guessed = (made.decode_line(400, 4e5).seconds(4e5) for made in (prices, prices.guessing(2)))
     assert guessed / many > guessing / plain
+
+
+def test_launches_are_the_least_time_of_prompts() -> None:
+    """Of latent attention and of guesses too; graphs leave a share of them. Iterations without prompts have none."""
+    cluster, shard = catalog.cluster("h100-sxm", 8), served_shard(ServingPlan(), Pool(tp=8), ENGINE)
+    made = engine_prices(LATENT, shard, cluster, ENGINE)
+    prompt, decode = IterationShape((16,), (0,), 1, 100.0), IterationShape((), (), 1, 100.0)
+
+    def floor(draft_tokens: int = 0, **constants: float) -> float:
+        engine = ENGINE.model_copy(update={"host_seconds_per_prompt_launch": 1e-3, **constants})
+        priced = made.under(engine).checking(draft_tokens)
+        assert priced.iteration_seconds(decode) == made.checking(draft_tokens).iteration_seconds(decode)
+        return priced.iteration_seconds(prompt)
+
+    least = floor()
+    assert floor(host_seconds_per_latent_layer=0.01) - least == pytest.approx(0.01 * LATENT.num_layers)
+    assert floor(3, host_seconds_per_guess=0.1) - floor(3) == pytest.approx(0.3)
+    captured = floor(captures_prompts=True, captured_launch_fraction=0.5)
+    assert least - captured == pytest.approx(0.5e-3 * made.num_launches)

@@ -185,6 +185,37 @@ def test_rows_are_completed_from_their_recipes(tmp_path: Path) -> None:
     assert resolve_serving(read_rows(path)[0]).plan.draft_tokens == 2
 
 
+STARTED = [
+    _followed("1.1.0rc2.post2", "8,1,8,1,1", "fp4", "1024,1024,16,16"),
+    _followed("1.2.0rc6.post2", "8,1,1,1,8", "fp8", "1024,1024,64,64"),
+    _followed("1.2.0rc6.post3", "8,1,1,1,8", "fp8", "1024,1024,64,64"),
+    _followed("1.2.0rc6.post3", "8,1,1,1,8", "fp8", "1024,1024,64,64", "AIConfigurator authors"),
+    _followed("1.2.0rc6.post3", "8,1,1,1,8", "fp8", "1024,1024,64,64", "mine"),
+]
+
+
+def test_servers_are_started_as_the_scripts_of_their_benchmark_do(tmp_path: Path) -> None:
+    """Budgets of one prompt and a row of every guess and request, or more; batches that wait; shares of memory."""
+    path = tmp_path / "started.csv"
+    path.write_text(HEADER + "\n".join(STARTED))
+    settings = [resolve_serving(row) for row in read_rows(path)]
+    assert [one.plan.decode.token_budget for one in settings] == [1152, 8192, 1344, 2624, 8192]
+    assert [one.engine.batch_wait_iterations for one in settings] == [0, 40, 0, 0, 0]
+    assert [one.engine.usable_memory_fraction for one in settings] == [0.8, 0.8, 0.8, 0.9, 0.9]
+    assert all(one.started.of(catalog.engine(one.engine.name)) == one.engine for one in settings)
+
+
+def test_a_file_of_latest_results_holds_the_later_run(tmp_path: Path) -> None:
+    """Of two runs of one release and split, with guesses and without, the one whose recipe came last before its day."""
+    path = tmp_path / "latest.csv"
+    days = ("2025-12-31", "2026-03-25")
+    rows = [
+        f"{_followed('1.1.0rc2.post2', '8,1,8,1,1', 'fp8', '1024,1024,16,16')},source_file={day}.csv" for day in days
+    ]
+    path.write_text(HEADER.replace("id\n", "id,notes\n") + "\n".join(rows))
+    assert [resolve_serving(row).plan.draft_tokens for row in read_rows(path)] == [0, 3]
+
+
 def test_pools_are_completed_from_their_recipes(tmp_path: Path) -> None:
     """Workers and groups of attention that a table of separate pools leaves out; without a recipe it is refused."""
     path = tmp_path / "pools.csv"
