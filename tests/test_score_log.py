@@ -117,6 +117,7 @@ def _client_files(folder: Path, draw: np.random.Generator) -> list[Path]:
     return [table, detailed]
 
 
+@pytest.mark.slow
 def test_a_log_fits_a_record_that_predicts_the_next(tmp_path: Path) -> None:
     """The two commands of the documentation, on another load than was fitted to."""
     table, detailed = _client_files(tmp_path, np.random.default_rng(2))
