@@ -79,12 +79,19 @@ def test_torch_does_what_the_planner_says(model: str, plan: Plan, stack: str, al
         ("gpt2-xl", Plan(dp=256, zero_stage=3), "torchtitan"),
         ("llama3-8b", Plan(dp=8, pp=4, zero_stage=3), "torchtitan"),
         ("llama3-8b", Plan(dp=8, pp=4, vp=2, schedule="zb-v"), "torchtitan"),
+        ("gpt3-6.7B", Plan(dp=4, pp=4, schedule="zb-h1"), "torchtitan"),
         ("llama3-8b", Plan(dp=4, tp=2, cp=8, cp_a2a=2, sequence_parallel=True, zero_stage=1), "torchtitan"),
     ],
     ids=str,
 )
 def test_every_difference_has_a_reason(model: str, plan: Plan, stack: str) -> None:
     assert not traced(model, plan, stack).num_faults
+
+
+def test_parameters_in_fp32_that_tp_splits_are_updated_as_they_are() -> None:
+    job = TrainingJob(model=catalog.model("gpt-20m"), global_batch=8, sequence_length=128, precision="fp32")
+    report = trace_plan(job, Plan(dp=2, tp=2, micro_batch=2), catalog.software("pytorch-eager-cpu"))
+    assert not report.num_faults
 
 
 def test_the_traced_job_has_the_same_ranks_with_less_to_do() -> None:

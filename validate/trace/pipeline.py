@@ -11,6 +11,7 @@ from torch.distributed.pipelining import (
     ScheduleDualPipeV,
     ScheduleGPipe,
     ScheduleInterleaved1F1B,
+    ScheduleInterleavedZeroBubble,
     ScheduleLoopedBFS,
     ScheduleZBVZeroBubble,
 )
@@ -23,7 +24,8 @@ from validate.trace.rank import Rank
 
 SCHEDULE_CLASSES: dict[str, Any] = {
     "gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, "interleaved": ScheduleInterleaved1F1B,
-    "breadth-first": ScheduleLoopedBFS, "zb-v": ScheduleZBVZeroBubble, "dualpipe-v": ScheduleDualPipeV,
+    "breadth-first": ScheduleLoopedBFS, "zb-h1": ScheduleInterleavedZeroBubble, "zb-v": ScheduleZBVZeroBubble,
+    "dualpipe-v": ScheduleDualPipeV,
 }  # fmt: skip
 """Our name -> torch's schedule."""
 

@@ -8,8 +8,8 @@ from profiles.model import LayerList, TransformerShape
 from profiles.workload import TrainingJob
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "breadth-first", "zb-v", "dualpipe-v")
-"""Those that torch.distributed.pipelining has."""
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "breadth-first", "zb-h1", "zb-v", "dualpipe-v")
+"""Those that torch.distributed.pipelining has; ZB-H1 is its interleaved zero-bubble schedule with one chunk a rank."""
 
 
 def check_traceable(job: TrainingJob, plan: Plan) -> None:

@@ -79,7 +79,7 @@ class Bucket:
         own = self._reduced()
         updated = self.masters or self.parameters
         for parameter, gradient in zip(updated, own, strict=True):
-            parameter.grad = gradient.to(parameter.dtype)
+            parameter.grad = _as(parameter, gradient.to(parameter.dtype))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.is_sharded:
@@ -110,6 +110,14 @@ class Bucket:
         sizes = [local(parameter).numel() for parameter in self.parameters]
         pieces = self.gradients[: sum(sizes)].split(sizes)
         return [piece.view_as(local(parameter)) for piece, parameter in zip(pieces, self.parameters, strict=True)]
+
+
+def _as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """This rank's gradient as a parameter takes it: one that is split over tp takes no plain tensor."""
+    if not isinstance(parameter, DTensor):
+        return gradient
+    split: Tensor = DTensor.from_local(gradient, parameter.device_mesh, parameter.placements, run_check=False)
+    return split
 
 
 def _adder(own: Tensor) -> Any:
