@@ -134,7 +134,7 @@ def test_a_figure_that_differs_without_a_reason_is_a_fault() -> None:
         ("qwen3-30b-a3b", Plan(dp=8, tp=4, cp=64, sequence_parallel=True), "experts"),
         ("llama3-8b", Plan(dp=8, tp=16), "num_kv_heads"),
         ("llama3-8b", Plan(dp=8, zero_stage=2), "zero_stage"),
-        ("llama3-8b", Plan(dp=2, pp=4, schedule="zb-h1"), "schedule"),
+        ("llama3-8b", Plan(dp=2, pp=4, schedule="zb-h2"), "schedule"),
         ("gpt2", Plan(dp=8), "learned positions"),
     ],
 )
