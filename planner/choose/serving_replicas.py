@@ -194,21 +194,21 @@ def _priced(
         return None
     pool = replace(pool, device_fraction=space.device_fraction)
     captured = book.prices(question.model, shard, room.cluster, engine)
-    once = as_launched(captured, replace(base, draft_tokens=0), shard, question.model, engine)
-    prices = guessing = sliced(once, pool.device_fraction)
-    if base.draft_tokens:
-        guessed: IterationPrices = captured.guessing(base.draft_tokens)
-        if question.draft is not None:
-            guessed = drafted(captured, question.draft, base, pool, room.cluster, engine, book)
-        ahead = as_launched(guessed, base, shard, question.model, engine)
-        guessing = sliced(ahead, pool.device_fraction)
+    once = replace(base, draft_tokens=0)
+    alone = sliced(as_launched(captured.of_prompts_alone(), once, shard, question.model, engine), pool.device_fraction)
+    answering: IterationPrices = captured
+    if question.draft is not None:
+        answering = drafted(captured, question.draft, base, pool, room.cluster, engine, book)
+    elif base.draft_tokens:
+        answering = captured.guessing(base.draft_tokens)
+    answering = sliced(as_launched(answering, base, shard, question.model, engine), pool.device_fraction)
     limits = (question.ttft_seconds, question.tpot_seconds, question.e2e_seconds)
 
     def made(budget: int, of: Lengths, *, runs_prompts: bool, targets: tuple[float, ...]) -> list[Replica]:
         """One of each limit of sequences."""
         answers = of.output_tokens > 1.0
         curve = replica_curve(
-            guessing if answers else prices, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp,
+            answering if answers else alone, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp,
             space.sequence_limits if answers else max(space.sequence_limits), engine, of, runs_prompts=runs_prompts,
             tokens_per_iteration=base.tokens_per_iteration if answers else 1.0,
         )  # fmt: skip

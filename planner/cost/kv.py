@@ -14,6 +14,7 @@ _SHARED_BY_STAGE = ("norms", "router", "positions", "extra")
 """Small groups of parameters that every rank of a stage holds whole, in 16 bits."""
 _KEPT_WIDE = ("embedding", "head")
 """Groups that engines leave in 16 bits, split over tp."""
+_FEED_FORWARD = ("ffn", "shared_experts")
 _WIDE_BYTES = 2.0
 
 
@@ -60,6 +61,8 @@ def weight_bytes(model: TransformerShape, shard: ServedShard) -> float:
             total += count * form_of(shard.expert_form).weight_bytes / shard.ranks
         elif name in _SHARED_BY_STAGE:
             total += count * _WIDE_BYTES
+        elif name in _FEED_FORWARD and model.moe:
+            total += count * form_of(shard.feed_forward_form).weight_bytes / shard.tp
         elif name in _KEPT_WIDE:
             total += count * _WIDE_BYTES / shard.tp
         else:

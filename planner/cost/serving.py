@@ -81,7 +81,13 @@ def _message_seconds(message: Message, shard: ServedShard, cluster: Cluster) -> 
 
 
 def _priced(op: Kernel, cluster: Cluster) -> Any:
-    return kernel_seconds(op if has_library(cluster) else _without_library(op, cluster.accelerator), cluster)
+    if not has_library(cluster):
+        return kernel_seconds(_without_library(op, cluster.accelerator), cluster)
+    seconds = kernel_seconds(op, cluster)
+    if isinstance(op, Gemm) and op.form == "nvfp4":
+        # measured with a pass that quantises, which engines fuse into what comes before: no longer than in 16 bits
+        seconds = np.minimum(seconds, kernel_seconds(replace(op, form="bf16", dtype="bf16"), cluster))
+    return seconds
 
 
 def has_library(cluster: Cluster) -> bool:
@@ -127,6 +133,8 @@ class EnginePrices:
     """Of tokens of the attention group that has most: every layer but attention and what is routed."""
     routed: Knots
     """Of tokens of an attention group on average: experts, and the exchange around them."""
+    decode_routed: Knots
+    """The same in iterations that only decode."""
     head: Knots
     """Of requests of one attention group that get a token."""
     prefill: Sheet
@@ -169,6 +177,10 @@ class EnginePrices:
             prompt_floor_seconds=captured * (launches + latent),
             guess_floor_seconds=captured * engine.host_seconds_per_guess, lines={},
         )  # fmt: skip
+
+    def of_prompts_alone(self) -> "EnginePrices":
+        """The same in a pool that only runs prompts: long iterations hide what their launches take beyond the least."""
+        return replace(self, prompt_time_factor=1.0, lines={})
 
     def guessing(self, draft_tokens: int) -> "EnginePrices":
         """The same with so many tokens guessed ahead for each running request.
@@ -219,7 +231,7 @@ class EnginePrices:
         first, last = self.decode(local, left), self.decode(local, right)
         slope = (last - first) / (right - left)
         checked = 1.0 + self.draft_tokens
-        rows = self.linear(checked * local) + self.routed(checked * local)
+        rows = self.linear(checked * local) + self.decode_routed(checked * local)
         kernels = rows + first - slope * left + self._guesses(num_decodes)
         base = self._with_host(kernels, checked * num_decodes)
         end = right * num_decodes if piece < len(knots) - 2 else np.inf
@@ -230,7 +242,7 @@ class EnginePrices:
         if not (self.draft_tokens and self.guesses_itself and num_decodes):
             return 0.0
         local = num_decodes / self.attention_dp
-        layer = (self.linear(local) + self.routed(local)) / self.num_layers
+        layer = (self.linear(local) + self.decode_routed(local)) / self.num_layers
         return self.draft_tokens * (layer + self.head(local))
 
     def _with_host(self, kernel_seconds: float, num_sequences: float) -> float:
@@ -262,6 +274,7 @@ def served_shard(plan: ServingPlan, pool: Pool, engine: EngineRecord) -> ServedS
         library=engine.library, weights=plan.weights, expert_weights=plan.expert_weights, kv_dtype=plan.kv_dtype,
         borrowed=engine.borrowed_kernels, time_factors=engine.time_factors, ignores_windows=engine.ignores_windows,
         routing_skew=engine.routing_skew,
+        latent_as_cached=engine.latent_as_cached,
     )  # fmt: skip
 
 
@@ -277,10 +290,13 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
     chunks = geometric(1.0, MAX_TOKENS, 2)
     prefill = rank_seconds(prefill_ops(model, shard, chunks[:, None], past), shard, cluster)
     decode = rank_seconds(decode_ops(model, shard, sequences[:, None], contexts), shard, cluster)
+    routed = rank_seconds(routed_ops(model, shard, tokens), shard, cluster)
+    own = replace(shard, borrowed={})  # launch recipes start pools for decoding with the faster of an engine's kernels
     kernels = EnginePrices(
         shard.attention_dp,
         Knots.of(tokens, rank_seconds(linear_ops(model, shard, tokens), shard, cluster)),
-        Knots.of(tokens, rank_seconds(routed_ops(model, shard, tokens), shard, cluster)),
+        Knots.of(tokens, routed),
+        Knots.of(tokens, np.minimum(routed, rank_seconds(routed_ops(model, own, tokens), own, cluster))),
         Knots.of(sequences, rank_seconds(head_ops(model, shard, sequences), shard, cluster)),
         Sheet(chunks.tolist(), past.tolist(), prefill.tolist()),
         Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),

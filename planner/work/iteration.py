@@ -53,13 +53,16 @@ class ServedShard:
     """Layers with a sliding window attend to the whole context too."""
     routing_skew: float = 0.0
     """Exponent of the power law by which experts are chosen; 0: all alike."""
+    latent_as_cached: bool = False
+    """Latent attention multiplies in the form of its cache; else in 16 bits."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """All of it, to look things up by."""
         degrees = (self.tp, self.attention_dp, self.ep, self.pp)
         forms = (self.library, self.weights, self.expert_form, self.kv_dtype, *sorted(self.borrowed.items()))
-        return (*degrees, *forms, *sorted(self.time_factors.items()), self.ignores_windows, self.routing_skew)
+        rules = (self.ignores_windows, self.routing_skew, self.latent_as_cached)
+        return (*degrees, *forms, *sorted(self.time_factors.items()), *rules)
 
     @property
     def ranks(self) -> float:
@@ -79,6 +82,22 @@ class ServedShard:
     def expert_form(self) -> str:
         """Form of the experts."""
         return self.expert_weights or self.weights
+
+    @property
+    def feed_forward_form(self) -> str:
+        """Form of shared experts and of feed-forward layers without experts."""
+        return self.expert_form if self.expert_form in _WITH_EXPERTS else self.weights
+
+    def output_form(self, model: TransformerShape) -> str:
+        """Form of the projection out of attention."""
+        return self.feed_forward_form if model.mla else self.weights
+
+
+_WITH_EXPERTS = ("nvfp4",)
+"""Forms that checkpoints give, with their experts, to all feed-forward layers and to the projection out of latent
+attention [NVIDIA/Model-Optimizer, examples/deepseek/ptq.py, and the card of nvidia/DeepSeek-R1-0528-FP4-v2: all but
+heads, routers and the way into attention]. Their tokens travel quantised between groups of attention data parallelism,
+as they are quantised before experts in any case [NVIDIA/TensorRT-LLM, tensorrt_llm/_torch/modules/fused_moe]."""
 
 
 class Repeated(NamedTuple):
@@ -130,12 +149,13 @@ def prefill_ops(
     value_dim = float(model.mla.v_head_dim) if model.mla else dim
     if model.mla:
         kv_heads = heads
+    prompt_dtype = _latent_dtype(shard) if model.mla else shard.kv_dtype
     if model.linear_attention:
         yield _state_pass(model, shard, np.ceil(new_tokens / _STATE_CHUNK))
     for layers, window in _layers_by_window(model, shard):
         op = Attention(
             1.0, heads, kv_heads, new_tokens, new_tokens + past_tokens, dim, value_dim, past_length=past_tokens,
-            window_length=window, library=shard.library, kv_dtype="bf16" if model.mla else shard.kv_dtype,
+            window_length=window, library=shard.library, kv_dtype=prompt_dtype,
         )  # fmt: skip
         yield Repeated(op, layers)
     if model.mla:  # keys and values of the past are expanded again from the latents
@@ -159,7 +179,8 @@ def decode_ops(
         kv_heads, latent = 1.0, float(model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
         dims = (0.5 * latent, 0.5 * latent)
         beyond = 2.0 * (latent + model.mla.kv_lora_rank) * max(heads - _TABLED_HEADS, 0.0)
-        yield Repeated(Listed(sequences * context_tokens * beyond, 0.0, num_launches=0.0), model.num_layers / shard.pp)
+        beside = Listed(sequences * context_tokens * beyond, 0.0, _latent_dtype(shard), num_launches=0.0)
+        yield Repeated(beside, model.num_layers / shard.pp)
         heads = min(heads, _TABLED_HEADS)
     if model.linear_attention:
         yield _state_pass(model, shard, sequences)
@@ -195,6 +216,10 @@ def num_launches(model: TransformerShape, shard: ServedShard) -> float:
     )  # fmt: skip
     launched = ((op, times) for op, times in ops if not isinstance(op, Message) or shard.ranks > 1.0)
     return float(sum(times * (1.0 if isinstance(op, Message) else op.num_launches) for op, times in launched))
+
+
+def _latent_dtype(shard: ServedShard) -> str:
+    return shard.kv_dtype if shard.latent_as_cached else "bf16"
 
 
 def served_heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
@@ -235,8 +260,8 @@ def _passes(elements: Numbers, num_bytes: float) -> Elementwise:
     return Elementwise(num_bytes * elements)
 
 
-def _linear(shard: ServedShard, tokens: Numbers, inputs: float, outputs: float) -> Gemm:
-    form = shard.weights
+def _linear(shard: ServedShard, tokens: Numbers, inputs: float, outputs: float, form: str = "") -> Gemm:
+    form = form or shard.weights
     library = shard.library_of("gemm", form)
     return Gemm(tokens, outputs, inputs, dtype=form_of(form).dtype, library=library, form=form)
 
@@ -260,7 +285,7 @@ def _projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -
     yield _passes(tokens * (down + heads * model.head_dim), 4.0)
     for wide in (mla.qk_nope_head_dim, mla.v_head_dim):  # absorbed into queries and out of the attended latents
         yield Gemm(tokens, float(mla.kv_lora_rank), float(wide), batch=heads, library=shard.library, form="bf16")
-    yield _linear(shard, tokens, heads * mla.v_head_dim, hidden)
+    yield _linear(shard, tokens, heads * mla.v_head_dim, hidden, shard.output_form(model))
 
 
 def _linear_projections(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel]:
@@ -278,10 +303,10 @@ def _linear_projections(model: TransformerShape, shard: ServedShard, tokens: Num
 
 def _feed_forward(model: TransformerShape, shard: ServedShard, width: float, tokens: Numbers) -> Iterator[Kernel]:
     gates = 2.0 if model.gated_ffn else 1.0
-    own = width / shard.tp
-    yield _linear(shard, tokens, float(model.hidden_size), gates * own)
+    own, form = width / shard.tp, shard.feed_forward_form if model.moe else shard.weights
+    yield _linear(shard, tokens, float(model.hidden_size), gates * own, form)
     yield _passes(tokens * own, 2.0 * (gates + 1.0))
-    yield _linear(shard, tokens, own, float(model.hidden_size))
+    yield _linear(shard, tokens, own, float(model.hidden_size), form)
 
 
 def _beside_experts(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> Iterator[Kernel]:
@@ -318,7 +343,8 @@ def _experts(model: TransformerShape, shard: ServedShard, tokens: Numbers) -> It
         yield Message("ep", "all_to_all", form_of(shard.expert_form).activation_bytes * copies)
         yield Message("ep", "all_to_all", OUTPUT_BYTES * copies)
     elif shard.attention_dp > 1.0:
-        yield Message("ep", "all_gather", OUTPUT_BYTES * met * hidden)
+        gathered = form_of(shard.expert_form).activation_bytes if shard.expert_form in _WITH_EXPERTS else OUTPUT_BYTES
+        yield Message("ep", "all_gather", gathered * met * hidden)
         yield Message("ep", "reduce_scatter", OUTPUT_BYTES * met * hidden)
     else:
         yield _reduction(model, shard, tokens, shard.ranks)

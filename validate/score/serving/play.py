@@ -20,7 +20,9 @@ from validate.score.serving.protocol import num_offline_requests
 if TYPE_CHECKING:
     from validate.score.serving.resolve import ServedSetting
 
-_ROUTER = "least-loaded"
+_ROUTER = "round-robin"
+"""Of NVIDIA Dynamo, which stands before the pools of published runs, unless told otherwise [ai-dynamo/dynamo,
+docs/components/router: --router-mode]: a request may wait for a worker while another is free."""
 _IN_PROCESS = {
     "front_end_seconds": 0.0, "front_end_seconds_per_request": 0.0, "output_seconds_per_token": 0.0,
     "chunks_prefill": True,
@@ -78,7 +80,9 @@ def replica_of(
     shard = served_shard(plan, pool, engine)
     memory = serving_memory(model, shard, cluster.accelerator.memory_bytes, engine)
     prices, speculation = book.prices(model, shard, cluster, engine), None
-    if plan.draft_tokens and pool is plan.decode:
+    if pool is plan.prefill:
+        prices = prices.of_prompts_alone()
+    elif plan.draft_tokens:
         prices = prices.guessing(plan.draft_tokens)
         speculation = Speculation(plan.draft_tokens, plan.acceptance_fraction)
     tokens = max(int(memory.num_kv_tokens), engine.block_tokens)
