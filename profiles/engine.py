@@ -109,8 +109,11 @@ class EngineRecord(Sourced):
     engine runs another library's, or its own were measured without a graph."""
     time_factors: dict[KernelKind, Positive] = Field(default_factory=dict)
     """Kind of kernel -> its time over the price of its library: what a record of one's own found on its machine."""
-    latent_as_cached: bool = False
-    """Latent attention multiplies in the form of its cache; else in 16 bits."""
+    decode_kernels: dict[str, str] = Field(default_factory=dict)
+    """As `borrowed_kernels`: another choice of iterations that only decode, taken where it is faster. Recipes start
+    pools for decoding with the kernel that is good for many tokens or for few."""
+    latent_as_cached: tuple[KernelKind, ...] = ()
+    """Which attention over latents multiplies in the form of the cache ("prefill", "decode"); others in 16 bits."""
     routing_skew: NonNegative = 0.0
     """Exponent of the power law by which tokens choose experts, as the tables of measured kernels count it."""
     fraction_of_free_memory: bool = False

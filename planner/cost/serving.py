@@ -8,6 +8,7 @@ is linear, so that a run of decode iterations sums exactly.
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -69,15 +70,16 @@ _KINDS: Mapping[type, KernelKind] = {
 
 
 def _message_seconds(message: Message, shard: ServedShard, cluster: Cluster) -> Any:
-    """The faster of NCCL and the engine's own kernel, which engines choose by size."""
+    """The faster of NCCL and the engine's own kernel, which engines choose by size and only between ranks that see each
+    other's memory [NVIDIA/TensorRT-LLM, tensorrt_llm/_torch/distributed/ops.py: others go by NCCL]."""
     size = shard.ranks if message.axis == "ep" else shard.tp
     if size <= 1.0:
         return 0.0
-    nccl, own = (
-        message_seconds(message.collective, message.num_bytes, size, 1.0, cluster, library)
-        for library in (NCCL, shard.library)
+    libraries = (NCCL, shard.library) if size <= cluster.tiers[0].num_devices else (NCCL,)
+    priced = (
+        message_seconds(message.collective, message.num_bytes, size, 1.0, cluster, library) for library in libraries
     )
-    return np.where(np.greater(message.num_bytes, 0.0), np.minimum(nccl, own), 0.0)
+    return np.where(np.greater(message.num_bytes, 0.0), reduce(np.minimum, priced), 0.0)
 
 
 def _priced(op: Kernel, cluster: Cluster) -> Any:
@@ -274,7 +276,7 @@ def served_shard(plan: ServingPlan, pool: Pool, engine: EngineRecord) -> ServedS
         library=engine.library, weights=plan.weights, expert_weights=plan.expert_weights, kv_dtype=plan.kv_dtype,
         borrowed=engine.borrowed_kernels, time_factors=engine.time_factors, ignores_windows=engine.ignores_windows,
         routing_skew=engine.routing_skew,
-        latent_as_cached=engine.latent_as_cached,
+        decode_kernels=engine.decode_kernels, latent_as_cached=engine.latent_as_cached,
     )  # fmt: skip
 
 
@@ -291,12 +293,13 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
     prefill = rank_seconds(prefill_ops(model, shard, chunks[:, None], past), shard, cluster)
     decode = rank_seconds(decode_ops(model, shard, sequences[:, None], contexts), shard, cluster)
     routed = rank_seconds(routed_ops(model, shard, tokens), shard, cluster)
-    own = replace(shard, borrowed={})  # launch recipes start pools for decoding with the faster of an engine's kernels
+    other = replace(shard, borrowed={**shard.borrowed, **shard.decode_kernels})
+    decode_routed = np.minimum(routed, rank_seconds(routed_ops(model, other, tokens), other, cluster))
     kernels = EnginePrices(
         shard.attention_dp,
         Knots.of(tokens, rank_seconds(linear_ops(model, shard, tokens), shard, cluster)),
         Knots.of(tokens, routed),
-        Knots.of(tokens, np.minimum(routed, rank_seconds(routed_ops(model, own, tokens), own, cluster))),
+        Knots.of(tokens, decode_routed),
         Knots.of(sequences, rank_seconds(head_ops(model, shard, sequences), shard, cluster)),
         Sheet(chunks.tolist(), past.tolist(), prefill.tolist()),
         Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),

@@ -47,22 +47,24 @@ class ServedShard:
     kv_dtype: str = "bf16"
     borrowed: Mapping[str, str] = field(default_factory=dict)
     """Kind and form of kernels, as "experts nvfp4" -> the library they are taken from in place of `library`."""
+    decode_kernels: Mapping[str, str] = field(default_factory=dict)
+    """As `borrowed`: another choice of iterations that only decode."""
     time_factors: Mapping[KernelKind, float] = field(default_factory=dict)
     """Kind of kernel -> its time over the price of its library."""
     ignores_windows: bool = False
     """Layers with a sliding window attend to the whole context too."""
     routing_skew: float = 0.0
     """Exponent of the power law by which experts are chosen; 0: all alike."""
-    latent_as_cached: bool = False
-    """Latent attention multiplies in the form of its cache; else in 16 bits."""
+    latent_as_cached: tuple[KernelKind, ...] = ()
+    """Which attention over latents multiplies in the form of the cache ("prefill", "decode"); others in 16 bits."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """All of it, to look things up by."""
         degrees = (self.tp, self.attention_dp, self.ep, self.pp)
         forms = (self.library, self.weights, self.expert_form, self.kv_dtype, *sorted(self.borrowed.items()))
-        rules = (self.ignores_windows, self.routing_skew, self.latent_as_cached)
-        return (*degrees, *forms, *sorted(self.time_factors.items()), *rules)
+        libraries = (*sorted(self.decode_kernels.items()), *sorted(self.time_factors.items()))
+        return (*degrees, *forms, *libraries, self.ignores_windows, self.routing_skew, *self.latent_as_cached)
 
     @property
     def ranks(self) -> float:
@@ -149,7 +151,7 @@ def prefill_ops(
     value_dim = float(model.mla.v_head_dim) if model.mla else dim
     if model.mla:
         kv_heads = heads
-    prompt_dtype = _latent_dtype(shard) if model.mla else shard.kv_dtype
+    prompt_dtype = _latent_dtype(shard, "prefill") if model.mla else shard.kv_dtype
     if model.linear_attention:
         yield _state_pass(model, shard, np.ceil(new_tokens / _STATE_CHUNK))
     for layers, window in _layers_by_window(model, shard):
@@ -179,7 +181,7 @@ def decode_ops(
         kv_heads, latent = 1.0, float(model.mla.kv_lora_rank + model.mla.qk_rope_head_dim)
         dims = (0.5 * latent, 0.5 * latent)
         beyond = 2.0 * (latent + model.mla.kv_lora_rank) * max(heads - _TABLED_HEADS, 0.0)
-        beside = Listed(sequences * context_tokens * beyond, 0.0, _latent_dtype(shard), num_launches=0.0)
+        beside = Listed(sequences * context_tokens * beyond, 0.0, _latent_dtype(shard, "decode"), num_launches=0.0)
         yield Repeated(beside, model.num_layers / shard.pp)
         heads = min(heads, _TABLED_HEADS)
     if model.linear_attention:
@@ -218,8 +220,8 @@ def num_launches(model: TransformerShape, shard: ServedShard) -> float:
     return float(sum(times * (1.0 if isinstance(op, Message) else op.num_launches) for op, times in launched))
 
 
-def _latent_dtype(shard: ServedShard) -> str:
-    return shard.kv_dtype if shard.latent_as_cached else "bf16"
+def _latent_dtype(shard: ServedShard, phase: KernelKind) -> str:
+    return shard.kv_dtype if phase in shard.latent_as_cached else "bf16"
 
 
 def served_heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:

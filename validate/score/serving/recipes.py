@@ -76,7 +76,8 @@ def completed(row: ServedRow, model: TransformerShape, accelerator: str) -> Serv
         fitting = [one for one in fitting if one.changed_before(row.day) == last]
     if not fitting or not _has_split(row, fitting):
         return row
-    chosen = min(fitting, key=lambda one: one.draft_tokens)
+    is_open = row.prefill_split is not None and row.num_prefill_workers is None
+    chosen = (max if is_open else min)(fitting, key=lambda one: one.draft_tokens)
     return replace(
         row,
         draft_tokens=chosen.draft_tokens if row.draft_tokens is None else row.draft_tokens,
