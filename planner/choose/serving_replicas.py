@@ -194,8 +194,8 @@ def _priced(
         return None
     pool = replace(pool, device_fraction=space.device_fraction)
     captured = book.prices(question.model, shard, room.cluster, engine)
-    once = replace(base, draft_tokens=0)
-    alone = sliced(as_launched(captured.of_prompts_alone(), once, shard, question.model, engine), pool.device_fraction)
+    once, in_pool = replace(base, draft_tokens=0), captured.of_prompts_alone(engine)
+    alone = sliced(as_launched(in_pool, once, shard, question.model, engine), pool.device_fraction)
     answering: IterationPrices = captured
     if question.draft is not None:
         answering = drafted(captured, question.draft, base, pool, room.cluster, engine, book)

@@ -180,9 +180,11 @@ class EnginePrices:
             guess_floor_seconds=captured * engine.host_seconds_per_guess, lines={},
         )  # fmt: skip
 
-    def of_prompts_alone(self) -> "EnginePrices":
-        """The same in a pool that only runs prompts: long iterations hide what their launches take beyond the least."""
-        return replace(self, prompt_time_factor=1.0, lines={})
+    def of_prompts_alone(self, engine: EngineRecord) -> "EnginePrices":
+        """The same in a pool that only runs prompts, kernel by kernel: no less than its launches, and without what
+        batches that mix them with running requests cost beyond their kernels."""
+        floor = engine.host_seconds_per_launch * self.num_launches
+        return replace(self, prompt_time_factor=1.0, prompt_floor_seconds=floor, lines={})
 
     def guessing(self, draft_tokens: int) -> "EnginePrices":
         """The same with so many tokens guessed ahead for each running request.

@@ -81,7 +81,7 @@ def replica_of(
     memory = serving_memory(model, shard, cluster.accelerator.memory_bytes, engine)
     prices, speculation = book.prices(model, shard, cluster, engine), None
     if pool is plan.prefill:
-        prices = prices.of_prompts_alone()
+        prices = prices.of_prompts_alone(engine)
     elif plan.draft_tokens:
         prices = prices.guessing(plan.draft_tokens)
         speculation = Speculation(plan.draft_tokens, plan.acceptance_fraction)
