@@ -145,6 +145,33 @@ def test_tokens_go_to_the_ranks_they_need() -> None:
     assert sent(32.0) < 0.3 * sent(8.0)
 
 
+def test_nvfp4_checkpoints_hold_more_than_experts_in_four_bits() -> None:
+    """Shared experts and plain layers too, which int4 checkpoints leave wide; tokens are gathered as they are read."""
+    narrow, wide = (ServedShard(expert_weights=form) for form in ("nvfp4", "int4_wo"))
+    assert narrow.feed_forward_form == narrow.output_form(LATENT) == "nvfp4"
+    assert wide.feed_forward_form == "bf16"
+    assert wide.output_form(LATENT) == narrow.output_form(DENSE) == "bf16"
+    gathered = [
+        next(op.num_bytes for op, _ in routed_ops(LATENT, shard, 64.0) if isinstance(op, Message))
+        for shard in (ServedShard(attention_dp=4.0, ep=4.0, expert_weights=form) for form in ("nvfp4", "fp8_block"))
+    ]
+    assert gathered[0] < 0.3 * gathered[1]
+
+
+def test_decoding_takes_the_faster_of_two_kernels() -> None:
+    """Of experts: a second choice never slows decoding, and prompts keep the first."""
+    cluster, plan, pool = catalog.cluster("b200-sxm", 8), ServingPlan(weights="fp8_block"), Pool(attention_dp=8, ep=8)
+    first = ENGINE.model_copy(update={"borrowed_kernels": {"experts fp8_block": "sglang"}})
+    both = first.model_copy(update={"decode_kernels": {"experts fp8_block": "trtllm"}})
+    one, two = (engine_prices(LATENT, served_shard(plan, pool, engine), cluster, engine) for engine in (first, both))
+    counts = (8, 512, 4096)
+    lines = [[made.decode_line(count, 1e3 * count).seconds(1e3 * count) for count in counts] for made in (one, two)]
+    assert all(a <= b for a, b in zip(lines[1], lines[0], strict=True))
+    assert lines[1][-1] < 0.95 * lines[0][-1]
+    prompts = IterationShape((4096,) * 8, (0,) * 8)
+    assert one.iteration_seconds(prompts) == two.iteration_seconds(prompts)
+
+
 def test_devices_without_measured_kernels_are_priced_by_rooflines() -> None:
     """A TPU and a CPU answer, and never beat their memory."""
     for name in ("tpu-v5e", "epyc-9654"):

@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.cost.serving import engine_prices
 from planner.cost.serving_load import Lengths, closed_loop, most_requests_per_second, open_loop, replica_curve
 from planner.cost.slots import erlang_c
+from planner.work.iteration import ServedShard
+from profiles import catalog
 from profiles.engine import EngineRecord
 from simulator.serving.play import play
 from simulator.serving.requests import ClosedLoop, Requests
@@ -15,6 +18,7 @@ from tests.linear_prices import LinearPrices
 
 ENGINE = EngineRecord(name="test", source="made for a test", library="vllm", front_end_seconds=0.01)
 LENGTHS = Lengths(1000.0, 100.0)
+SPREAD = ServedShard(attention_dp=8.0, ep=8.0, library="trtllm", weights="fp8_block", kv_dtype="fp8")
 
 
 def curve(engine: EngineRecord = ENGINE, *, kv_tokens: float = 1e7, max_sequences: int = 256):
@@ -54,6 +58,18 @@ def test_load_only_makes_it_worse(slow: float, factor: float) -> None:
     assert not less.is_stable or float(less.ttft_seconds) <= float(more.ttft_seconds) * (1.0 + 1e-9)
     if less.is_stable:
         assert float(less.num_running) == pytest.approx(slow * 99.0 * float(less.tpot_seconds), rel=1e-3)
+
+
+def test_groups_run_prompts_side_by_side() -> None:
+    """A pool of prompts with eight groups takes up to eight times the rate of one, and is no slower when idle."""
+    engine = ENGINE.model_copy(update={"library": "trtllm"})
+    prices = engine_prices(catalog.model("deepseek-v3"), SPREAD, catalog.cluster("b200-sxm", 8), engine)
+    one, eight = (
+        replica_curve(prices, 1, 1e7, 65_536, 256, engine, Lengths(4000.0, 1.0), num_groups=groups) for groups in (1, 8)
+    )
+    assert 2.0 < most_requests_per_second(eight) / most_requests_per_second(one) <= 8.0
+    idle = [float(open_loop(curve, 1e-3).ttft_seconds) for curve in (one, eight)]
+    assert idle[0] == pytest.approx(idle[1], rel=1e-2)
 
 
 def test_broadcasts_over_rates() -> None:

@@ -106,7 +106,7 @@ def _estimated(file: ServingFile, served: playing.Served, load: LoadFigures) -> 
         curve = replica_curve(
             replica.stages[0], len(replica.stages), float(replica.kv_tokens), replica.token_budget,
             replica.max_sequences, served.engine, lengths, runs_prompts=first_only or len(pools) == 1,
-            tokens_per_iteration=1.0 if first_only else plan.tokens_per_iteration,
+            tokens_per_iteration=1.0 if first_only else plan.tokens_per_iteration, num_groups=pool.attention_dp,
         )  # fmt: skip
         if load.concurrency is not None:
             result = closed_loop(curve, load.concurrency / pool.replicas)

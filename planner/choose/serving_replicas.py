@@ -210,7 +210,7 @@ def _priced(
         curve = replica_curve(
             answering if answers else alone, pool.pp, memory.num_kv_tokens, budget * pool.attention_dp,
             space.sequence_limits if answers else max(space.sequence_limits), engine, of, runs_prompts=runs_prompts,
-            tokens_per_iteration=base.tokens_per_iteration if answers else 1.0,
+            tokens_per_iteration=base.tokens_per_iteration if answers else 1.0, num_groups=pool.attention_dp,
         )  # fmt: skip
         found = []
         most = most_requests_per_second(curve, *targets)

@@ -94,6 +94,9 @@ class ReplicaCurve:
     """Of mean length, that it holds."""
     num_prompts_beside: float
     """Further prompts of mean length that the token budget admits to an iteration."""
+    num_together: float
+    """Prompts that run side by side in one iteration where so many wait, one in each group of attention data
+    parallelism; `prompt_seconds` are of one of so many."""
     num_stages: int
     engine: EngineRecord
     lengths: Lengths
@@ -111,10 +114,11 @@ class ReplicaCurve:
 def replica_curve(
     prices: IterationPrices, num_stages: int, kv_tokens: float, token_budget: int, max_sequences: Numbers,
     engine: EngineRecord, lengths: Lengths, *, runs_prompts: bool = True, tokens_per_iteration: float = 1.0,
+    num_groups: int = 1,
 ) -> ReplicaCurve:  # fmt: skip
     """The curve of a replica whose stages each have `prices`; `runs_prompts` off: another pool runs them.
 
-    Requests that guess ahead make `tokens_per_iteration`.
+    Requests that guess ahead make `tokens_per_iteration`; `num_groups` attend to requests of their own.
     """
     context = lengths.mean_context_tokens
     held = 2.0 * context - lengths.input_tokens if engine.reserves_full_length else context
@@ -129,7 +133,11 @@ def replica_curve(
         mixed = _prompt_iterations(prices, lengths, token_budget, per_loop if engine.mixes_prefill else 0)
         beside = alone if engine.mixes_prefill and per_loop else 0.0
         decode.append(num_stages * alone)
-        extra.append(sum(mixed) - beside * len(mixed))
+        beyond = sum(mixed) - beside * len(mixed)
+        if num_groups > 1 and len(mixed) == 1:
+            decodes = per_loop if engine.mixes_prefill else 0
+            beyond = (_side_by_side(prices, lengths, num_groups, decodes) - beside) / num_groups
+        extra.append(beyond)
         first.append(sum(mixed) + (num_stages - 1) * mixed[-1])
         chunks.append(float(len(mixed)))
     columns = np.array([decode, extra, first, chunks])
@@ -137,8 +145,10 @@ def replica_curve(
     if not runs_prompts:
         columns[1:] = 0.0
     beside = max(token_budget / max(lengths.input_tokens - lengths.cached_tokens, 1.0) - 1.0, 0.0)
+    together = float(num_groups) if runs_prompts else 1.0
     return ReplicaCurve(
-        knots, columns[0], columns[1], columns[2], columns[3], sequences, in_memory, beside, num_stages, engine, lengths
+        knots, columns[0], columns[1], columns[2], columns[3], sequences, in_memory, beside, together, num_stages,
+        engine, lengths,
     )  # fmt: skip
 
 
@@ -153,6 +163,13 @@ def _prompt_iterations(prices: IterationPrices, lengths: Lengths, token_budget: 
         seconds.append(prices.iteration_seconds(IterationShape((new,), (past,), num_decodes, context)))
         past, left = past + new, left - new
     return seconds
+
+
+def _side_by_side(prices: IterationPrices, lengths: Lengths, num_prompts: int, num_decodes: int) -> float:
+    """Seconds of an iteration with so many prompts of mean length."""
+    past, new = round(lengths.cached_tokens), max(round(lengths.input_tokens - lengths.cached_tokens), 1)
+    context = num_decodes * lengths.mean_context_tokens
+    return prices.iteration_seconds(IterationShape((new,) * num_prompts, (past,) * num_prompts, num_decodes, context))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +274,9 @@ def _equilibrium(
     rest = (
         -np.expm1(-seen_fraction * running) * 0.5 * decode * engine.poll_interval_iterations
     )  # an iteration is likely under way
+    if curve.num_together > 1.0:
+        own = _with_others(own, prompt * curve.num_together, seen_fraction * rate, curve.num_together)
+        rest = rest + 0.5 * own * np.minimum(seen_fraction * rate * own, 1.0)  # of prompts that this one does not join
     noise = _noise(curve, rate, running, tpot, prompt, seen_fraction)
     place = _place(curve, running, tpot, own, noise.peakedness, seen_fraction)
     beside = prompt * np.minimum(rate * queue, curve.num_prompts_beside)
@@ -280,6 +300,14 @@ def _equilibrium(
         output_tokens_per_second=rate * lengths.output_tokens, num_running=running, prompt_fraction=share,
         is_stable=stable,
     )  # fmt: skip
+
+
+def _with_others(alone: Numbers, together: Numbers, rate: Numbers, num_together: float) -> Numbers:
+    """Seconds of an iteration that takes what came during the one before it, n = rate T(n) prompts side by side, where
+    T grows by as much with each from `alone` to `together` [bulk service: Kleinrock 1975, section 4.5]."""
+    slope = np.maximum(together - alone, 0.0) / (num_together - 1.0)
+    found = (alone - slope) / np.maximum(1.0 - rate * slope, 1e-9)
+    return np.clip(found, alone, np.maximum(together, alone))
 
 
 @dataclass(frozen=True, slots=True)
