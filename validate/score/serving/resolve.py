@@ -30,10 +30,11 @@ _GENERATIONS = (
     ("nim-trtllm", "", "trtllm-0"),
     ("trtllm", r"^0\.(?:[0-6]|1[0-9])\b(?!\.\d+\.post)", "trtllm-0"),
     ("trtllm", r"^1\.0", "trtllm-1.0"),
-    ("trtllm", r"^$|^1\.1", "trtllm-1.1"),
+    ("trtllm", r"^$|^1\.1(?!.*-dev)", "trtllm-1.1"),
     ("trtllm", "", "trtllm"),
 )
-"""Beginning of an engine's name, pattern of its release -> the engine record."""
+"""Beginning of an engine's name, pattern of its release -> the engine record. Images of NVIDIA Dynamo, called
+0.8 or 1.1.0-dev, run TensorRT-LLM 1.2 and later."""
 
 
 @dataclass(frozen=True, slots=True)
