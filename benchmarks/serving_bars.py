@@ -73,7 +73,7 @@ def published_bars(path: Path) -> Iterator[Bar]:
 def disaggregated_bars(path: Path) -> Iterator[Bar]:
     """Of a table of separate pools, by engine: nothing is fitted to it but the time of a handover."""
     board = score_serving(path)
-    for name, errors in board.by_engine.items():
+    for name, errors in (("all", board.overall), *board.by_engine.items()):
         for metric, limit in zip(("ttft", "tpot"), DISAGGREGATED, strict=True):
             yield Bar(
                 f"separate pools, {name}, {errors[metric].n} runs: {metric.upper()}", errors[metric].mape or 0.0, limit
