@@ -22,6 +22,7 @@ from validate.score.serving.constants import SMALLEST_SECONDS
 from validate.score.serving.fit_engine import (
     CAP,
     CONSTANTS,
+    constant_of,
     log_errors,
     timed_settings,
     with_constants,
@@ -53,7 +54,7 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(short))[:MOST_ROWS]
     fitted = engine if asked.as_is else fit(engine, asked.constants, [short[index] for index in order])
     for name in asked.constants:
-        print(f"{name} = {getattr(fitted, name):.3g}")
+        print(f"{name} = {constant_of(fitted, name):.3g}")
     for words, part in (("fitted on", train), ("held out", test)):
         for kind, errors in report(fitted, part).items():
             print(f"{words:>9} {kind:40} {errors}")
@@ -88,7 +89,7 @@ def without(settings: Sequence[ServedSetting], name: str) -> tuple[Settings, Set
 def fit(engine: EngineRecord, names: Sequence[str], settings: Sequence[ServedSetting]) -> EngineRecord:
     """`engine` with the named constants of least loss, by Nelder-Mead over their logarithms."""
     book = PriceBook()
-    first = np.log([max(float(getattr(engine, name)), SMALLEST_SECONDS) for name in names])
+    first = np.log([max(constant_of(engine, name), SMALLEST_SECONDS) for name in names])
 
     def loss(logarithms: np.ndarray) -> float:
         tried = with_constants(engine, dict(zip(names, np.exp(logarithms), strict=True)))

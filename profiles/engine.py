@@ -90,9 +90,15 @@ class EngineRecord(Sourced):
     """Of iterations that run prompts, over the sum of their kernels: they are launched one by one, in eager mode."""
     sparse_prompt_time_factor: Positive = 1.0
     """The same of models with experts, in place of `prompt_time_factor`: their rows are gathered and scattered too."""
+    linear_attention_piece_seconds: NonNegative = 0.0
+    """What a layer of linear attention takes for each 64 tokens of the longest prompt of an iteration, beyond what it
+    moves: its states follow from one another, however many prompts run beside; 0: not known."""
+    prompt_time_factors: dict[str, Positive] = Field(default_factory=dict)
+    """Form of experts (or of products where there are none) and family of devices, as "fp8_block blackwell" -> a
+    further factor of prompts, where the kernels that an engine runs there are not those that were measured."""
     host_seconds_per_prompt_launch: NonNegative = 0.0
-    """Of each kernel of such an iteration (as `planner.work.iteration.num_launches` counts them): what its launches
-    take the host is its least time; 0: launches are captured, or shorter than the kernels."""
+    """Of each kernel of such an iteration (as `planner.work.iteration.num_prompt_launches` counts them): what its
+    launches take the host is its least time; 0: launches are captured, or shorter than the kernels."""
     host_seconds_per_latent_layer: NonNegative = 0.0
     """The same of each layer with latent attention (MLA) beyond its kernels: keys and values are expanded, joined and
     copied by many small operations."""

@@ -132,7 +132,8 @@ DIMENSIONLESS = frozenset({
     "replica_curve.tokens_per_iteration", "ServingPlan.acceptance_fraction",
     "EnginePrices.num_doublings", "EnginePrices.prompt_time_factor",
     "EngineRecord.routing_skew", "EngineRecord.prompt_time_factor", "ReplicaCurve.most_running",
-    "EngineRecord.sparse_prompt_time_factor", "EngineRecord.time_factors", "ServedShard.time_factors", "Repeated.times",
+    "EngineRecord.sparse_prompt_time_factor", "EngineRecord.prompt_time_factors", "EngineRecord.time_factors",
+    "ServedShard.time_factors", "Repeated.times",
 })  # fmt: skip
 """Pure numbers and counts of elements; and what a `_seconds` function takes in seconds."""
 

@@ -178,7 +178,7 @@ def test_what_is_asked_changes_the_answer(file: jobfile.ServingFile, found: Serv
     careful = asked(file, max_risk=0.001)
     assert careful.options[0].dollars > best.dollars
     assert careful.options[0].risk_fraction <= 0.001
-    assert asked(file, headroom=1.0).options[0].dollars > 1.4 * best.dollars
+    assert asked(file, headroom=1.0).options[0].dollars > 1.3 * best.dollars  # in whole replicas
     assert asked(file, startup_seconds=1800.0).options[0].dollars > best.dollars
     assert all(one.how != PART_SPOT for one in asked(file, spot_fraction=0.0).options)
     only = asked(file, spot_fraction=1.0).options

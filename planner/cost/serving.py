@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ from planner.cost.libraries import mixed_attention_factor
 from planner.serving import DecodeLine, IterationShape, Pool, ServingPlan
 from planner.work.forms import form_of
 from planner.work.iteration import (
+    LINEAR_ATTENTION_PIECE,
     Repeated,
     ServedShard,
     decode_ops,
     head_ops,
     linear_ops,
-    num_launches,
     num_messages,
+    num_prompt_launches,
     prefill_ops,
     routed_ops,
     served_heads,
@@ -46,6 +48,7 @@ from profiles import catalog
 from profiles.accelerator import Accelerator
 from profiles.cluster import Cluster
 from profiles.engine import EngineRecord, KernelKind
+from profiles.libraries import LibraryCurves
 from profiles.model import TransformerShape
 
 MAX_TOKENS, MAX_SEQUENCES, MAX_CONTEXT = 128_000.0, 8_000.0, 1_050_000.0
@@ -94,11 +97,20 @@ def _priced(op: Kernel, cluster: Cluster) -> Any:
 
 def has_library(cluster: Cluster) -> bool:
     """Whether kernels of serving libraries were measured on a relative of the accelerator."""
+    curves = _curves(cluster)
+    return curves is not None and bool(curves.decode)
+
+
+def _curves(cluster: Cluster) -> LibraryCurves | None:
     try:
-        curves = catalog.library_curves(cluster.accelerator.name)
+        return catalog.library_curves(cluster.accelerator.name)
     except ValueError:
-        return False
-    return bool(curves.decode)
+        return None
+
+
+def _family(cluster: Cluster) -> str:
+    curves = _curves(cluster)
+    return curves.name if curves else ""
 
 
 def _without_library(op: Kernel, accelerator: Accelerator) -> Kernel:
@@ -146,13 +158,17 @@ class EnginePrices:
     num_doublings: float
     """Messages of an iteration, times log2 of the ranks of each."""
     num_launches: float
-    """Kernels and messages of an iteration."""
+    """Kernels and messages of an iteration with prompts."""
     is_sparse: bool
     """Whether any layer has experts."""
     is_latent: bool
     """Whether attention is latent (MLA)."""
+    form: str
+    """Of the experts, or of the products where there are none, and the family of the device, as "fp8_block hopper"."""
     num_layers: float
     """Of a stage; a head that guesses tokens is one more."""
+    num_linear_layers: float
+    """Of those, with linear attention."""
     mixed_attention_factor: float = 1.0
     """Of attention of running requests beside prompts."""
     draft_tokens: int = 0
@@ -164,12 +180,15 @@ class EnginePrices:
     prompt_floor_seconds: float = 0.0
     guess_floor_seconds: float = 0.0
     """What each token guessed ahead adds to it."""
+    scan_seconds: float = 0.0
+    """Of each piece of the longest prompt: linear attention takes them one after another."""
     lines: dict[tuple[int, int], DecodeLine] = field(default_factory=dict)
 
     def under(self, engine: EngineRecord) -> "EnginePrices":
         """The same kernels with the constants of `engine`."""
         excess = self.num_doublings * engine.all_reduce_excess_seconds
         factor = engine.sparse_prompt_time_factor if self.is_sparse else engine.prompt_time_factor
+        factor *= engine.prompt_time_factors.get(self.form, 1.0)
         launches = engine.host_seconds_per_prompt_launch * self.num_launches
         latent = engine.host_seconds_per_latent_layer * self.num_layers if self.is_latent else 0.0
         captured = engine.captured_launch_fraction if engine.captures_prompts else 1.0
@@ -177,7 +196,8 @@ class EnginePrices:
             self, host_seconds=engine.host_seconds_per_iteration + excess,
             host_seconds_per_sequence=engine.host_seconds_per_sequence, prompt_time_factor=factor,
             prompt_floor_seconds=captured * (launches + latent),
-            guess_floor_seconds=captured * engine.host_seconds_per_guess, lines={},
+            guess_floor_seconds=captured * engine.host_seconds_per_guess,
+            scan_seconds=self.num_linear_layers * engine.linear_attention_piece_seconds, lines={},
         )  # fmt: skip
 
     def of_prompts_alone(self, engine: EngineRecord) -> "EnginePrices":
@@ -213,7 +233,8 @@ class EnginePrices:
         groups = min(self.attention_dp, len(new))
         most = max(sum(new) / groups, float(max(new))) + checked / self.attention_dp
         rows = self.linear(most) + self.routed((sum(new) + checked) / self.attention_dp)
-        kernels = rows + prompts / groups + attention
+        scanned = self.scan_seconds * ceil(max(new) / LINEAR_ATTENTION_PIECE)
+        kernels = rows + prompts / groups + attention + scanned
         floor = self.prompt_floor_seconds + self.draft_tokens * self.guess_floor_seconds
         slowed = max(self.prompt_time_factor * kernels, floor)
         return self._with_host(slowed + self._guesses(decodes), len(new) + checked)
@@ -306,10 +327,12 @@ def engine_prices(model: TransformerShape, shard: ServedShard, cluster: Cluster,
         Sheet(chunks.tolist(), past.tolist(), prefill.tolist()),
         Sheet(sequences.tolist(), contexts.tolist(), decode.tolist()),
         num_messages(model, shard) * float(np.log2(max(shard.ranks, 1.0))),
-        num_launches(model, shard),
+        num_prompt_launches(model, shard),
         model.moe is not None,
         model.mla is not None,
+        f"{shard.expert_form if model.moe else shard.weights} {_family(cluster)}",
         model.num_layers / shard.pp,
+        (model.num_layers - model.num_full_attention_layers if model.linear_attention else 0) / shard.pp,
         _mixed_attention_factor(model, shard, cluster),
     )  # fmt: skip
     return kernels.under(engine)

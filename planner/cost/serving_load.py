@@ -271,9 +271,8 @@ def _equilibrium(
     serial = engine.front_end_seconds_per_request
     door = np.minimum(rate * serial, 1.0 - 1e-9)
     front = engine.front_end_seconds + serial + rate * serial**2 / (2.0 * (1.0 - door))
-    rest = (
-        -np.expm1(-seen_fraction * running) * 0.5 * decode * engine.poll_interval_iterations
-    )  # an iteration is likely under way
+    is_busy = -np.expm1(-seen_fraction * running)  # an iteration is likely under way, perhaps another formed
+    rest = is_busy * decode * (0.5 * engine.poll_interval_iterations + engine.schedules_ahead)
     if curve.num_together > 1.0:
         own = _with_others(own, prompt * curve.num_together, seen_fraction * rate, curve.num_together)
         rest = rest + 0.5 * own * np.minimum(seen_fraction * rate * own, 1.0)  # of prompts that this one does not join

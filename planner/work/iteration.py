@@ -153,7 +153,7 @@ def prefill_ops(
         kv_heads = heads
     prompt_dtype = _latent_dtype(shard, "prefill") if model.mla else shard.kv_dtype
     if model.linear_attention:
-        yield _state_pass(model, shard, np.ceil(new_tokens / _STATE_CHUNK))
+        yield _state_pass(model, shard, np.ceil(new_tokens / LINEAR_ATTENTION_PIECE))
     for layers, window in _layers_by_window(model, shard):
         op = Attention(
             1.0, heads, kv_heads, new_tokens, new_tokens + past_tokens, dim, value_dim, past_length=past_tokens,
@@ -224,6 +224,18 @@ def _latent_dtype(shard: ServedShard, phase: KernelKind) -> str:
     return shard.kv_dtype if phase in shard.latent_as_cached else "bf16"
 
 
+_LAUNCHES_OF_PIECES = 7.0
+"""Kernels of a layer of linear attention that prompts need and single tokens do not: decay sums, products of keys,
+their triangular inverse, weights and values, states, outputs, norms of queries and keys; a step fuses them into one
+[Yang 2024, arXiv:2412.06464, section 3.3; fla-org/flash-linear-attention, chunk_gated_delta_rule]."""
+
+
+def num_prompt_launches(model: TransformerShape, shard: ServedShard) -> float:
+    """Kernels and collectives that the host of one rank launches for an iteration with prompts."""
+    linear = model.num_layers - model.num_full_attention_layers if model.linear_attention else 0
+    return num_launches(model, shard) + _LAUNCHES_OF_PIECES * linear / shard.pp
+
+
 def served_heads(model: TransformerShape, shard: ServedShard) -> tuple[float, float]:
     """Query heads and key heads of one rank."""
     return model.num_heads / shard.tp, max(model.num_kv_heads / shard.tp, 1.0)
@@ -244,7 +256,7 @@ def _layers_by_window(model: TransformerShape, shard: ServedShard) -> Iterator[t
         yield (model.num_layers - full) / shard.pp, float(model.sliding_window or 0)
 
 
-_STATE_CHUNK = 64.0
+LINEAR_ATTENTION_PIECE = 64.0
 """Tokens of a prompt after which a state is written [Yang 2024, arXiv:2406.06484, section 3.2: chunks of 64]."""
 _STATE_BYTES = 4.0
 """States are kept in 32 bits (mamba_ssm_dtype of published configs)."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from planner.cost.serving import PriceBook
 from profiles.engine import EngineRecord
+from validate.score.serving.consistency import check_slots
 from validate.score.serving.constants import constants_of, most_probable
 from validate.score.serving.play import predict
 from validate.score.serving.resolve import ServedSetting, resolve_serving
@@ -28,6 +29,7 @@ def timed_settings(rows: Sequence[ServedRow], engine: str | None = None) -> list
     for row in rows:
         try:
             setting = resolve_serving(row)
+            check_slots(setting)
         except ValueError:
             continue
         if engine in (None, setting.engine.name) and row.ttft_seconds and row.tpot_seconds and row.concurrency:
@@ -68,10 +70,21 @@ def fit_engine(engine: EngineRecord, settings: Sequence[ServedSetting]) -> Engin
     return most_probable(engine, list(constants), errors)
 
 
+def constant_of(engine: EngineRecord, name: str) -> float:
+    """A field of a record, or, as "prompt_time_factors.fp8_block blackwell", one entry of it (1 if it has none)."""
+    field, _, form = name.partition(".")
+    return float(getattr(engine, field).get(form, 1.0) if form else getattr(engine, field))
+
+
 def with_constants(engine: EngineRecord, constants: Mapping[str, float]) -> EngineRecord:
-    """`engine` with some fields changed, to three digits; shares stay below 1."""
-    most = {name: MOST_FRACTION if name.endswith("_fraction") else np.inf for name in constants}
-    return engine.model_copy(update={name: float(f"{min(value, most[name]):.3g}") for name, value in constants.items()})
+    """`engine` with some fields changed, as `constant_of` names them, to three digits; shares stay below 1."""
+    for name, value in constants.items():
+        field, _, form = name.partition(".")
+        most = MOST_FRACTION if name.endswith("_fraction") else np.inf
+        rounded = float(f"{min(value, most):.3g}")
+        changed = getattr(engine, field) | {form: rounded} if form else rounded
+        engine = engine.model_copy(update={field: changed})
+    return engine
 
 
 def log_errors(setting: ServedSetting, engine: EngineRecord, book: PriceBook) -> tuple[float, float]:

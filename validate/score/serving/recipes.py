@@ -81,6 +81,7 @@ def completed(row: ServedRow, model: TransformerShape, accelerator: str) -> Serv
     return replace(
         row,
         draft_tokens=chosen.draft_tokens if row.draft_tokens is None else row.draft_tokens,
+        drafts_open=row.draft_tokens is None and len({one.draft_tokens for one in fitting}) > 1,
         num_prefill_workers=row.num_prefill_workers or chosen.num_prefill_workers,
         num_decode_workers=row.num_decode_workers or chosen.num_decode_workers,
         decode_slots=row.decode_slots or chosen.decode_slots,

@@ -54,7 +54,7 @@ class ServedSetting:
     def key(self) -> tuple[object, ...]:
         """Settings with the same key are the same run."""
         row = self.row
-        load = (row.input_tokens, row.output_tokens, row.concurrency, row.batch)
+        load = (row.input_tokens, row.output_tokens, row.concurrency or row.batch)
         return (self.model.name, self.cluster.name, self.plan, self.engine.name, self.protocol, *load)
 
     @property
@@ -93,8 +93,8 @@ def resolve_serving(row: ServedRow, own: EngineRecord | None = None) -> ServedSe
     row, start = _as_benchmarked(row, model, protocol)
     engine = start.of(engine)
     pool, prefill = _pool(row, row.split, model, engine), None
-    if start.token_budget:
-        pool = replace(pool, token_budget=start.token_budget)
+    if budget := row.token_budget or start.token_budget:
+        pool = replace(pool, token_budget=budget)
     elif protocol.kind == "offline" and not engine.chunks_prefill:
         # trtllm-bench sizes it by the requests: a whole prompt fits beside as many as run
         pool = replace(pool, token_budget=max(pool.token_budget, row.input_tokens + pool.max_sequences))

@@ -11,6 +11,7 @@ from profiles import catalog
 from validate.runs.resolve import Unmodelled
 from validate.score.agreement import Errors
 from validate.score.serving.baseline import roofline_figures
+from validate.score.serving.consistency import check_slots
 from validate.score.serving.play import ServedFigures, predict
 from validate.score.serving.ranking import ServingRanking, rank_choices
 from validate.score.serving.resolve import ServedSetting, resolve_serving
@@ -99,6 +100,7 @@ def score_serving(
     for done, row in enumerate(table, start=1):
         try:
             setting = resolve_serving(row, own)
+            check_slots(setting)
             if setting.key not in known:
                 known[setting.key] = predict(setting, book)
             scored.append(_scored(setting, known[setting.key]))

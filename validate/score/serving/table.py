@@ -57,6 +57,10 @@ class ServedRow:
     """Tokens guessed ahead by heads of the model's own; None: not stated."""
     has_attention_dp: bool = False
     """The notes of the row say that attention was data parallel, where its degrees do not."""
+    drafts_open: bool = False
+    """Recipes with and without guessed tokens both fit it."""
+    token_budget: int | None = None
+    """Tokens of one iteration at most, of each group of attention data parallelism."""
     image_tag: str = ""
     """Of the container that ran, where the notes of the row name it last."""
     day: str = ""
@@ -135,6 +139,7 @@ def _row(cells: Mapping[str, Any], index: int) -> ServedRow:
         num_prefill_workers=whole("prefill_num_workers"), num_decode_workers=whole("decode_num_workers"),
         decode_slots=whole("decode_max_batch_size"), draft_tokens=_or_none(cells.get("draft_tokens")),
         has_attention_dp="attention-dp" in text("notes").casefold(),
+        token_budget=whole("token_budget"),
         image_tag=_image_tag(text("notes") or text("silicon_data_source")),
         day=_day(text("notes") or text("silicon_data_source")), file_day=_day(text("notes"), "source_file"),
     )  # fmt: skip
