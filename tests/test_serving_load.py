@@ -32,11 +32,12 @@ def played(engine: EngineRecord, arrivals, loop=None):
     return play(requests, [Deployment(PoolSpec(spec))], closed_loop=loop)
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.5, 1.5])
-def test_agrees_with_the_simulator_at_low_load(rate: float) -> None:
+@pytest.mark.parametrize(("rate", "ahead"), [(0.05, False), (0.5, False), (1.5, False), (1.5, True)])
+def test_agrees_with_the_simulator_at_low_load(rate: float, ahead: bool) -> None:
     """Means of both times within 2 %."""
     gaps = np.random.default_rng(0).exponential(1.0 / rate, 6000)
-    simulated, found = played(ENGINE, np.cumsum(gaps)), open_loop(curve(), rate)
+    engine = ENGINE.model_copy(update={"schedules_ahead": ahead})
+    simulated, found = played(engine, np.cumsum(gaps)), open_loop(curve(engine), rate)
     assert float(found.ttft_seconds) == pytest.approx(simulated.ttft_seconds.mean(), rel=0.02)
     assert float(found.tpot_seconds) == pytest.approx(np.nanmean(simulated.tpot_seconds), rel=0.02)
     assert float(found.e2e_seconds) == pytest.approx(simulated.e2e_seconds.mean(), rel=0.02)
