@@ -147,7 +147,7 @@ def _figures(found: Sweep) -> list[str]:
     lines = []
     kinds = {f"splits of at most {num_cores()} ranks": False, "emulated (*, more ranks than cores)": True}
     for words, emulated in kinds.items():
-        errors = [abs(row.error_fraction) for row in found.outcomes if row.ranks_per_core > 1.0 == emulated]
+        errors = [abs(row.error_fraction) for row in found.outcomes if (row.ranks_per_core > 1.0) == emulated]
         if errors:
             lines.append(f"{words}: mean error {statistics.fmean(errors):.1%}, worst {max(errors):.1%}")
     pairs = [memory_pairs(row) for row in (found.alone, *found.outcomes)]
